@@ -1,0 +1,132 @@
+// Package config holds the settings of a relay: their names, defaults and
+// explanations, read from a TOML file.
+package config
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Config is everything that can be set. The zero value of no field is
+// meaningful by itself: start from Default.
+type Config struct {
+	Hostname string     `toml:"hostname" doc:"Name of this relay: in the greeting, EHLO, Received and Message-ID. It should resolve to the address that mail leaves from, and back. Empty: the machine's own name."`
+	Data     string     `toml:"data" doc:"Folder for the database, the certificate and the control socket. Empty: /var/lib/postrider for root, else postrider in the user's state folder."`
+	Store    string     `toml:"store" doc:"Where mail is kept: \"sqlite\" for a file in the data folder."`
+	Node     string     `toml:"node" doc:"Name of this node among those that share a store. Empty: the host name."`
+	Listen   []Listener `toml:"listen" doc:"Ports that take mail. Naming one replaces all the default ones."`
+	TLS      TLS        `toml:"tls" doc:"The relay's own certificate."`
+	Limits   Limits     `toml:"limits" doc:"What a client may do."`
+	Login    Login      `toml:"login" doc:"How failed logins are slowed."`
+	Queue    Queue      `toml:"queue" doc:"What is kept in memory, and how long mail is tried."`
+	Delivery Delivery   `toml:"delivery" doc:"How mail leaves."`
+	DNS      DNS        `toml:"dns" doc:"Name resolution for deliveries."`
+	Route    []Route    `toml:"route" doc:"Where mail for a domain goes. The most exact domain wins; without a route a domain goes to its MX."`
+	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
+	Log      Log        `toml:"log" doc:"The relay's own log, on standard error."`
+}
+
+// Listener is one port.
+type Listener struct {
+	Name    string   `toml:"name" doc:"Name in logs and in the account of a message. Empty: the address."`
+	Address string   `toml:"address" doc:"host:port, or :port for all addresses."`
+	Mode    string   `toml:"mode" doc:"starttls: plain until STARTTLS, AUTH only after it. tls: TLS from the first byte. plain: no TLS at all, AUTH in the clear; for devices that know nothing else, on a trusted network."`
+	MinTLS  string   `toml:"min_tls" doc:"Lowest TLS version: 1.0, 1.1, 1.2 or 1.3. Below 1.2 only for old devices, on a listener of their own."`
+	Proxy   []Prefix `toml:"proxy_from" doc:"Networks of load balancers that send a PROXY header (v1 or v2) first. Others may not send one."`
+}
+
+// TLS is the relay's certificate.
+type TLS struct {
+	Cert string `toml:"cert" doc:"File with the certificate chain, PEM. Empty: a self-signed certificate is made in the data folder."`
+	Key  string `toml:"key" doc:"File with the private key, PEM."`
+}
+
+// Limits bound a session.
+type Limits struct {
+	MessageSize Size     `toml:"message_size" doc:"Largest message, announced as SIZE."`
+	Recipients  int      `toml:"recipients" doc:"Most recipients of one message."`
+	Messages    int      `toml:"messages_per_session" doc:"Most messages in one session; then 421."`
+	Commands    int      `toml:"commands_per_message" doc:"Most commands without a message coming of them; then 421."`
+	Errors      int      `toml:"errors" doc:"Most refused commands in a session; then 421."`
+	Idle        Duration `toml:"idle" doc:"Longest wait for the client's next line."`
+	Message     Duration `toml:"message_time" doc:"Longest time for the content of one message."`
+	Session     Duration `toml:"session_time" doc:"Longest session."`
+	Sessions    int      `toml:"sessions" doc:"Most sessions at once; more are answered 421."`
+	PerClient   int      `toml:"sessions_per_client" doc:"Most sessions at once from one address; more are answered 421."`
+	Hops        int      `toml:"hops" doc:"Most Received headers before a message counts as looping."`
+}
+
+// Login slows guessing.
+type Login struct {
+	Free  int      `toml:"free" doc:"Failed logins of one address, or for one user, before answers are delayed."`
+	Delay Duration `toml:"delay" doc:"First delay; it doubles with each further failure."`
+	Max   Duration `toml:"max_delay" doc:"Longest delay."`
+	Reset Duration `toml:"reset" doc:"Failures are forgotten after this time without one."`
+}
+
+// Queue bounds memory and time.
+type Queue struct {
+	WindowBytes Size       `toml:"window_bytes" doc:"Most memory for content of messages that wait for delivery; the rest waits in the store."`
+	Window      int        `toml:"window" doc:"Most deliveries that wait in memory; the rest waits in the store."`
+	Batch       int        `toml:"batch" doc:"Most messages in one commit."`
+	BatchBytes  Size       `toml:"batch_bytes" doc:"Most bytes in one commit."`
+	Retry       []Duration `toml:"retry" doc:"Waits before the second, third, … attempt; the last one repeats. Each is varied by a tenth at random."`
+	Expire      Duration   `toml:"expire" doc:"How long a delivery is tried before it is given up."`
+	Drain       Duration   `toml:"drain" doc:"How long a shutdown waits for attempts that are under way."`
+}
+
+// Delivery is how mail leaves.
+type Delivery struct {
+	Port        int      `toml:"port" doc:"Port of receivers that are found by MX."`
+	Source      []Addr   `toml:"source" doc:"Local addresses that mail leaves from, one per family. Empty: the system chooses."`
+	Connections int      `toml:"connections" doc:"Most connections at once."`
+	PerSite     int      `toml:"connections_per_site" doc:"Most connections at once to one receiving service."`
+	PerConn     int      `toml:"messages_per_connection" doc:"Most messages over one connection."`
+	Idle        Duration `toml:"idle" doc:"How long a connection is kept open for the next message."`
+	Connect     Duration `toml:"connect_timeout" doc:"Longest wait for a connection, per address."`
+	Command     Duration `toml:"command_timeout" doc:"Longest wait for the reply to EHLO, MAIL or RCPT (RFC 5321 section 4.5.3.2: 5 minutes)."`
+	Data        Duration `toml:"data_timeout" doc:"Longest stall while content is sent (RFC 5321: 3 minutes)."`
+	Dot         Duration `toml:"dot_timeout" doc:"Longest wait for the reply to the content (RFC 5321: 10 minutes)."`
+}
+
+// DNS says whom to ask.
+type DNS struct {
+	Servers []string `toml:"servers" doc:"host:port of resolvers. Empty: those of /etc/resolv.conf."`
+	Timeout Duration `toml:"timeout" doc:"Longest wait for one answer."`
+}
+
+// Route sends mail for a domain somewhere.
+type Route struct {
+	Domain   string   `toml:"domain" doc:"example.com, .example.com for its subdomains, or * for every domain."`
+	To       string   `toml:"to" doc:"mx: to the domain's MX. host:port: to this server, without MX look-up."`
+	TLS      string   `toml:"tls" doc:"opportunistic: when offered, whatever the certificate. require: TLS and a certificate that verifies, else the mail waits. implicit: as require, TLS from the first byte (port 465). none: never."`
+	User     string   `toml:"user" doc:"User name for AUTH at a smart host. AUTH is only sent over TLS."`
+	Password string   `toml:"password_file" doc:"File with the password for AUTH, in its first line."`
+	CA       string   `toml:"ca" doc:"File with certificates to trust for this route, PEM. Empty: those of the system."`
+	Private  []Prefix `toml:"allow_private" doc:"Private or loopback networks that this route may deliver to. A host:port with a literal address allows that address by itself."`
+}
+
+// Notices are DSNs.
+type Notices struct {
+	From   string   `toml:"from" doc:"Address in the From header of notices. Empty: MAILER-DAEMON at the hostname."`
+	Gather Duration `toml:"gather" doc:"How long a notice waits for further failures of the same message."`
+	Delay  Duration `toml:"delay_warning" doc:"A sender is told when a delivery is late by this much. 0: never."`
+}
+
+// Log is the relay's own log.
+type Log struct {
+	Level  string `toml:"level" doc:"debug, info, warn or error."`
+	Format string `toml:"format" doc:"text or json."`
+}
+
+// Duration is a time.Duration written as "90s", "4h" or "5d".
+type Duration time.Duration
+
+// Size is a number of bytes written as "512KB", "25MB" or "1GB"; K is 1024.
+type Size int64
+
+// Prefix is a network, "10.0.0.0/8"; a single address stands for itself.
+type Prefix netip.Prefix
+
+// Addr is an IP address.
+type Addr netip.Addr

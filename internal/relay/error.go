@@ -1,0 +1,56 @@
+package relay
+
+import "errors"
+
+// Code says what kind of thing went wrong; each entrance (SMTP, HTTP) has its
+// own words for it.
+type Code string
+
+const (
+	Invalid         Code = "invalid"         // the request itself is wrong
+	BadAddress      Code = "bad-address"     // an address that cannot be one
+	BadContent      Code = "bad-content"     // the message breaks a rule that we hold it to
+	TooLarge        Code = "too-large"       // for ever
+	TooMany         Code = "too-many"        // recipients in one message
+	Unauthenticated Code = "unauthenticated" // no or wrong credentials
+	Forbidden       Code = "forbidden"       // authenticated, yet not allowed
+	NotFound        Code = "not-found"
+	Conflict        Code = "conflict" // the thing is not in a state that allows it
+	Loop            Code = "loop"     // the message has been here too often
+	Busy            Code = "busy"     // too much at once: come back
+	Full            Code = "full"     // no room to store it: come back
+	Unavailable     Code = "unavailable"
+	Internal        Code = "internal"
+)
+
+// Error is an error that people read. Text says what was wrong, Advice how to
+// mend it; neither holds a secret or the name of another tenant. Err is the
+// cause, for the log only.
+type Error struct {
+	Code   Code
+	Text   string
+	Advice string
+	Err    error
+}
+
+func (e *Error) Error() string {
+	s := e.Text
+	if e.Advice != "" {
+		s += " " + e.Advice
+	}
+	if e.Err != nil {
+		s += " (" + e.Err.Error() + ")"
+	}
+	return s
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// CodeOf is the code of the first Error in err's chain, or Internal.
+func CodeOf(err error) Code {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Code
+	}
+	return Internal
+}

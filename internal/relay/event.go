@@ -1,0 +1,91 @@
+package relay
+
+import "time"
+
+// Kind is what an event tells.
+type Kind int8
+
+const (
+	EventAccepted  Kind = 1
+	EventDelivered Kind = 2
+	EventDeferred  Kind = 3
+	EventBounced   Kind = 4
+	EventExpired   Kind = 5
+	EventHeld      Kind = 6
+	EventReleased  Kind = 7 // from hold, or "retry now"
+	EventCancelled Kind = 8
+)
+
+var kindNames = map[Kind]string{EventAccepted: "accepted", EventDelivered: "delivered", EventDeferred: "deferred",
+	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled"}
+
+func (k Kind) String() string { return nameOf(kindNames, k) }
+
+// MarshalText writes the kind as String does.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// UnmarshalText reads a kind by its name.
+func (k *Kind) UnmarshalText(b []byte) (err error) {
+	*k, err = byName(kindNames, "kind of event", string(b))
+	return err
+}
+
+// State is the state of a delivery after an event of this kind.
+func (k Kind) State() State {
+	switch k {
+	case EventDelivered:
+		return Delivered
+	case EventDeferred:
+		return Deferred
+	case EventBounced:
+		return Bounced
+	case EventExpired:
+		return Expired
+	case EventHeld:
+		return Held
+	case EventCancelled:
+		return Cancelled
+	default:
+		return Queued
+	}
+}
+
+// Event is one fact about a delivery. Events are appended and never changed.
+type Event struct {
+	ID        ID
+	At        time.Time
+	Account   ID
+	Delivery  DeliveryID
+	Kind      Kind
+	Reply     Reply
+	Diagnosis Diagnosis
+	Attempt   *Attempt // nil where nothing was tried
+}
+
+// Outcome is what one attempt, or one order of an operator, comes to. Settling
+// it changes the delivery's state and appends the event, in one transaction.
+type Outcome struct {
+	Delivery  DeliveryID
+	Account   ID
+	Kind      Kind
+	At        time.Time
+	Due       time.Time // next attempt; only for deferred and released
+	Host      string    // that answered
+	Reply     Reply
+	Diagnosis Diagnosis
+	Attempt   *Attempt // counted as an attempt when not nil
+	// Notice asks for a DSN to the sender about this delivery (one of the
+	// Notify constants), or 0. NoticeDue is when to write it: failures that come
+	// until then share one DSN.
+	Notice    Notify
+	NoticeDue time.Time
+}
+
+// Notice is the duty to write one DSN about a message.
+type Notice struct {
+	Message ID
+	Kind    Notify // NotifyFailure, NotifyDelay or NotifySuccess
+	Due     time.Time
+	// Deliveries that the DSN is about.
+	Deliveries []int
+}

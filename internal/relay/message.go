@@ -1,0 +1,101 @@
+// Package relay holds the words of Postrider as Go types: message, delivery,
+// attempt, outcome, event, and the errors that people read. It knows no socket,
+// no clock and no database, and imports the standard library only.
+package relay
+
+import (
+	"io"
+	"net/netip"
+	"time"
+)
+
+// Stream is the kind of mail: transactional overtakes broadcast everywhere.
+type Stream int8
+
+const (
+	Transactional Stream = 1
+	Broadcast     Stream = 2
+)
+
+// Envelope is what the client said in MAIL and RCPT (RFC 5321 section 2.3.1)
+// and what of it must reach the receiver.
+type Envelope struct {
+	Sender     string      // reverse-path without brackets; empty for the null sender
+	Recipients []Recipient // in the order of RCPT
+	UTF8       bool        // SMTPUTF8 was asked for (RFC 6531)
+	RequireTLS bool        // REQUIRETLS was asked for (RFC 8689)
+	Ret        string      // DSN: "FULL", "HDRS" or empty (RFC 3461 section 4.3)
+	EnvID      string      // DSN: envelope id, xtext decoded (RFC 3461 section 4.4)
+	Priority   int         // MT-PRIORITY, -9 to 9 (RFC 6710); 0 is usual
+	Release    time.Time   // FUTURERELEASE: not before this time (RFC 4865); zero is at once
+}
+
+// Recipient is one RCPT.
+type Recipient struct {
+	Address string // forward-path without brackets, as the client wrote it
+	Notify  Notify
+	ORcpt   string // DSN: original recipient, "type;address", xtext decoded (RFC 3461 section 4.2); may be empty
+}
+
+// Notify says of which fates the sender wants a DSN (RFC 3461 section 4.1).
+// Zero is what a client gets that says nothing: failures, and delays.
+type Notify uint8
+
+const (
+	NotifyNever Notify = 1 << iota
+	NotifySuccess
+	NotifyFailure
+	NotifyDelay
+)
+
+// Wants tells whether a DSN of the given kind (one of the constants) is wanted.
+func (n Notify) Wants(kind Notify) bool {
+	if n == 0 {
+		return kind == NotifyFailure || kind == NotifyDelay
+	}
+	return n&NotifyNever == 0 && n&kind != 0
+}
+
+// Source is where a message came from: what the session knew of its client.
+type Source struct {
+	Client   netip.AddrPort // behind a balancer: the address from the PROXY header
+	Helo     string         // what the client called itself
+	Protocol string         // "ESMTPSA" and kin (RFC 3848), or "HTTP"; "DSN" for our own reports
+	Listener string         // name of the listener, as in the configuration
+	TLS      string         // "TLS1.3 TLS_AES_128_GCM_SHA256", or empty
+	User     string         // the user name given to AUTH
+}
+
+// Message is what was accepted. It does not change.
+type Message struct {
+	ID         ID
+	Account    ID
+	Credential ID // zero for our own reports
+	Stream     Stream
+	Received   time.Time
+	Envelope   Envelope
+	Source     Source
+	Subject    string // decoded, at most 255 characters
+	From       string // address in the From header, for people to search by
+	HeaderID   string // Message-ID with its brackets
+	Size       int64  // bytes of the content
+	EightBit   bool   // the body has bytes above 127
+	UTF8Header bool   // the header has bytes above 127
+}
+
+// Content is the bytes of a message, with CRLF line ends. It can be opened many
+// times and at the same time; each reader is closed by who opened it.
+type Content interface {
+	Size() int64
+	Open() (io.ReadCloser, error)
+}
+
+// Submission is a message on its way into the queue.
+type Submission struct {
+	Message    *Message
+	Content    Content
+	Deliveries []*Delivery
+	// Answers is the notice that this message, a DSN, deals with; putting the
+	// message ends the notice in the same transaction. Nil for other mail.
+	Answers *Notice
+}
