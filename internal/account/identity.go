@@ -1,0 +1,27 @@
+// Package account knows who may submit mail: it checks passwords, API keys and
+// addresses against the credentials in the store, and slows down guessing.
+package account
+
+import (
+	"postrider/internal/relay"
+)
+
+// Identity is who a client turned out to be.
+type Identity struct {
+	Account    relay.ID
+	Credential relay.ID
+	Kind       string // of the credential: "smtp", "key" or "network"
+	User       string // as given to AUTH; empty for a network credential
+	Stream     relay.Stream
+	RepairLF   bool     // bare CR and LF in content are repaired, not refused
+	Senders    []string // allowed envelope senders: addresses or domains; empty allows any
+}
+
+// Verifier is what SCRAM-SHA-256 needs of a user (RFC 5802 section 3).
+type Verifier struct {
+	Salt       []byte
+	Iterations int
+	StoredKey  []byte
+	ServerKey  []byte
+	Identity   *Identity // nil for a user that does not exist: the exchange must fail, and look no different
+}

@@ -1,0 +1,16 @@
+// Package submit is the one entrance for mail: it checks what a client hands
+// in, completes the header, and puts the message into the queue.
+package submit
+
+import (
+	"postrider/internal/account"
+	"postrider/internal/relay"
+)
+
+// Draft is a message as a client handed it in.
+type Draft struct {
+	Identity *account.Identity
+	Envelope relay.Envelope
+	Source   relay.Source
+	Content  relay.Content // must stay readable until Submit returns; it is not kept
+}
