@@ -1,0 +1,87 @@
+package schedule
+
+import "postrider/internal/relay"
+
+// Line is who waits for one site: transactional mail goes before broadcast,
+// and within a stream the accounts take turns. The zero Line is empty.
+type Line[T any] struct {
+	streams [2]ring[T] // transactional, broadcast
+	length  int
+}
+
+// ring is the accounts of one stream that have something waiting.
+type ring[T any] struct {
+	accounts []*share[T]
+	by       map[relay.ID]*share[T]
+	turn     int // whose turn it is in accounts
+}
+
+// share is what one account has waiting, first come first served.
+type share[T any] struct {
+	account relay.ID
+	items   []T
+	head    int // items before it are gone
+}
+
+// Push puts an item at the end of its account's share.
+func (l *Line[T]) Push(stream relay.Stream, account relay.ID, item T) {
+	r := &l.streams[streamIndex(stream)]
+	s := r.by[account]
+	if s == nil {
+		if r.by == nil {
+			r.by = map[relay.ID]*share[T]{}
+		}
+		s = &share[T]{account: account}
+		r.by[account] = s
+		r.accounts = append(r.accounts, s)
+	}
+	s.items = append(s.items, item)
+	l.length++
+}
+
+// Pop takes the item whose turn it is.
+func (l *Line[T]) Pop() (item T, ok bool) {
+	for i := range l.streams {
+		if r := &l.streams[i]; len(r.accounts) > 0 {
+			l.length--
+			return r.pop(), true
+		}
+	}
+	return item, false
+}
+
+// Len is how many wait.
+func (l *Line[T]) Len() int { return l.length }
+
+// Urgent tells whether transactional mail waits.
+func (l *Line[T]) Urgent() bool { return len(l.streams[0].accounts) > 0 }
+
+func (r *ring[T]) pop() T {
+	if r.turn >= len(r.accounts) {
+		r.turn = 0
+	}
+	s := r.accounts[r.turn]
+	var none T
+	item := s.items[s.head]
+	s.items[s.head] = none // let go of what it holds
+	s.head++
+	switch {
+	case s.head == len(s.items):
+		delete(r.by, s.account)
+		r.accounts = append(r.accounts[:r.turn], r.accounts[r.turn+1:]...)
+		return item
+	case s.head > 64 && s.head > len(s.items)/2:
+		n := copy(s.items, s.items[s.head:])
+		clear(s.items[n:])
+		s.items, s.head = s.items[:n], 0
+	}
+	r.turn++
+	return item
+}
+
+func streamIndex(s relay.Stream) int {
+	if s == relay.Broadcast {
+		return 1
+	}
+	return 0
+}
