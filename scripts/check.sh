@@ -12,7 +12,7 @@ step() {
 		echo "ok    $name"
 	else
 		failed=1
-		printf 'FAIL  %s\n%s\n' "$name" "$out"
+		printf 'FAIL  %s\n%s\n' "$name" "$(head -n 60 <<<"$out")"
 	fi
 }
 

@@ -5,7 +5,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-"${GO:-go}" test -v "$@" 2>&1 | awk '
+"${GO:-go}" test -v "$@" | awk '
 	function end(bad) {
 		if (bad && !named) failed++
 		if (bad) printf "%s", said
