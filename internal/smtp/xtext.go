@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -94,8 +95,8 @@ func DecodeORcpt(s string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	if strings.ContainsFunc(kind+addr, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", errors.New("bad ORCPT: control characters are not allowed")
+	if !utf8.ValidString(addr) || strings.ContainsFunc(kind+addr, unicode.IsControl) {
+		return "", errors.New("bad ORCPT: UTF-8 without control characters is wanted")
 	}
 	return kind + ";" + addr, nil
 }
@@ -104,9 +105,6 @@ func DecodeORcpt(s string) (string, error) {
 // section 3).
 func decodeUTF8Address(s string) (string, error) {
 	bad := errors.New(`bad ORCPT: \x{ and hexadecimal digits and } are wanted after a backslash`)
-	if !utf8.ValidString(s) {
-		return "", errors.New("bad ORCPT: not UTF-8")
-	}
 	var b strings.Builder
 	for {
 		before, rest, found := strings.Cut(s, `\x{`)
