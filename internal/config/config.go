@@ -2,16 +2,13 @@
 // explanations, read from a TOML file.
 package config
 
-import (
-	"net/netip"
-	"time"
-)
-
-// Config is everything that can be set. The zero value of no field is
-// meaningful by itself: start from Default.
+// Config is everything that can be set. Start from Default, let Load or the
+// program change it, then call Resolve, which fills what was left empty.
+//
+// The tag doc explains a key to people: Print writes it beside the key.
 type Config struct {
 	Hostname string     `toml:"hostname" doc:"Name of this relay: in the greeting, EHLO, Received and Message-ID. It should resolve to the address that mail leaves from, and back. Empty: the machine's own name."`
-	Data     string     `toml:"data" doc:"Folder for the database, the certificate and the control socket. Empty: /var/lib/postrider for root, else postrider in the user's state folder."`
+	Data     string     `toml:"data" doc:"Folder for the database, the certificate and the control socket. Empty: the environment's POSTRIDER_DATA, or /var/lib/postrider for root, else postrider in the user's state folder."`
 	Store    string     `toml:"store" doc:"Where mail is kept: \"sqlite\" for a file in the data folder."`
 	Node     string     `toml:"node" doc:"Name of this node among those that share a store. Empty: the host name."`
 	Listen   []Listener `toml:"listen" doc:"Ports that take mail. Naming one replaces all the default ones."`
@@ -30,9 +27,13 @@ type Config struct {
 type Listener struct {
 	Name    string   `toml:"name" doc:"Name in logs and in the account of a message. Empty: the address."`
 	Address string   `toml:"address" doc:"host:port, or :port for all addresses."`
-	Mode    string   `toml:"mode" doc:"starttls: plain until STARTTLS, AUTH only after it. tls: TLS from the first byte. plain: no TLS at all, AUTH in the clear; for devices that know nothing else, on a trusted network."`
-	MinTLS  string   `toml:"min_tls" doc:"Lowest TLS version: 1.0, 1.1, 1.2 or 1.3. Below 1.2 only for old devices, on a listener of their own."`
+	Mode    string   `toml:"mode" doc:"starttls: plain until STARTTLS, AUTH only after it. tls: TLS from the first byte. plain: no TLS at all, AUTH in the clear; for devices that know nothing else, on a trusted network. Empty: tls on port 465, else starttls."`
+	MinTLS  string   `toml:"min_tls" doc:"Lowest TLS version: 1.0, 1.1, 1.2 or 1.3. Below 1.2 only for old devices, on a listener of their own. Empty: 1.2."`
 	Proxy   []Prefix `toml:"proxy_from" doc:"Networks of load balancers that send a PROXY header (v1 or v2) first. Others may not send one."`
+
+	// Default says that nobody named this port: where it can't be had, the
+	// relay does without it.
+	Default bool `toml:"-"`
 }
 
 // TLS is the relay's certificate.
@@ -46,7 +47,7 @@ type Limits struct {
 	MessageSize Size     `toml:"message_size" doc:"Largest message, announced as SIZE."`
 	Recipients  int      `toml:"recipients" doc:"Most recipients of one message."`
 	Messages    int      `toml:"messages_per_session" doc:"Most messages in one session; then 421."`
-	Commands    int      `toml:"commands_per_message" doc:"Most commands without a message coming of them; then 421."`
+	Commands    int      `toml:"commands_per_message" doc:"Most commands without a message coming of them, not counting accepted recipients; then 421."`
 	Errors      int      `toml:"errors" doc:"Most refused commands in a session; then 421."`
 	Idle        Duration `toml:"idle" doc:"Longest wait for the client's next line."`
 	Message     Duration `toml:"message_time" doc:"Longest time for the content of one message."`
@@ -91,15 +92,15 @@ type Delivery struct {
 
 // DNS says whom to ask.
 type DNS struct {
-	Servers []string `toml:"servers" doc:"host:port of resolvers. Empty: those of /etc/resolv.conf."`
+	Servers []string `toml:"servers" doc:"address:port of resolvers. Empty: those of /etc/resolv.conf."`
 	Timeout Duration `toml:"timeout" doc:"Longest wait for one answer."`
 }
 
 // Route sends mail for a domain somewhere.
 type Route struct {
 	Domain   string   `toml:"domain" doc:"example.com, .example.com for its subdomains, or * for every domain."`
-	To       string   `toml:"to" doc:"mx: to the domain's MX. host:port: to this server, without MX look-up."`
-	TLS      string   `toml:"tls" doc:"opportunistic: when offered, whatever the certificate. require: TLS and a certificate that verifies, else the mail waits. implicit: as require, TLS from the first byte (port 465). none: never."`
+	To       string   `toml:"to" doc:"mx: to the domain's MX. host:port: to this server, without MX look-up. Empty: mx."`
+	TLS      string   `toml:"tls" doc:"opportunistic: when offered, whatever the certificate. require: TLS and a certificate that verifies, else the mail waits. implicit: as require, TLS from the first byte (port 465). none: never. Empty: require with a user, else opportunistic."`
 	User     string   `toml:"user" doc:"User name for AUTH at a smart host. AUTH is only sent over TLS."`
 	Password string   `toml:"password_file" doc:"File with the password for AUTH, in its first line."`
 	CA       string   `toml:"ca" doc:"File with certificates to trust for this route, PEM. Empty: those of the system."`
@@ -118,15 +119,3 @@ type Log struct {
 	Level  string `toml:"level" doc:"debug, info, warn or error."`
 	Format string `toml:"format" doc:"text or json."`
 }
-
-// Duration is a time.Duration written as "90s", "4h" or "5d".
-type Duration time.Duration
-
-// Size is a number of bytes written as "512KB", "25MB" or "1GB"; K is 1024.
-type Size int64
-
-// Prefix is a network, "10.0.0.0/8"; a single address stands for itself.
-type Prefix netip.Prefix
-
-// Addr is an IP address.
-type Addr netip.Addr

@@ -1,0 +1,64 @@
+package config
+
+import "time"
+
+const (
+	second = Duration(time.Second)
+	minute = Duration(time.Minute)
+	hour   = Duration(time.Hour)
+	day    = 24 * hour
+)
+
+// Default is a relay that nobody configured.
+func Default() Config {
+	return Config{
+		Store: "sqlite",
+		Listen: []Listener{
+			{Address: ":2525", Mode: "starttls", MinTLS: "1.2", Default: true},
+			{Address: ":587", Mode: "starttls", MinTLS: "1.2", Default: true},
+			{Address: ":465", Mode: "tls", MinTLS: "1.2", Default: true},
+		},
+		Limits: Limits{
+			MessageSize: 50 * mb,
+			Recipients:  1000,
+			// Programs that keep one connection for a whole mailing take 421
+			// for a failure: this only bounds them, it is not there to part
+			// them often.
+			Messages: 10_000,
+			// A pool that asks NOOP once a minute stays under this for as
+			// long as a session may last.
+			Commands:  250,
+			Errors:    20,
+			Idle:      5 * minute, // RFC 5321 section 4.5.3.2.7
+			Message:   30 * minute,
+			Session:   2 * hour,
+			Sessions:  20_000,
+			PerClient: 1000,
+			Hops:      50, // RFC 5321 section 6.3 would have 100; half of that is still beyond any honest path
+		},
+		Login: Login{Free: 3, Delay: second, Max: 15 * second, Reset: 15 * minute},
+		Queue: Queue{
+			WindowBytes: 128 * mb,
+			Window:      50_000,
+			Batch:       256,
+			BatchBytes:  16 * mb,
+			Retry:       []Duration{minute, 5 * minute, 15 * minute, 30 * minute, hour, 2 * hour, 4 * hour},
+			Expire:      5 * day, // RFC 5321 section 4.5.4.1: 4-5 days
+			Drain:       20 * second,
+		},
+		Delivery: Delivery{
+			Port:        25,
+			Connections: 1000,
+			PerSite:     20,
+			PerConn:     100,
+			Idle:        5 * second,
+			Connect:     30 * second,
+			Command:     5 * minute,  // RFC 5321 sections 4.5.3.2.1 to .3
+			Data:        3 * minute,  // RFC 5321 section 4.5.3.2.5
+			Dot:         10 * minute, // RFC 5321 section 4.5.3.2.6
+		},
+		DNS:     DNS{Timeout: 5 * second},
+		Notices: Notices{Gather: 10 * second, Delay: 4 * hour},
+		Log:     Log{Level: "info", Format: "text"},
+	}
+}

@@ -1,0 +1,381 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"net"
+	"net/mail"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxNode is the longest name of a node, in bytes.
+const maxNode = 64
+
+// Validate finds what is wrong with values that could be read, each by itself
+// and with the others. The error is of type Problems, without file and lines.
+func (c *Config) Validate() error {
+	var v checker
+	v.relay(c)
+	v.listeners(c.Listen)
+	v.limits(c)
+	v.queue(&c.Queue)
+	v.delivery(&c.Delivery)
+	v.resolvers(&c.DNS)
+	v.routes(c.Route)
+	return v.problems.err()
+}
+
+type checker struct{ problems Problems }
+
+func (v *checker) add(key, format string, args ...any) {
+	v.problems = append(v.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...)})
+}
+
+// fail adds err, if there is one.
+func (v *checker) fail(key string, err error) {
+	if err != nil {
+		v.add(key, "%s", err)
+	}
+}
+
+// oneOf allows these texts alone.
+func (v *checker) oneOf(key, value string, allowed ...string) {
+	if slices.Contains(allowed, value) {
+		return
+	}
+	all := make([]string, len(allowed))
+	for i, a := range allowed {
+		all[i] = strconv.Quote(a)
+	}
+	want := all[0]
+	if last := len(all) - 1; last > 0 {
+		want = strings.Join(all[:last], ", ") + " or " + all[last]
+	}
+	v.add(key, "%s is not known; want %s", quote(value), want)
+}
+
+func (v *checker) count(key string, n, least, most int) {
+	switch {
+	case n < least:
+		v.add(key, "%d is too small; want %d or more", n, least)
+	case n > most:
+		v.add(key, "%d is too large; want %d or less", n, most)
+	}
+}
+
+func (v *checker) size(key string, n Size) {
+	if n <= 0 {
+		v.add(key, "%q is too small; want %s", n, wantSize)
+	}
+}
+
+func (v *checker) positive(key string, d Duration) {
+	if d <= 0 {
+		v.add(key, "%q is too short; want %s", d, wantDuration)
+	}
+}
+
+// zeroOrMore is for durations that may be 0. Negative ones come only from
+// programs: text can't say them.
+func (v *checker) zeroOrMore(key string, d Duration) {
+	if d < 0 {
+		v.add(key, "%q is negative; want %s, or 0", d, wantDuration)
+	}
+}
+
+func (v *checker) relay(c *Config) {
+	if c.Hostname != "" {
+		v.fail("hostname", checkName(c.Hostname))
+	}
+	if c.Node != "" && (len(c.Node) > maxNode || strings.IndexFunc(c.Node, func(r rune) bool { return !isNameRune(r) }) >= 0) {
+		v.add("node", "%s is not a name for a node; want up to %d letters, digits, dots, hyphens or underscores", quote(c.Node), maxNode)
+	}
+	v.oneOf("store", c.Store, "sqlite")
+	switch {
+	case c.TLS.Cert != "" && c.TLS.Key == "":
+		v.add("tls.key", "missing; a certificate needs its private key")
+	case c.TLS.Cert == "" && c.TLS.Key != "":
+		v.add("tls.cert", "missing; a private key needs its certificate")
+	}
+	if from := c.Notices.From; from != "" {
+		if a, err := mail.ParseAddress(from); err != nil || a.Address != from {
+			v.add("notices.from", `%s is not an address; want it bare, such as "postmaster@example.com"`, quote(from))
+		}
+	}
+	v.zeroOrMore("notices.gather", c.Notices.Gather)
+	v.zeroOrMore("notices.delay_warning", c.Notices.Delay)
+	v.oneOf("log.level", c.Log.Level, "debug", "info", "warn", "error")
+	v.oneOf("log.format", c.Log.Format, "text", "json")
+}
+
+func (v *checker) listeners(listen []Listener) {
+	if len(listen) == 0 {
+		v.add("listen", "no port at all; want at least one [[listen]]")
+	}
+	for i := range listen {
+		l, at := &listen[i], index("listen", i)
+		if l.Mode != "" {
+			v.oneOf(at+".mode", l.Mode, "starttls", "tls", "plain")
+		}
+		if l.MinTLS != "" {
+			v.oneOf(at+".min_tls", l.MinTLS, "1.0", "1.1", "1.2", "1.3")
+		}
+		v.networks(at+".proxy_from", l.Proxy, "anybody could then pass for any address; name the load balancers")
+		host, port, err := splitAddress(l.Address, 0)
+		if err != nil {
+			v.fail(at+".address", err)
+			continue
+		}
+		for j := range listen[:i] {
+			other := &listen[j]
+			if l.Name != "" && l.Name == other.Name {
+				v.add(at+".name", "%s is the name of two listeners", quote(l.Name))
+			}
+			h, p, err := splitAddress(other.Address, 0)
+			// Port 0 is whichever one is free.
+			if err == nil && port != 0 && p == port && overlap(h, host) {
+				v.add(at+".address", "%q is taken by the listener on %q", l.Address, other.Address)
+				break
+			}
+		}
+	}
+}
+
+// overlap reports whether one port can't be had on both hosts. All addresses
+// are meant by "", 0.0.0.0 and ::, see net.Listen.
+func overlap(a, b string) bool {
+	x, errX := netip.ParseAddr(a)
+	y, errY := netip.ParseAddr(b)
+	if a == "" || b == "" || errX == nil && x.IsUnspecified() || errY == nil && y.IsUnspecified() {
+		return true
+	}
+	if errX == nil && errY == nil {
+		return x.Unmap() == y.Unmap()
+	}
+	return strings.EqualFold(a, b)
+}
+
+// networks refuses lists that hold everybody.
+func (v *checker) networks(key string, list []Prefix, why string) {
+	for i, p := range list {
+		switch n := netip.Prefix(p); {
+		case !n.IsValid():
+			v.add(index(key, i), "empty; want %s", wantPrefix)
+		case n.Bits() == 0:
+			v.add(index(key, i), "%q is everybody: %s", p, why)
+		}
+	}
+}
+
+func (v *checker) limits(c *Config) {
+	l := &c.Limits
+	v.size("limits.message_size", l.MessageSize)
+	for _, n := range []struct {
+		key   string
+		value int
+	}{
+		{"recipients", l.Recipients},
+		{"messages_per_session", l.Messages},
+		{"commands_per_message", l.Commands},
+		{"errors", l.Errors},
+		{"sessions", l.Sessions},
+		{"sessions_per_client", l.PerClient},
+		{"hops", l.Hops},
+	} {
+		v.count("limits."+n.key, n.value, 1, math.MaxInt32)
+	}
+	v.positive("limits.idle", l.Idle)
+	v.positive("limits.message_time", l.Message)
+	v.positive("limits.session_time", l.Session)
+
+	v.count("login.free", c.Login.Free, 0, math.MaxInt32)
+	v.zeroOrMore("login.delay", c.Login.Delay)
+	if c.Login.Max < c.Login.Delay {
+		v.add("login.max_delay", "%q is shorter than delay, %q", c.Login.Max, c.Login.Delay)
+	}
+	v.positive("login.reset", c.Login.Reset)
+}
+
+func (v *checker) queue(q *Queue) {
+	v.size("queue.window_bytes", q.WindowBytes)
+	v.count("queue.window", q.Window, 1, math.MaxInt32)
+	v.count("queue.batch", q.Batch, 1, 100_000)
+	v.size("queue.batch_bytes", q.BatchBytes)
+	if len(q.Retry) == 0 {
+		v.add("queue.retry", `empty; want at least one wait, such as ["5m"]`)
+	}
+	for i, d := range q.Retry {
+		v.positive(index("queue.retry", i), d)
+	}
+	v.positive("queue.expire", q.Expire)
+	if len(q.Retry) > 0 && q.Expire > 0 && q.Expire <= q.Retry[0] {
+		v.add("queue.expire", "%q is not longer than the first wait in retry, %q: nothing would be tried twice", q.Expire, q.Retry[0])
+	}
+	v.zeroOrMore("queue.drain", q.Drain)
+}
+
+func (v *checker) delivery(d *Delivery) {
+	v.count("delivery.port", d.Port, 1, 65535)
+	var v4, v6 int
+	for i, a := range d.Source {
+		key := index("delivery.source", i)
+		ip := netip.Addr(a)
+		switch {
+		case !ip.IsValid() || ip.IsUnspecified() || ip.IsMulticast():
+			v.add(key, "%q is not an address of this machine", a)
+		case ip.Is4():
+			v4++
+		default:
+			v6++
+		}
+		if v4 > 1 || v6 > 1 {
+			v.add(key, "%q is the second of its family; want at most one IPv4 and one IPv6 address", a)
+			break
+		}
+	}
+	v.count("delivery.connections", d.Connections, 1, math.MaxInt32)
+	v.count("delivery.connections_per_site", d.PerSite, 1, math.MaxInt32)
+	v.count("delivery.messages_per_connection", d.PerConn, 1, math.MaxInt32)
+	v.zeroOrMore("delivery.idle", d.Idle)
+	v.positive("delivery.connect_timeout", d.Connect)
+	v.positive("delivery.command_timeout", d.Command)
+	v.positive("delivery.data_timeout", d.Data)
+	v.positive("delivery.dot_timeout", d.Dot)
+}
+
+func (v *checker) resolvers(d *DNS) {
+	for i, s := range d.Servers {
+		key := index("dns.servers", i)
+		if a, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil {
+			v.add(key, "%q has no port; write %q", s, netip.AddrPortFrom(a, 53))
+			continue
+		}
+		host, _, err := splitAddress(s, 1)
+		if err == nil && host == "" {
+			err = fmt.Errorf(`%s has no address; want one such as "192.0.2.53:53"`, quote(s))
+		}
+		v.fail(key, err)
+	}
+	v.positive("dns.timeout", d.Timeout)
+}
+
+func (v *checker) routes(routes []Route) {
+	for i := range routes {
+		r, at := &routes[i], index("route", i)
+		if err := checkDomain(r.Domain); err != nil {
+			v.fail(at+".domain", err)
+		} else if slices.ContainsFunc(routes[:i], func(o Route) bool { return strings.EqualFold(o.Domain, r.Domain) }) {
+			v.add(at+".domain", "%q has two routes", r.Domain)
+		}
+		v.route(r, at)
+		v.networks(at+".allow_private", r.Private, "name the networks that this route leads to")
+	}
+}
+
+func (v *checker) route(r *Route, at string) {
+	toMX := r.To == "" || r.To == "mx"
+	if !toMX {
+		host, _, err := splitAddress(r.To, 1)
+		if err != nil || host == "" {
+			v.add(at+".to", `%s is not where mail can go; want "mx" or host:port, such as "smtp.example.com:587"`, quote(r.To))
+		}
+	}
+	if r.TLS != "" {
+		v.oneOf(at+".tls", r.TLS, "opportunistic", "require", "implicit", "none")
+	}
+	if r.TLS == "implicit" && toMX {
+		v.add(at+".tls", `"implicit" is for to = host:port; an MX speaks STARTTLS`)
+	}
+	if r.Password != "" && r.User == "" {
+		v.add(at+".user", "missing; a password_file needs its user")
+	}
+	if r.User == "" {
+		return
+	}
+	if r.Password == "" {
+		v.add(at+".password_file", "missing; a user needs a file with the password")
+	}
+	if toMX {
+		v.add(at+".user", "a password is sent to one server only: set to = host:port")
+	} else if r.TLS == "none" || r.TLS == "opportunistic" {
+		v.add(at+".tls", `%q would show the password to others; with a user, want "require" or "implicit"`, r.TLS)
+	}
+}
+
+// splitAddress reads host:port with a port in digits. The host may be empty,
+// an IP address or a name.
+func splitAddress(s string, least int) (host string, port int, err error) {
+	if s == "" {
+		return "", 0, errors.New(`missing; want host:port, or :port for all addresses`)
+	}
+	host, digits, err := net.SplitHostPort(s)
+	if err != nil {
+		return "", 0, fmt.Errorf("%s is not host:port", quote(s))
+	}
+	n, err := strconv.ParseUint(digits, 10, 16)
+	if err != nil || int(n) < least {
+		return "", 0, fmt.Errorf("%s is not host:port; the port is a number from %d to 65535", quote(s), least)
+	}
+	if host != "" {
+		if _, err := netip.ParseAddr(host); err != nil && checkName(strings.ReplaceAll(host, "_", "x")) != nil {
+			return "", 0, fmt.Errorf("%s is not host:port; the host is an address or a name", quote(s))
+		}
+	}
+	return host, int(n), nil
+}
+
+// checkDomain allows what a route may be for.
+func checkDomain(s string) error {
+	if s == "" {
+		return errors.New(`missing; want "example.com", ".example.com" or "*"`)
+	}
+	if s == "*" {
+		return nil
+	}
+	if rest, ok := strings.CutPrefix(s, "*."); ok && checkName(rest) == nil {
+		return fmt.Errorf(`%s: write %q for the subdomains`, quote(s), "."+rest)
+	}
+	return checkName(strings.TrimPrefix(s, "."))
+}
+
+// checkName allows host names as RFC 1123 section 2.1 has them: the letters,
+// digits and hyphens that go into EHLO (RFC 5321 section 4.1.2).
+func checkName(s string) error {
+	bad := func(why string) error { return fmt.Errorf("%s is not a host name: %s", quote(s), why) }
+	if s == "" {
+		return bad("it is empty")
+	}
+	if len(s) > 253 {
+		return bad("it is longer than 253 letters")
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		switch {
+		case label == "":
+			return bad("a part between dots is empty")
+		case len(label) > 63:
+			return bad("a part is longer than 63 letters")
+		case label[0] == '-' || label[len(label)-1] == '-':
+			return bad("a part begins or ends with a hyphen")
+		}
+		for _, r := range label {
+			switch {
+			case r >= 0x80:
+				return bad("write it in its ASCII form, xn--…")
+			case r == '_' || r == '.' || !isNameRune(r):
+				return bad("want letters, digits and hyphens between dots")
+			}
+		}
+	}
+	if _, err := netip.ParseAddr(s); err == nil {
+		return bad("it is an address")
+	}
+	return nil
+}
+
+func isNameRune(r rune) bool {
+	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9' || r == '.' || r == '-' || r == '_'
+}
