@@ -40,7 +40,7 @@ func (a Address) IsZero() bool { return a == Address{} }
 func (a Address) IsLiteral() bool { return strings.HasPrefix(a.Domain, "[") }
 
 // IsASCII tells whether the address can be sent without SMTPUTF8.
-func (a Address) IsASCII() bool { return isASCII(a.Local) && isASCII(a.Domain) }
+func (a Address) IsASCII() bool { return ascii(a.Local) && ascii(a.Domain) }
 
 // String gives the address as it stands between the brackets of a path, quoted
 // where it must be. The null reverse-path is empty.
@@ -74,7 +74,7 @@ func ASCIIDomain(domain string) (string, error) {
 	if strings.HasPrefix(domain, "[") {
 		return "", fmt.Errorf("%s is an address literal, not a domain", domain)
 	}
-	if isASCII(domain) && !strings.Contains(strings.ToLower(domain), "xn--") {
+	if ascii(domain) && !strings.Contains(strings.ToLower(domain), "xn--") {
 		if err := checkDomain(domain); err != nil {
 			return "", err
 		}
@@ -202,7 +202,7 @@ func scanMailbox(s string, utf8 bool) (a Address, rest string, err error) {
 	case !validUTF8(a):
 		return Address{}, "", errors.New("the address is not UTF-8")
 	}
-	if !isASCII(a.Domain) { // U-labels without A-labels could not be looked up
+	if !ascii(a.Domain) { // U-labels without A-labels could not be looked up
 		if _, err := ASCIIDomain(a.Domain); err != nil {
 			return Address{}, "", err
 		}
@@ -255,7 +255,7 @@ func checkDomain(s string) error {
 	}
 	last := ""
 	for label := range strings.SplitSeq(s, ".") {
-		if label == "" || len(label) > 63 && isASCII(label) {
+		if label == "" || len(label) > 63 && ascii(label) {
 			return fmt.Errorf("the domain %q has an empty or over-long part", clip(s))
 		}
 		if label[0] == '-' || label[len(label)-1] == '-' {
@@ -289,15 +289,6 @@ func checkLiteral(s string) error {
 }
 
 func validUTF8(a Address) bool { return utf8.ValidString(a.Local) && utf8.ValidString(a.Domain) }
-
-func isASCII(s string) bool {
-	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
-	}
-	return true
-}
 
 func isDotString(s string) bool {
 	if s == "" || s[0] == '.' || s[len(s)-1] == '.' {

@@ -274,15 +274,11 @@ func (r *Rcpt) set(key, value string) error {
 			return badParam("NOTIFY=NEVER stands alone (RFC 3461)")
 		}
 	case "ORCPT":
-		kind, addr, ok := strings.Cut(value, ";")
-		v, err := decodePrintable(addr)
-		if strings.EqualFold(kind, "utf-8") && err == nil {
-			v, err = decodeUnitext(v)
-		}
-		if !ok || err != nil || v == "" || !isDotString(kind) || len(value) > 500 {
+		v, err := DecodeORcpt(value)
+		if err != nil || len(value) > 500 {
 			return badParam("ORCPT wants type;address, the address as xtext (RFC 3461)")
 		}
-		r.ORcpt = kind + ";" + v
+		r.ORcpt = v
 	default:
 		return unknownParam("RCPT", key)
 	}
@@ -361,26 +357,6 @@ func decodePrintable(s string) (string, error) {
 		}
 	}
 	return v, nil
-}
-
-// decodeUnitext decodes the \x{HEX} of utf-8-addr-xtext and utf-8-addr-unitext
-// (RFC 6533 section 3).
-func decodeUnitext(s string) (string, error) {
-	var b strings.Builder
-	for {
-		head, rest, ok := strings.Cut(s, `\x{`)
-		b.WriteString(head)
-		if !ok {
-			return b.String(), nil
-		}
-		hex, rest, ok := strings.Cut(rest, "}")
-		n, err := strconv.ParseUint(hex, 16, 32)
-		if !ok || err != nil || n < ' ' || n >= 0x7f && n < 0xa0 || n > 0x10ffff || n >= 0xd800 && n < 0xe000 {
-			return "", errors.New("bad \\x{} in a utf-8 address")
-		}
-		b.WriteRune(rune(n))
-		s = rest
-	}
 }
 
 func cutPrefixFold(s, prefix string) (rest string, ok bool) {
