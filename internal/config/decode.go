@@ -15,12 +15,24 @@ import (
 type decoder struct {
 	lines    map[string]int // of each key, by its path
 	problems Problems
-	unread   map[string]bool // sections with a problem
+	unread   map[string]bool // paths with a problem, see mark
 }
 
 func (d *decoder) add(path, format string, args ...any) {
 	d.problems = append(d.problems, Problem{Line: d.line(path), Key: path, Text: fmt.Sprintf(format, args...)})
-	d.unread[section(path)] = true
+	d.mark(path)
+}
+
+// mark remembers that the value at path is not what somebody meant, and so for
+// the list that it is in, and for the table if it is one of a list.
+func (d *decoder) mark(path string) {
+	d.unread[path] = true
+	if strings.HasSuffix(path, "]") {
+		d.unread[path[:strings.LastIndex(path, "[")]] = true
+	}
+	if element := section(path); strings.HasSuffix(element, "]") {
+		d.unread[element] = true
+	}
 }
 
 // line is that of the key or, where it is not in the file, of the nearest
@@ -35,12 +47,12 @@ func (d *decoder) line(path string) int {
 	return 0
 }
 
-// validate adds what is wrong with the whole, but for tables of which a part
-// could not be read: there it would speak of values that nobody wrote.
+// validate adds what is wrong with the whole, but not where a part could not
+// be read: there it would speak of values that nobody wrote.
 func (d *decoder) validate(c *Config) {
 	found, _ := c.Validate().(Problems)
 	for _, p := range found {
-		if !d.unread[section(p.Key)] {
+		if !d.unread[p.Key] && !d.unread[section(p.Key)] && !d.unread[p.with] && !d.unread[section(p.with)] {
 			p.Line = d.line(p.Key)
 			d.problems = append(d.problems, p)
 		}
@@ -140,6 +152,7 @@ func (d *decoder) unknown(t reflect.Type, key, path string) {
 	text := fmt.Sprintf("unknown key %s", quote(key))
 	if path != "" {
 		text += " in [" + withoutIndices(path) + "]"
+		d.mark(path)
 	}
 	if hint := nearest(t, key); hint != "" {
 		text += fmt.Sprintf("; did you mean %q?", hint)
@@ -149,7 +162,6 @@ func (d *decoder) unknown(t reflect.Type, key, path string) {
 		text += "; known here: " + strings.Join(keysOf(t), ", ")
 	}
 	d.problems = append(d.problems, Problem{Line: d.line(join(path, key)), Text: text})
-	d.unread[section(path)] = true
 }
 
 // nearest is the key of t that looks most like key, "" when none does.
@@ -164,7 +176,15 @@ func nearest(t reflect.Type, key string) string {
 			best, least = known, n
 		}
 	}
-	return best
+	if best != "" {
+		return best
+	}
+	for _, known := range keysOf(t) { // password for password_file
+		if strings.HasPrefix(known, key+"_") || strings.HasPrefix(key, known+"_") {
+			return known
+		}
+	}
+	return ""
 }
 
 // distance counts the letters to insert, drop, change or swap with their
@@ -286,6 +306,8 @@ func want(t reflect.Type, path string) string {
 	switch {
 	case isTables(t):
 		return "a list of tables; head each with [[" + key + "]]"
+	case isTable(t) && strings.HasSuffix(path, "]"):
+		return "a table"
 	case isTable(t):
 		return "a table; head it with [" + key + "]"
 	}

@@ -23,16 +23,19 @@ type Problem struct {
 	Line int    // from 1; 0: not known
 	Key  string // such as "queue.expire" or "listen[1].mode", counted from 0; may be ""
 	Text string
+
+	with string // the key of another value that has its part in it, or ""
 }
 
 func (p Problem) Error() string {
 	var b strings.Builder
-	if p.File != "" {
-		b.WriteString(p.File)
-		if p.Line > 0 {
-			fmt.Fprintf(&b, ":%d", p.Line)
-		}
-		b.WriteString(": ")
+	switch {
+	case p.File != "" && p.Line > 0:
+		fmt.Fprintf(&b, "%s:%d: ", p.File, p.Line)
+	case p.File != "":
+		fmt.Fprintf(&b, "%s: ", p.File)
+	case p.Line > 0:
+		fmt.Fprintf(&b, "line %d: ", p.Line)
 	}
 	if p.Key != "" {
 		key := p.Key

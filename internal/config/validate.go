@@ -35,6 +35,11 @@ func (v *checker) add(key, format string, args ...any) {
 	v.problems = append(v.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...)})
 }
 
+// clash adds what is wrong with key beside with.
+func (v *checker) clash(key, with, format string, args ...any) {
+	v.problems = append(v.problems, Problem{Key: key, Text: fmt.Sprintf(format, args...), with: with})
+}
+
 // fail adds err, if there is one.
 func (v *checker) fail(key string, err error) {
 	if err != nil {
@@ -97,9 +102,9 @@ func (v *checker) relay(c *Config) {
 	v.oneOf("store", c.Store, "sqlite")
 	switch {
 	case c.TLS.Cert != "" && c.TLS.Key == "":
-		v.add("tls.key", "missing; a certificate needs its private key")
+		v.clash("tls.key", "tls.cert", "missing; a certificate needs its private key")
 	case c.TLS.Cert == "" && c.TLS.Key != "":
-		v.add("tls.cert", "missing; a private key needs its certificate")
+		v.clash("tls.cert", "tls.key", "missing; a private key needs its certificate")
 	}
 	if from := c.Notices.From; from != "" {
 		if a, err := mail.ParseAddress(from); err != nil || a.Address != from {
@@ -125,16 +130,15 @@ func (v *checker) listeners(listen []Listener) {
 			v.oneOf(at+".min_tls", l.MinTLS, "1.0", "1.1", "1.2", "1.3")
 		}
 		v.networks(at+".proxy_from", l.Proxy, "anybody could then pass for any address; name the load balancers")
+		if l.Name != "" && slices.ContainsFunc(listen[:i], func(o Listener) bool { return o.Name == l.Name }) {
+			v.add(at+".name", "%s is the name of two listeners", quote(l.Name))
+		}
 		host, port, err := splitAddress(l.Address, 0)
 		if err != nil {
 			v.fail(at+".address", err)
 			continue
 		}
-		for j := range listen[:i] {
-			other := &listen[j]
-			if l.Name != "" && l.Name == other.Name {
-				v.add(at+".name", "%s is the name of two listeners", quote(l.Name))
-			}
+		for _, other := range listen[:i] {
 			h, p, err := splitAddress(other.Address, 0)
 			// Port 0 is whichever one is free.
 			if err == nil && port != 0 && p == port && overlap(h, host) {
@@ -195,7 +199,7 @@ func (v *checker) limits(c *Config) {
 	v.count("login.free", c.Login.Free, 0, math.MaxInt32)
 	v.zeroOrMore("login.delay", c.Login.Delay)
 	if c.Login.Max < c.Login.Delay {
-		v.add("login.max_delay", "%q is shorter than delay, %q", c.Login.Max, c.Login.Delay)
+		v.clash("login.max_delay", "login.delay", "%q is shorter than delay, %q", c.Login.Max, c.Login.Delay)
 	}
 	v.positive("login.reset", c.Login.Reset)
 }
@@ -213,7 +217,7 @@ func (v *checker) queue(q *Queue) {
 	}
 	v.positive("queue.expire", q.Expire)
 	if len(q.Retry) > 0 && q.Expire > 0 && q.Expire <= q.Retry[0] {
-		v.add("queue.expire", "%q is not longer than the first wait in retry, %q: nothing would be tried twice", q.Expire, q.Retry[0])
+		v.clash("queue.expire", "queue.retry", "%q is not longer than the first wait in retry, %q: nothing would be tried twice", q.Expire, q.Retry[0])
 	}
 	v.zeroOrMore("queue.drain", q.Drain)
 }
