@@ -1,0 +1,198 @@
+// Package store keeps mail and what becomes of it in an SQL database. It holds
+// the statements, one text for every engine; package sqlite opens a database
+// and knows what is SQLite's own. Consumers declare the few methods they need
+// as interfaces of their own, which DB satisfies.
+//
+// Every method that reads or writes what belongs to tenants takes the account
+// and finds nothing of anybody else's; relay.Everyone stands for all accounts,
+// and the zero id finds nothing. Put, Settle, Claim, Release, Content, Notices
+// and the like are the node's own work and see everything.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"sync"
+
+	"github.com/gofrs/uuid/v5"
+
+	"postrider/internal/relay"
+)
+
+// ErrSettled means that an outcome came too late: the delivery is final, in
+// another node's hand, or this very outcome has been settled before. Nothing
+// was written. Put says it of a DSN whose notice was answered before.
+var ErrSettled = errors.New("already settled")
+
+// ErrLeaseLost means that a node's lease has ended: others may have taken what
+// it held.
+var ErrLeaseLost = errors.New("the node's lease has ended")
+
+// Class is what kind of error a database reports. Each engine tells them apart
+// by code, never by text.
+type Class int
+
+const (
+	ClassOther      Class = iota
+	ClassConstraint       // the statement breaks a constraint: its own fault
+	ClassBusy             // locks, serialization: try again
+	ClassFull             // no room
+	ClassAway             // I/O error, no connection, read-only: the store is of no use now
+)
+
+// Dialect is what differs between engines.
+type Dialect struct {
+	Name string
+	// Numbered placeholders: "?" becomes "$1", "$2", …
+	Numbered bool
+	// Now is an expression: the database's clock in microseconds since 1970.
+	Now string
+	// Begin opens a transaction that is going to write.
+	Begin string
+	// Lock ends a SELECT of rows that are about to be updated, so that other
+	// nodes pass over them; empty where there is one writer.
+	Lock string
+	// Single: one node by construction. A node that joins takes everything.
+	Single bool
+	// Schema turns the text of a migration into the engine's own.
+	Schema func(string) string
+	// Classify tells errors apart.
+	Classify func(error) Class
+}
+
+// Config is an open database, ready to be used as a store.
+type Config struct {
+	Dialect Dialect
+	Writer  *sql.DB // one connection of it is kept for writing
+	Reader  *sql.DB
+	// Tend, where not nil, looks after the database until ctx ends.
+	Tend func(ctx context.Context, exclusive Exclusive)
+	// Closed, where not nil, runs when the handles are closed.
+	Closed func() error
+}
+
+// Exclusive runs a function while nobody writes. The wait for that ends with
+// ctx; the context that the function gets does not.
+type Exclusive func(ctx context.Context, f func(context.Context) error) error
+
+// DB is a store. Its methods may be called from many goroutines.
+type DB struct {
+	dialect Dialect
+	writers *sql.DB
+	readers *sql.DB
+	closed  func() error
+
+	turn   chan struct{} // holds one token: whose turn it is to write
+	writer *writer       // guarded by turn
+
+	// ids makes the ids of events. Whoever holds the turn takes them, so that
+	// on one node their order is the order of commits.
+	ids *uuid.Gen
+
+	done   chan struct{} // closed by Close
+	stop   context.CancelFunc
+	tended sync.WaitGroup
+}
+
+// New brings the database to the newest schema and starts to look after it. It
+// closes the handles when it fails.
+func New(ctx context.Context, c Config) (*DB, error) {
+	db := &DB{dialect: c.Dialect, writers: c.Writer, readers: c.Reader, closed: c.Closed,
+		turn: make(chan struct{}, 1), ids: uuid.NewGen(), done: make(chan struct{}), stop: func() {}}
+	db.turn <- struct{}{}
+	if err := db.start(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if c.Tend != nil {
+		tend, stop := context.WithCancel(context.WithoutCancel(ctx))
+		db.stop = stop
+		db.tended.Go(func() { c.Tend(tend, db.exclusive) })
+	}
+	return db, nil
+}
+
+func (db *DB) start(ctx context.Context) error {
+	if err := db.migrate(ctx, Latest); err != nil {
+		return err
+	}
+	return db.seedIDs(ctx)
+}
+
+// seedIDs makes new events' ids greater than all that exist, even if the clock
+// was set back since.
+func (db *DB) seedIDs(ctx context.Context) error {
+	var last []byte
+	err := db.readers.QueryRowContext(ctx, "select id from event order by id desc limit 1").Scan(&last)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return db.fail("read last event", err)
+	}
+	if _, err := db.ids.NewV7AtTime(toID(last).Time()); err != nil {
+		return fmt.Errorf("make id: %w", err)
+	}
+	return nil
+}
+
+// Close ends the store. Nothing that was acknowledged depends on it.
+func (db *DB) Close() error {
+	close(db.done)
+	db.stop()
+	db.tended.Wait()
+	<-db.turn // wait for the one who writes; nobody writes after this
+	var err error
+	if db.writer != nil {
+		err = db.writer.close()
+	}
+	err = errors.Join(err, db.writers.Close(), db.readers.Close())
+	if db.closed != nil {
+		err = errors.Join(err, db.closed())
+	}
+	return err
+}
+
+// newID makes an id greater than all before it.
+func (db *DB) newID() (relay.ID, error) {
+	id, err := db.ids.NewV7()
+	if err != nil {
+		return relay.ID{}, fmt.Errorf("make id: %w", err)
+	}
+	return relay.ID(id), nil
+}
+
+// fail says what did not succeed, with a relay.Error in the chain that tells
+// the caller what to do.
+func (db *DB) fail(doing string, err error) error {
+	var told *relay.Error
+	if errors.As(err, &told) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return fmt.Errorf("%s: %w", doing, err)
+	}
+	e := &relay.Error{Code: relay.Internal, Text: "The store made an error.", Advice: "See the relay's log.", Err: err}
+	switch db.dialect.Classify(err) {
+	case ClassConstraint:
+		e.Code, e.Text, e.Advice = relay.Conflict, "It exists already.", ""
+	case ClassBusy:
+		e.Code, e.Text, e.Advice = relay.Busy, "The store is busy.", "Try again."
+	case ClassFull:
+		e.Code, e.Text, e.Advice = relay.Full, "There is no room left to store mail.", "Free some space on the store's disk; work resumes by itself."
+	case ClassAway:
+		e.Code, e.Text, e.Advice = relay.Unavailable, "The store can't be reached.", "Check the store's disk or server; work resumes by itself."
+	}
+	return fmt.Errorf("%s: %w", doing, e)
+}
+
+// storeWide tells whether the trouble is the whole store's, not that of one row
+// in a batch.
+func storeWide(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+		return true
+	}
+	switch relay.CodeOf(err) {
+	case relay.Full, relay.Unavailable, relay.Busy:
+		return true
+	}
+	return false
+}
