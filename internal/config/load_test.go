@@ -155,6 +155,22 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestDocumentedExample holds that the example of the documentation works.
+func TestDocumentedExample(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, _ := strings.Cut(string(text), "```toml\n")
+	example, _, found := strings.Cut(example, "```")
+	if !found {
+		t.Fatal("no example")
+	}
+	if _, err := Parse("configuration.md", []byte(example)); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDistance(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
