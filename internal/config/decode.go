@@ -52,7 +52,7 @@ func (d *decoder) line(path string) int {
 func (d *decoder) validate(c *Config) {
 	found, _ := c.Validate().(Problems)
 	for _, p := range found {
-		if !d.unread[p.Key] && !d.unread[section(p.Key)] && !d.unread[p.with] && !d.unread[section(p.with)] {
+		if !d.unread[p.Key] && !d.unread[section(p.Key)] && !d.unread[p.with] {
 			p.Line = d.line(p.Key)
 			d.problems = append(d.problems, p)
 		}
