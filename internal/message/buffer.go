@@ -20,13 +20,14 @@ type Content interface {
 
 // Bytes makes a Content of b, which must not change any more. The Content also
 // has the method Bytes() []byte.
-func Bytes(b []byte) Content { return memory(b) }
+func Bytes(b []byte) Content { return &memory{b} }
 
-type memory []byte
+// memory is used by pointer, so that contents can be compared.
+type memory struct{ b []byte }
 
-func (m memory) Size() int64                  { return int64(len(m)) }
-func (m memory) Bytes() []byte                { return m }
-func (m memory) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m)), nil }
+func (m *memory) Size() int64                  { return int64(len(m.b)) }
+func (m *memory) Bytes() []byte                { return m.b }
+func (m *memory) Open() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(m.b)), nil }
 
 // bytesOf gives the bytes of a Content that has them in memory.
 func bytesOf(c Content) ([]byte, bool) {
@@ -49,7 +50,7 @@ func splice(head []byte, c Content, skip int64) Content {
 	}
 	if m, ok := bytesOf(c); ok {
 		b := make([]byte, 0, len(head)+len(m)-int(skip))
-		return memory(append(append(b, head...), m[skip:]...))
+		return Bytes(append(append(b, head...), m[skip:]...))
 	}
 	return &spliced{head: head, rest: c, skip: skip}
 }
@@ -204,7 +205,7 @@ func wrapWrite(err error) error {
 // Close. A write that failed makes Open fail.
 func (b *Buffer) Content() Content {
 	if b.file == nil && b.err == nil {
-		return memory(b.mem[:len(b.mem):len(b.mem)])
+		return Bytes(b.mem[:len(b.mem):len(b.mem)])
 	}
 	return &filed{file: b.file, size: b.size, err: b.flush()}
 }
