@@ -142,7 +142,7 @@ func choose(e *entity, l plan) (action, error) {
 	case e.encoding == "base64":
 		return patch, nil
 	case !e.identity():
-		return 0, fmt.Errorf("a part with the encoding %q has bytes above 127, and there is no conversion for it", clean(e.encoding, 40))
+		return 0, fmt.Errorf("a part with the encoding %q has bytes above 127, and there is no conversion for it", Clean(e.encoding, 40))
 	case main == "multipart":
 		return 0, errors.New("a multipart without a boundary, or too deep inside others, has bytes above 127, and there is no conversion for it")
 	case e.typ == "message/partial" || e.typ == "message/external-body":

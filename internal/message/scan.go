@@ -155,7 +155,7 @@ func (s *scanner) header(b []byte, cut bool) int {
 // notField is the sentence for a line that should be a field.
 func notField(rest []byte, first bool) string {
 	line, _, _ := bytes.Cut(rest[:min(len(rest), 200)], []byte("\n"))
-	text := clean(string(line), 60)
+	text := Clean(string(line), 60)
 	if first {
 		return fmt.Sprintf("The content has no header: it starts with the line %q.", text)
 	}
@@ -174,7 +174,7 @@ func (s *scanner) field(fl field) {
 		f.HasSubject = true
 	case "from":
 		if !f.HasFrom {
-			f.From = firstAddress(fl.value)
+			f.From = FirstAddress(fl.value)
 		}
 		f.HasFrom = true
 	case "message-id":
@@ -211,7 +211,7 @@ func messageID(v []byte) string {
 			v = v[i : i+j+1]
 		}
 	}
-	return clean(string(v[:min(len(v), maxMessageID)]), maxMessageID)
+	return Clean(string(v[:min(len(v), maxMessageID)]), maxMessageID)
 }
 
 func (s *scanner) body(b []byte) {

@@ -23,7 +23,7 @@ func decodeText(v []byte, max int) string {
 	if strings.Contains(s, "=?") {
 		s = decodeWords(s)
 	}
-	return clean(s, max)
+	return Clean(s, max)
 }
 
 // decodeWords decodes the encoded words in s. The bytes of neighbours in one
@@ -146,10 +146,10 @@ func decodeCharset(name string, b []byte) string {
 	return string(s)
 }
 
-// clean makes s fit to be shown and stored: valid UTF-8 (other bytes are read as
+// Clean makes s fit to be shown and stored: valid UTF-8 (other bytes are read as
 // Windows-1252, the likeliest), white space and control characters as single
 // spaces, at most max characters.
-func clean(s string, max int) string {
+func Clean(s string, max int) string {
 	if !utf8.ValidString(s) {
 		if d, err := charmap.Windows1252.NewDecoder().String(s); err == nil {
 			s = d
@@ -179,7 +179,7 @@ func clean(s string, max int) string {
 	return strings.TrimRight(out.String(), " ")
 }
 
-// plain tells whether clean would change nothing: the usual case.
+// plain tells whether Clean would change nothing: the usual case.
 func plain(s string, max int) bool {
 	if len(s) > max {
 		return false
@@ -192,10 +192,10 @@ func plain(s string, max int) bool {
 	return true
 }
 
-// firstAddress gives the first address of an address list (RFC 5322 section
+// FirstAddress gives the first address of an address list (RFC 5322 section
 // 3.4), without display name, comments and route. It takes what is written
 // there: whether it can be an address is not checked.
-func firstAddress(v []byte) string {
+func FirstAddress(v []byte) string {
 	const longest = 320 // local part 64, "@", domain 255
 	if len(v) > 4096 {
 		v = v[:4096]
@@ -215,12 +215,12 @@ func firstAddress(v []byte) string {
 		case '<':
 			n = bracketLen(v[i:])
 			if a := angleAddress(v[i : i+n]); a != "" {
-				return clean(a, longest)
+				return Clean(a, longest)
 			}
 			word = word[:0]
 		case ',', ';':
 			if a := bareAddress(word); a != "" {
-				return clean(a, longest)
+				return Clean(a, longest)
 			}
 			word = word[:0]
 		case ':': // what came before is the name of a group
@@ -230,7 +230,7 @@ func firstAddress(v []byte) string {
 		}
 		i += n
 	}
-	return clean(bareAddress(word), longest)
+	return Clean(bareAddress(word), longest)
 }
 
 // angleAddress is what stands between the brackets, without a route.
