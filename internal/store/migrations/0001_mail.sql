@@ -62,13 +62,14 @@ create table message (
 ) without rowid;
 
 -- Apart from message, so that no change of state rewrites it and dropping it
--- leaves the log whole.
+-- leaves the log whole. With rowid: SQLite then keeps more of a large row in
+-- one page.
 create table content (
 	message blob   not null,
 	part    bigint not null,
 	bytes   blob   not null,
 	primary key (message, part)
-) without rowid;
+);
 
 create table delivery (
 	message    blob   not null,

@@ -90,7 +90,7 @@ func classify(err error) store.Class {
 // of pages counts only before the file is made.
 var (
 	writerPragmas = []string{"busy_timeout=10000", "page_size=8192", "journal_mode=wal", "synchronous=full",
-		"wal_autocheckpoint=0", "cache_size=-65536", "temp_store=memory", "journal_size_limit=268435456"}
+		"wal_autocheckpoint=0", "cache_size=-16384", "temp_store=memory", "journal_size_limit=268435456"}
 	readerPragmas = []string{"busy_timeout=10000", "query_only=1", "cache_size=-8192", "temp_store=memory"}
 	keeperPragmas = []string{"busy_timeout=0", "synchronous=full", "wal_autocheckpoint=0"}
 )
