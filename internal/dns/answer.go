@@ -56,6 +56,7 @@ type exchange struct {
 var (
 	errLongChain = errors.New("the chain of aliases (CNAME) loops or is too long")
 	errReferral  = errors.New("a referral instead of an answer")
+	errCutShort  = errors.New("a response cut short")
 )
 
 // interpret reads the response m to q. The error is for responses that do not
@@ -64,6 +65,9 @@ func interpret(q question, m *mdns.Msg, now time.Time) (*answer, error) {
 	a := &answer{name: q.name, missing: m.Rcode == mdns.RcodeNameError}
 	if m.Rcode != mdns.RcodeSuccess && !a.missing {
 		return nil, errors.New(rcodeName(m.Rcode))
+	}
+	if m.Truncated { // over TCP too: RFC 2181 section 9 forbids its use
+		return nil, errCutShort
 	}
 	ttl := maxTTL
 	for {

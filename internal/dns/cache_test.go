@@ -63,3 +63,12 @@ func TestSystemServers(t *testing.T) {
 		}
 	}
 }
+
+func TestCutShort(t *testing.T) {
+	m := new(mdns.Msg).SetQuestion("d.test.", mdns.TypeA)
+	m.Truncated = true
+	m.Answer = []mdns.RR{&mdns.A{Hdr: mdns.RR_Header{Name: "d.test.", Rrtype: mdns.TypeA, Class: mdns.ClassINET}, A: []byte{192, 0, 2, 1}}}
+	if a, err := interpret(question{"d.test.", mdns.TypeA}, m, time.Now()); err == nil {
+		t.Errorf("half an answer was taken: %+v", a)
+	}
+}

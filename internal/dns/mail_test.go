@@ -173,7 +173,7 @@ func TestMailErrors(t *testing.T) {
 	s.Fail("sickhost.test", mdns.RcodeServerFailure)
 	s.Silence("silent.test")
 	long := chain(t, s, "nine", 9)
-	r := resolver(t, 50*time.Millisecond, s.Addr())
+	patient, hasty := resolver(t, 0, s.Addr()), resolver(t, 50*time.Millisecond, s.Addr())
 	from := s.Addr()
 	tests := []struct {
 		domain string
@@ -205,6 +205,10 @@ func TestMailErrors(t *testing.T) {
 		{strings.Repeat("a.", 125) + "test", dns.NotFound, `"` + strings.Repeat("a.", 125) + `test" is not the name of a host or domain.`},
 	}
 	for _, tt := range tests {
+		r := patient
+		if tt.domain == "silent.test" {
+			r = hasty
+		}
 		m, err := r.Mail(t.Context(), tt.domain)
 		e, ok := errors.AsType[*dns.Error](err)
 		if !ok {
@@ -360,7 +364,8 @@ func TestSite(t *testing.T) {
 	}
 }
 
-// A domain with very many MX records costs a bounded number of questions.
+// A domain with very many MX records costs a bounded number of questions, a
+// host with very many addresses a bounded number of tries.
 func TestManyHosts(t *testing.T) {
 	s := start(t, "*.many.test. 60 IN A 192.0.2.1")
 	for i := range 200 {
@@ -377,6 +382,14 @@ func TestManyHosts(t *testing.T) {
 	}
 	if n := s.Queries("mx21.many.test", mdns.TypeA); n != 0 {
 		t.Errorf("the 21st host was looked up")
+	}
+	for i := range 50 {
+		if err := s.Add(fmt.Sprintf("wide.test. 60 IN A 192.0.2.%d", i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if addrs, err := resolver(t, 0, s.Addr()).Addrs(t.Context(), "wide.test"); err != nil || len(addrs) != 16 {
+		t.Errorf("Addrs: %v, %v, want 16", addrs, err)
 	}
 }
 

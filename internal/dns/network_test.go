@@ -195,6 +195,11 @@ func TestOddServers(t *testing.T) {
 				m.Rcode = mdns.RcodeNameError
 			}
 		}, "[192.0.2.1]"},
+		{"NXDOMAIN for AAAA, NODATA for A", func(req, m *mdns.Msg) {
+			if req.Question[0].Qtype == mdns.TypeAAAA {
+				m.Rcode = mdns.RcodeNameError
+			}
+		}, "has no address"},
 		{"unknown rcode", func(_, m *mdns.Msg) { m.Rcode = 12 }, "RCODE 12"},
 		{"failure without question", func(_, m *mdns.Msg) {
 			m.Rcode, m.Question = mdns.RcodeServerFailure, nil
@@ -218,6 +223,49 @@ func TestOddServers(t *testing.T) {
 	}
 }
 
+// What a server does not say is not believed for long; what it says in pieces,
+// as long as the shortest piece.
+func TestExpiryOddServers(t *testing.T) {
+	tests := map[string]struct {
+		lines map[string]string // by question
+		want  time.Duration
+	}{
+		"no SOA": {map[string]string{
+			"d.test. A": "d.test. 3600 IN A 192.0.2.1",
+		}, 5 * time.Second},
+		"chain link by link, last link shortest": {map[string]string{
+			"d.test. A":     "d.test. 3600 IN A 192.0.2.1",
+			"d.test. MX":    "d.test. 3600 IN MX 10 d.test.",
+			"d.test. AAAA":  "d.test. 3600 IN CNAME d2.test.",
+			"d2.test. AAAA": "d2.test. 20 IN AAAA 2001:db8::1",
+		}, 20 * time.Second},
+		"chain link by link, first link shortest": {map[string]string{
+			"d.test. MX":     "d.test. 20 IN CNAME e.test.",
+			"e.test. MX":     "e.test. 3600 IN MX 10 mx.test.",
+			"mx.test. A":     "mx.test. 3600 IN A 192.0.2.1",
+			"mx.test. AAAA":  "mx.test. 3600 IN CNAME mx2.test.",
+			"mx2.test. AAAA": "mx2.test. 3600 IN AAAA 2001:db8::1",
+		}, 20 * time.Second},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			srv := rawServer(t, func(req *mdns.Msg) []*mdns.Msg {
+				m := new(mdns.Msg).SetReply(req)
+				q := req.Question[0]
+				if line, ok := tt.lines[q.Name+" "+mdns.TypeToString[q.Qtype]]; ok {
+					m.Answer = []mdns.RR{record(t, line)}
+				}
+				return []*mdns.Msg{m}
+			})
+			before := time.Now()
+			m, err := resolver(t, 0, srv).Mail(t.Context(), "d.test")
+			if err != nil || m.Expires.Before(before.Add(tt.want)) || m.Expires.After(time.Now().Add(tt.want)) {
+				t.Errorf("Mail: %+v, %v, want to expire after %v", m, err, tt.want)
+			}
+		})
+	}
+}
+
 func TestTwoServers(t *testing.T) {
 	lines := []string{"example.test. 60 IN A 192.0.2.1", "two.test. 60 IN A 192.0.2.2"}
 	dead, err := fakedns.Start("")
@@ -235,7 +283,7 @@ func TestTwoServers(t *testing.T) {
 	for name, first := range map[string]string{"dead": dead.Addr(), "silent": silent.Addr(), "failing": failing.Addr()} {
 		t.Run(name, func(t *testing.T) {
 			good := start(t, lines...)
-			r := resolver(t, 100*time.Millisecond, first, good.Addr())
+			r := resolver(t, 250*time.Millisecond, first, good.Addr())
 			for _, host := range []string{"example.test", "two.test"} {
 				if _, err := r.Addrs(t.Context(), host); err != nil {
 					t.Errorf("Addrs(%s): %v", host, err)
@@ -243,19 +291,21 @@ func TestTwoServers(t *testing.T) {
 			}
 		})
 	}
-	// The one that answered is asked first from then on.
-	if n := silent.Queries("two.test", mdns.TypeA); n != 0 {
-		t.Errorf("the silent server was asked %d times again", n)
+	// The one that was of use is asked first from then on.
+	for name, s := range map[string]*fakedns.Server{"silent": silent, "failing": failing} {
+		if n := s.Queries("two.test", mdns.TypeA); n != 0 {
+			t.Errorf("the %s server was asked %d times again", name, n)
+		}
 	}
 
 	t.Run("none", func(t *testing.T) {
-		r := resolver(t, 50*time.Millisecond, dead.Addr(), failing.Addr(), silent.Addr())
+		r := resolver(t, 250*time.Millisecond, dead.Addr(), failing.Addr(), silent.Addr())
 		_, err := r.Mail(t.Context(), "example.test")
 		e, ok := errors.AsType[*dns.Error](err)
 		if !ok || e.Kind != dns.Temporary {
 			t.Fatalf("Mail: %v", err)
 		}
-		for _, want := range []string{"SERVFAIL from " + failing.Addr(), "connection refused from " + dead.Addr(), "no answer within 50ms from " + silent.Addr()} {
+		for _, want := range []string{"SERVFAIL from " + failing.Addr(), "connection refused from " + dead.Addr(), "no answer within 250ms from " + silent.Addr()} {
 			if !strings.Contains(e.Text, want) {
 				t.Errorf("%q is not in %q", want, e.Text)
 			}
@@ -285,6 +335,7 @@ func TestExpiry(t *testing.T) {
 		{"alias", []string{"d.test. 20 IN CNAME e.test.", "e.test. 60 IN MX 10 mx.test.", "mx.test. 90 IN A 192.0.2.1", "mx.test. 90 IN AAAA 2001:db8::1"}, false, 20 * time.Second, 20 * time.Second},
 		{"negative AAAA", []string{"d.test. 60 IN MX 10 mx.test.", "mx.test. 90 IN A 192.0.2.1", "test. 40 IN SOA a. b. 1 2 3 4 50"}, false, time.Minute, 40 * time.Second},
 		{"implicit", []string{"d.test. 60 IN A 192.0.2.1", "test. 50 IN SOA a. b. 1 2 3 4 30"}, false, 30 * time.Second, 30 * time.Second},
+		{"implicit, address before MX", []string{"d.test. 10 IN A 192.0.2.1", "test. 50 IN SOA a. b. 1 2 3 4 30"}, false, 30 * time.Second, 10 * time.Second},
 		{"floor", []string{"d.test. 0 IN MX 10 mx.test.", "mx.test. 90 IN A 192.0.2.1", "mx.test. 90 IN AAAA 2001:db8::1"}, false, 5 * time.Second, 5 * time.Second},
 		{"cap", []string{"d.test. 1000000 IN MX 10 mx.test.", "mx.test. 1000000 IN A 192.0.2.1", "mx.test. 1000000 IN AAAA 2001:db8::1"}, false, 24 * time.Hour, 24 * time.Hour},
 		{"top bit", []string{"d.test. 4294967295 IN MX 10 mx.test.", "mx.test. 90 IN A 192.0.2.1", "mx.test. 90 IN AAAA 2001:db8::1"}, false, 5 * time.Second, 5 * time.Second},

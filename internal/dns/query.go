@@ -149,7 +149,7 @@ func (r *Resolver) lead(ctx context.Context, q question, f *flight) (*answer, er
 	return a, err
 }
 
-// askServers asks one server after the other, first the one that answered
+// askServers asks one server after the other, first the one that was of use
 // last, and those that say nothing once more. The error is that of ctx.
 func (r *Resolver) askServers(ctx context.Context, q question) (*answer, error) {
 	began := time.Now()
@@ -171,9 +171,9 @@ func (r *Resolver) askServers(ctx context.Context, q question) (*answer, error) 
 				continue
 			}
 			silences[n] = nil
-			r.first.Store(int32(n))
 			a, err := interpret(q, m, time.Now())
 			if err == nil {
+				r.first.Store(int32(n))
 				a.server = r.servers[n]
 				return a, nil
 			}
@@ -212,9 +212,6 @@ func overNetwork(timeout time.Duration) sendFunc {
 		m, err := roundTrip(ctx, "udp", server, req, timeout)
 		if err == nil && m.Truncated {
 			m, err = roundTrip(ctx, "tcp", server, req, timeout)
-			if err == nil && m.Truncated {
-				return nil, errors.New("a response cut short over TCP")
-			}
 		}
 		return m, err
 	}
