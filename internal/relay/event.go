@@ -60,6 +60,9 @@ type Event struct {
 	Reply     Reply
 	Diagnosis Diagnosis
 	Attempt   *Attempt // nil where nothing was tried
+
+	// For people who follow the events; a Story leaves them empty.
+	Sender, Recipient, Subject, HeaderID string
 }
 
 // Outcome is what one attempt, or one order of an operator, comes to. Settling

@@ -38,6 +38,17 @@ func (id ID) Time() time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
+// FirstIDAt is the least id that can be made at t: what is greater was made then
+// or later.
+func FirstIDAt(t time.Time) ID {
+	var id ID
+	ms := t.UnixMilli()
+	for i := range 6 {
+		id[i] = byte(ms >> (8 * (5 - i)))
+	}
+	return id
+}
+
 // MarshalText writes the id as String does.
 func (id ID) MarshalText() ([]byte, error) { return []byte(id.String()), nil }
 

@@ -95,6 +95,7 @@ type Submission struct {
 	Message    *Message
 	Content    Content
 	Deliveries []*Delivery
+	InHand     bool // the node that puts it leases its deliveries at once
 	// Answers is the notice that this message, a DSN, deals with; putting the
 	// message ends the notice in the same transaction. Nil for other mail.
 	Answers *Notice

@@ -1,0 +1,156 @@
+package api
+
+import (
+	"errors"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"postrider/internal/relay"
+)
+
+// Delivery is one recipient of one message.
+type Delivery struct {
+	ID        string          `json:"id"`
+	Message   string          `json:"message"`
+	Received  time.Time       `json:"received"`
+	Sender    string          `json:"sender"`
+	Recipient string          `json:"recipient"`
+	Subject   string          `json:"subject"`
+	HeaderID  string          `json:"message_id_header"`
+	Size      int64           `json:"size"`
+	Stream    string          `json:"stream"`
+	State     string          `json:"state"`
+	Attempts  int             `json:"attempts"`
+	Updated   time.Time       `json:"updated"`
+	Due       *time.Time      `json:"due,omitempty" doc:"Next attempt, while it waits"`
+	Expires   time.Time       `json:"expires"`
+	Host      string          `json:"host,omitempty"`
+	Reply     relay.Reply     `json:"reply"`
+	Diagnosis relay.Diagnosis `json:"diagnosis"`
+}
+
+func newDelivery(d *relay.Delivery, m *relay.Message) Delivery {
+	out := Delivery{ID: d.ID.String(), Message: d.ID.Message.String(), Received: m.Received, Sender: m.Envelope.Sender,
+		Recipient: d.Recipient.Address, Subject: m.Subject, HeaderID: m.HeaderID, Size: m.Size, Stream: d.Stream.String(),
+		State: d.State.String(), Attempts: d.Attempts, Updated: d.Updated, Expires: d.Expires, Host: d.Host,
+		Reply: d.Reply, Diagnosis: d.Diagnosis}
+	if d.State == relay.Queued || d.State == relay.Deferred {
+		out.Due = &d.Due
+	}
+	return out
+}
+
+// Event is one fact about a delivery.
+type Event struct {
+	ID        string          `json:"id"`
+	At        time.Time       `json:"at"`
+	Delivery  string          `json:"delivery"`
+	Kind      string          `json:"kind"`
+	Reply     relay.Reply     `json:"reply"`
+	Diagnosis relay.Diagnosis `json:"diagnosis"`
+	Attempt   *relay.Attempt  `json:"attempt,omitempty"`
+	Sender    string          `json:"sender,omitempty"`
+	Recipient string          `json:"recipient,omitempty"`
+	Subject   string          `json:"subject,omitempty"`
+	HeaderID  string          `json:"message_id_header,omitempty"`
+}
+
+func newEvent(e *relay.Event) Event {
+	return Event{ID: e.ID.String(), At: e.At, Delivery: e.Delivery.String(), Kind: e.Kind.String(), Reply: e.Reply,
+		Diagnosis: e.Diagnosis, Attempt: e.Attempt, Sender: e.Sender, Recipient: e.Recipient, Subject: e.Subject, HeaderID: e.HeaderID}
+}
+
+// Story is everything that is known of a message.
+type Story struct {
+	ID         string     `json:"id"`
+	Account    string     `json:"account"`
+	Credential string     `json:"credential,omitempty"`
+	Received   time.Time  `json:"received"`
+	Sender     string     `json:"sender"`
+	From       string     `json:"from"`
+	Subject    string     `json:"subject"`
+	HeaderID   string     `json:"message_id_header"`
+	Size       int64      `json:"size"`
+	Client     string     `json:"client,omitempty"`
+	Helo       string     `json:"helo,omitempty"`
+	Protocol   string     `json:"protocol"`
+	Listener   string     `json:"listener,omitempty"`
+	TLS        string     `json:"tls,omitempty"`
+	User       string     `json:"user,omitempty"`
+	Kept       bool       `json:"kept" doc:"The content is still stored"`
+	Deliveries []Delivery `json:"deliveries"`
+	Events     []Event    `json:"events"`
+}
+
+func newStory(s *relay.Story) *Story {
+	m := s.Message
+	out := &Story{ID: m.ID.String(), Account: m.Account.String(), Received: m.Received, Sender: m.Envelope.Sender,
+		From: m.From, Subject: m.Subject, HeaderID: m.HeaderID, Size: m.Size, Helo: m.Source.Helo, Protocol: m.Source.Protocol,
+		Listener: m.Source.Listener, TLS: m.Source.TLS, User: m.Source.User, Kept: s.Content}
+	if !m.Credential.IsZero() {
+		out.Credential = m.Credential.String()
+	}
+	if m.Source.Client.IsValid() {
+		out.Client = m.Source.Client.String()
+	}
+	for _, d := range s.Deliveries {
+		out.Deliveries = append(out.Deliveries, newDelivery(d, m))
+	}
+	for _, e := range s.Events {
+		out.Events = append(out.Events, newEvent(e))
+	}
+	return out
+}
+
+// Credential is what an app or a device submits with, without its secret.
+type Credential struct {
+	ID       string     `json:"id"`
+	Account  string     `json:"account"`
+	Kind     string     `json:"kind"`
+	Name     string     `json:"name"`
+	User     string     `json:"user,omitempty"`
+	Networks []string   `json:"networks,omitempty"`
+	Stream   string     `json:"stream"`
+	RepairLF bool       `json:"repair_lf,omitempty"`
+	Senders  []string   `json:"senders,omitempty"`
+	Created  time.Time  `json:"created"`
+	Revoked  *time.Time `json:"revoked,omitempty"`
+}
+
+func newCredential(c *relay.Credential) Credential {
+	out := Credential{ID: c.ID.String(), Account: c.Account.String(), Kind: c.Kind, Name: c.Name, User: c.User,
+		Stream: c.Stream.String(), RepairLF: c.RepairLF, Senders: c.Senders, Created: c.Created}
+	for _, p := range c.Networks {
+		out.Networks = append(out.Networks, p.String())
+	}
+	if !c.Revoked.IsZero() {
+		out.Revoked = &c.Revoked
+	}
+	return out
+}
+
+// problem is an error in the form of RFC 9457.
+func problem(err error) error {
+	status := map[relay.Code]int{
+		relay.Invalid: http.StatusUnprocessableEntity, relay.BadAddress: http.StatusUnprocessableEntity,
+		relay.BadContent: http.StatusUnprocessableEntity, relay.TooLarge: http.StatusRequestEntityTooLarge,
+		relay.TooMany: http.StatusUnprocessableEntity, relay.Unauthenticated: http.StatusUnauthorized,
+		relay.Forbidden: http.StatusForbidden, relay.NotFound: http.StatusNotFound, relay.Conflict: http.StatusConflict,
+		relay.Loop: http.StatusUnprocessableEntity, relay.Busy: http.StatusServiceUnavailable,
+		relay.Full: http.StatusInsufficientStorage, relay.Unavailable: http.StatusServiceUnavailable,
+	}[relay.CodeOf(err)]
+	if status == 0 {
+		status = http.StatusInternalServerError
+	}
+	text := err.Error()
+	var e *relay.Error
+	if errors.As(err, &e) {
+		text = e.Text
+		if e.Advice != "" {
+			text += " " + e.Advice
+		}
+	}
+	return huma.NewError(status, text)
+}

@@ -1,0 +1,157 @@
+// Package cli is the command line: each subcommand reads its flags, asks the
+// running server over its control socket, and prints for people or as JSON.
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"postrider/internal/api"
+	"postrider/internal/config"
+)
+
+// Env is what a command has to do with.
+type Env struct {
+	Args   []string // without the program's name
+	Stdin  io.Reader
+	Stdout io.Writer
+	Stderr io.Writer
+}
+
+// command is one subcommand.
+type command struct {
+	name    string
+	args    string // after the flags
+	short   string // one line
+	example string
+	run     func(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
+}
+
+func commands() []command {
+	return []command{
+		serveCommand(), configCommand(), credentialCommand(), logCommand(), messageCommand(), queueCommand(), statusCommand(),
+		sinkCommand(), demoCommand(), versionCommand(),
+	}
+}
+
+// errUsage means that the words of the call are off; what is wrong has been
+// printed.
+var errUsage = errors.New("usage")
+
+// Main runs the command that the arguments name and gives the exit status: 0,
+// 1 for a failure, 2 for words that make no sense.
+func Main(ctx context.Context, e *Env) int {
+	if len(e.Args) == 0 || slices.Contains([]string{"-h", "-help", "--help", "help"}, e.Args[0]) {
+		usage(e.Stdout)
+		return 0
+	}
+	for _, c := range commands() {
+		if c.name != e.Args[0] {
+			continue
+		}
+		err := c.call(ctx, e, e.Args[1:])
+		switch {
+		case err == nil, errors.Is(err, flag.ErrHelp):
+			return 0
+		case errors.Is(err, errUsage):
+			return 2
+		default:
+			fmt.Fprintf(e.Stderr, "postrider %s: %v\n", c.name, err)
+			return 1
+		}
+	}
+	fmt.Fprintf(e.Stderr, "postrider: there is no command %q. See \"postrider help\".\n", e.Args[0])
+	return 2
+}
+
+func usage(w io.Writer) {
+	fmt.Fprint(w, "Postrider is an SMTP relay: applications hand it mail, it delivers and tells what became of it.\n\nCommands:\n")
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-11s %s\n", c.name, c.short)
+	}
+	fmt.Fprint(w, "\n\"postrider COMMAND -h\" explains a command and shows an example.\n")
+}
+
+func (c command) call(ctx context.Context, e *Env, args []string) error {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard)
+	fs.Usage = func() {}
+	err := c.run(ctx, e, fs, args)
+	if errors.Is(err, flag.ErrHelp) {
+		c.help(e.Stdout, fs)
+	}
+	return err
+}
+
+func (c command) help(w io.Writer, fs *flag.FlagSet) {
+	fmt.Fprintf(w, "postrider %s: %s\n\nUsage: postrider %s [flags] %s\n\n", c.name, c.short, c.name, c.args)
+	fs.SetOutput(w)
+	fs.PrintDefaults()
+	fmt.Fprintf(w, "\nExample:\n")
+	for line := range strings.Lines(strings.TrimSpace(c.example) + "\n") {
+		fmt.Fprint(w, "  "+line)
+	}
+}
+
+// parse reads flags that may stand before and behind the other arguments.
+func parse(e *Env, fs *flag.FlagSet, args []string) (rest []string, err error) {
+	for {
+		if err := fs.Parse(args); err != nil {
+			if errors.Is(err, flag.ErrHelp) {
+				return nil, err
+			}
+			return nil, badUsage(e, fs, "%v", err)
+		}
+		args = fs.Args()
+		if len(args) == 0 {
+			return rest, nil
+		}
+		rest = append(rest, args[0])
+		args = args[1:]
+	}
+}
+
+func badUsage(e *Env, fs *flag.FlagSet, format string, args ...any) error {
+	fmt.Fprintf(e.Stderr, "postrider %s: %s. See \"postrider %s -h\".\n", fs.Name(), fmt.Sprintf(format, args...), fs.Name())
+	return errUsage
+}
+
+// place are the flags that say which server is meant.
+type place struct{ config, data string }
+
+func (p *place) flags(fs *flag.FlagSet) {
+	fs.StringVar(&p.config, "config", "", "the server's configuration `file`")
+	fs.StringVar(&p.data, "data", "", "the server's data `folder`")
+}
+
+// load reads the configuration, or takes the default one.
+func (p *place) load() (config.Config, error) {
+	c := config.Default()
+	if file := config.Find(p.config); file != "" {
+		var err error
+		if c, err = config.Load(file); err != nil {
+			return c, err
+		}
+	}
+	if p.data != "" {
+		c.Data = p.data
+	}
+	return c, c.Resolve()
+}
+
+// client makes a client of the server that the flags name.
+func (p *place) client() (*api.Client, error) {
+	if p.data != "" {
+		return api.NewClient(p.data), nil
+	}
+	c, err := p.load()
+	if err != nil {
+		return nil, err
+	}
+	return api.NewClient(c.Data), nil
+}

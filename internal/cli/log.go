@@ -1,0 +1,247 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"postrider/internal/api"
+	"postrider/internal/relay"
+)
+
+func logCommand() command {
+	return command{name: "log", args: "", short: "find deliveries: one line each, the newest last",
+		example: `
+postrider log -recipient ann@example.com -since 2d
+postrider log -outcome bounced,expired -reply "blocked" -n 20
+postrider log -follow -sender webshop.example
+postrider log -message "<20260101.1@webshop.example>" -json`,
+		run: runLog}
+}
+
+// search are the flags that say which deliveries are meant.
+type search struct {
+	recipient, sender, message, subject, outcome, reply, domain, since, until string
+	limit                                                                     int
+}
+
+func (s *search) flags(fs *flag.FlagSet, limit int) {
+	fs.StringVar(&s.recipient, "recipient", "", "part of the recipient's `address`")
+	fs.StringVar(&s.sender, "sender", "", "part of the envelope sender's `address`")
+	fs.StringVar(&s.message, "message", "", "message `id`, or its Message-ID header")
+	fs.StringVar(&s.subject, "subject", "", "part of the subject's `text`")
+	fs.StringVar(&s.outcome, "outcome", "", "`states`, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled")
+	fs.StringVar(&s.reply, "reply", "", "part of the receiver's last `reply`")
+	fs.StringVar(&s.domain, "domain", "", "the recipient's `domain`")
+	fs.StringVar(&s.since, "since", "", "accepted at or after: a `time` (2026-01-31, 2026-01-31T15:04) or an age (90m, 2d)")
+	fs.StringVar(&s.until, "until", "", "accepted before: a `time` or an age")
+	fs.IntVar(&s.limit, "n", limit, "the most to `show`, newest first; 0: all")
+}
+
+func (s *search) query(now time.Time) (url.Values, error) {
+	q := url.Values{}
+	set := func(name, value string) {
+		if value != "" {
+			q.Set(name, value)
+		}
+	}
+	set("recipient", s.recipient)
+	set("sender", s.sender)
+	set("message", s.message)
+	set("subject", s.subject)
+	set("reply", s.reply)
+	set("domain", s.domain)
+	set("state", s.outcome)
+	for _, state := range split(s.outcome) {
+		if _, err := relay.ParseState(state); err != nil {
+			return nil, err
+		}
+	}
+	for name, value := range map[string]string{"since": s.since, "until": s.until} {
+		if value == "" {
+			continue
+		}
+		t, err := parseTime(value, now)
+		if err != nil {
+			return nil, fmt.Errorf("-%s: %w", name, err)
+		}
+		q.Set(name, t.Format(time.RFC3339Nano))
+	}
+	return q, nil
+}
+
+// parseTime reads a date, a time or an age.
+func parseTime(s string, now time.Time) (time.Time, error) {
+	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02T15:04", "2006-01-02 15:04", "2006-01-02"} {
+		if t, err := time.ParseInLocation(layout, s, time.Local); err == nil {
+			return t, nil
+		}
+	}
+	age, err := time.ParseDuration(s)
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		var n float64
+		n, err = strconv.ParseFloat(days, 64)
+		age = time.Duration(n * float64(24*time.Hour))
+	}
+	if err != nil {
+		return time.Time{}, fmt.Errorf("%q is neither a time (2026-01-31T15:04) nor an age (90m, 2d)", s)
+	}
+	return now.Add(-age), nil
+}
+
+const page = 500
+
+// find calls f with each delivery that the query finds, newest first, up to
+// limit.
+func find(ctx context.Context, c *api.Client, q url.Values, limit int, f func(api.Delivery) error) error {
+	for n := 0; limit == 0 || n < limit; {
+		ask := page
+		if limit > 0 {
+			ask = min(page, limit-n)
+		}
+		q.Set("limit", strconv.Itoa(ask))
+		var ds []api.Delivery
+		if err := c.Get(ctx, "/v1/deliveries", q, &ds); err != nil {
+			return err
+		}
+		for _, d := range ds {
+			if err := f(d); err != nil {
+				return err
+			}
+		}
+		if n += len(ds); len(ds) < ask {
+			return nil
+		}
+		q.Set("before", ds[len(ds)-1].ID)
+	}
+	return nil
+}
+
+func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
+	var p place
+	var s search
+	p.flags(fs)
+	s.flags(fs, 100)
+	follow := fs.Bool("follow", false, "go on and show each event as it happens, until interrupted")
+	asJSON := fs.Bool("json", false, "print one JSON object a line")
+	rest, err := parse(e, fs, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) > 0 {
+		return badUsage(e, fs, "%q is not a flag", rest[0])
+	}
+	q, err := s.query(time.Now())
+	if err != nil {
+		return badUsage(e, fs, "%v", err)
+	}
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	if *follow {
+		return followLog(ctx, e, c, s, *asJSON)
+	}
+	var found []api.Delivery
+	err = find(ctx, c, q, s.limit, func(d api.Delivery) error { found = append(found, d); return nil })
+	if err != nil {
+		return err
+	}
+	slices.Reverse(found)
+	for _, d := range found {
+		if *asJSON {
+			if err := printLine(e.Stdout, d); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintln(e.Stdout, logLine(d))
+	}
+	if len(found) == 0 && !*asJSON {
+		fmt.Fprintln(e.Stderr, "No delivery matches.")
+	}
+	return nil
+}
+
+func printLine(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
+
+func logLine(d api.Delivery) string {
+	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>  %s", stamp(d.Updated), d.ID, d.State, clean(d.Sender), clean(d.Recipient), attempts(d.Attempts))
+	if r := d.Reply.String(); r != "" {
+		line += "  " + clean(r)
+	}
+	return line
+}
+
+func attempts(n int) string {
+	if n == 1 {
+		return "1 attempt"
+	}
+	return fmt.Sprintf("%d attempts", n)
+}
+
+// followLog shows events as they happen.
+func followLog(ctx context.Context, e *Env, c *api.Client, s search, asJSON bool) error {
+	after := relay.FirstIDAt(time.Now()).String()
+	tick := time.NewTicker(300 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		var events []api.Event
+		if err := c.Get(ctx, "/v1/events", url.Values{"after": {after}}, &events); err != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			return err
+		}
+		for _, ev := range events {
+			after = ev.ID
+			if !s.matches(ev) {
+				continue
+			}
+			if asJSON {
+				if err := printLine(e.Stdout, ev); err != nil {
+					return err
+				}
+				continue
+			}
+			fmt.Fprintln(e.Stdout, eventLine(ev))
+		}
+		if len(events) > 0 {
+			continue // there may be more at once
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// matches tells whether an event is of a delivery that the flags ask for.
+func (s *search) matches(ev api.Event) bool {
+	has := func(text, part string) bool { return strings.Contains(strings.ToLower(text), strings.ToLower(part)) }
+	message, _, _ := strings.Cut(ev.Delivery, "-")
+	return has(ev.Recipient, s.recipient) && has(ev.Sender, s.sender) && has(ev.Reply.Text, s.reply) && has(ev.Subject, s.subject) &&
+		(s.message == "" || s.message == message || strings.Trim(s.message, "<>") == strings.Trim(ev.HeaderID, "<>")) &&
+		(s.domain == "" || strings.HasSuffix(strings.ToLower(ev.Recipient), "@"+strings.ToLower(s.domain))) &&
+		(s.outcome == "" || slices.Contains(split(s.outcome), ev.Kind))
+}
+
+func eventLine(ev api.Event) string {
+	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>", stamp(ev.At), ev.Delivery, ev.Kind, clean(ev.Sender), clean(ev.Recipient))
+	if r := ev.Reply.String(); r != "" {
+		line += "  " + clean(r)
+	}
+	return line
+}

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/url"
+	"text/tabwriter"
+	"time"
+
+	"postrider/internal/api"
+)
+
+func queueCommand() command {
+	return command{name: "queue", args: "[retry|hold|release|cancel [ID…]]", short: "show what waits, why and until when; retry, hold, release, cancel",
+		example: `
+postrider queue
+postrider queue -domain example.com
+postrider queue retry 06bw8sf8dhkx94jkm5k3vz1m3r-1
+postrider queue cancel -sender newsletter@example.com
+postrider queue hold -domain example.com`,
+		run: runQueue}
+}
+
+func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
+	var p place
+	var s search
+	p.flags(fs)
+	s.flags(fs, 0)
+	all := fs.Bool("all", false, "retry, hold, release, cancel: everything that waits")
+	asJSON := fs.Bool("json", false, "print one JSON object a line")
+	rest, err := parse(e, fs, args)
+	if err != nil {
+		return err
+	}
+	q, err := s.query(time.Now())
+	if err != nil {
+		return badUsage(e, fs, "%v", err)
+	}
+	q.Set("live", "true")
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	if len(rest) == 0 {
+		return showQueue(ctx, e, c, q, s.limit, *asJSON)
+	}
+	switch rest[0] {
+	case "retry", "hold", "release", "cancel":
+	default:
+		return badUsage(e, fs, "%q is not retry, hold, release or cancel", rest[0])
+	}
+	ids := rest[1:]
+	if len(ids) == 0 {
+		if len(q) == 1 && !*all {
+			return badUsage(e, fs, "name deliveries by id or by a filter such as -domain, or say -all")
+		}
+		err := find(ctx, c, q, s.limit, func(d api.Delivery) error { ids = append(ids, d.ID); return nil })
+		if err != nil {
+			return err
+		}
+	}
+	return order(ctx, e, c, rest[0], ids)
+}
+
+func order(ctx context.Context, e *Env, c *api.Client, order string, ids []string) error {
+	done := 0
+	for _, id := range ids {
+		err := c.Post(ctx, "/v1/deliveries/"+url.PathEscape(id)+"/"+order, nil, nil)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			fmt.Fprintf(e.Stderr, "%s: %v\n", id, err)
+			continue
+		}
+		done++
+	}
+	past := map[string]string{"retry": "Retrying", "hold": "Held", "release": "Released", "cancel": "Cancelled"}[order]
+	fmt.Fprintf(e.Stdout, "%s %d of %d.\n", past, done, len(ids))
+	if done < len(ids) {
+		return errors.New("not all could be done")
+	}
+	return nil
+}
+
+func showQueue(ctx context.Context, e *Env, c *api.Client, q url.Values, limit int, asJSON bool) error {
+	w := tabwriter.NewWriter(e.Stdout, 0, 8, 2, ' ', 0)
+	n := 0
+	err := find(ctx, c, q, limit, func(d api.Delivery) error {
+		if asJSON {
+			return printLine(e.Stdout, d)
+		}
+		if n++; n == 1 {
+			fmt.Fprintln(w, "ID\tSENDER\tRECIPIENT\tSTATE\tAGE\tATTEMPTS\tNEXT\tGIVEN UP\tWHY")
+		}
+		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, cut(clean(d.Sender), 40), cut(clean(d.Recipient), 40), d.State,
+			age(time.Since(d.Received)), d.Attempts, next(d), d.Expires.Local().Format("01-02 15:04"), cut(why(d), 100))
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if n == 0 && !asJSON {
+		fmt.Fprintln(e.Stdout, "Nothing waits.")
+		return nil
+	}
+	return w.Flush()
+}
+
+func why(d api.Delivery) string {
+	switch {
+	case d.State == "held":
+		return "held by an operator"
+	case d.Diagnosis.Text != "":
+		return clean(d.Diagnosis.Text + " (" + d.Reply.String() + ")")
+	case d.Reply.Text != "":
+		return clean(d.Reply.String())
+	default:
+		return "waits for its turn"
+	}
+}
+
+func next(d api.Delivery) string {
+	if d.Due == nil {
+		return "-"
+	}
+	if wait := time.Until(*d.Due); wait > 0 {
+		return "in " + age(wait)
+	}
+	return "now"
+}
+
+// age is a duration as people say it.
+func age(d time.Duration) string {
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh%02dm", int(d.Hours()), int(d.Minutes())%60)
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
+}

@@ -1,0 +1,254 @@
+// Package daemon is the only wiring: it opens the parts of a relay, starts
+// them, and stops them in the right order.
+package daemon
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postrider/internal/account"
+	"postrider/internal/api"
+	"postrider/internal/config"
+	"postrider/internal/deliver"
+	"postrider/internal/dns"
+	"postrider/internal/feedback"
+	"postrider/internal/policy"
+	"postrider/internal/queue"
+	"postrider/internal/relay"
+	"postrider/internal/schedule"
+	"postrider/internal/smtpclient"
+	"postrider/internal/smtpd"
+	"postrider/internal/store"
+	"postrider/internal/store/sqlite"
+	"postrider/internal/submit"
+)
+
+// Version of the program.
+const Version = "0.1.0-dev"
+
+// storeName is the database's file in the data folder.
+const storeName = "postrider.db"
+
+// Daemon is a relay that is open but does not run yet, or runs.
+type Daemon struct {
+	Config config.Config
+	// First is the credential that was made because there was none; nil else.
+	First *Secret
+
+	log        *slog.Logger
+	store      *store.DB
+	lease      int64
+	ports      []port
+	control    net.Listener
+	accounts   *account.Service
+	queue      *queue.Queue
+	dispatcher *deliver.Dispatcher
+	notifier   *feedback.Notifier
+	server     *smtpd.Server
+	api        http.Handler
+}
+
+// Secret is a credential as it is shown once.
+type Secret struct{ User, Password string }
+
+// Open binds the ports and opens the store. The configuration must have been
+// resolved and validated.
+func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, err error) {
+	d := &Daemon{Config: c, log: log}
+	defer func() {
+		if err != nil {
+			d.abandon()
+		}
+	}()
+	if err := os.MkdirAll(c.Data, 0o700); err != nil {
+		return nil, fmt.Errorf("make data folder (data): %w", err)
+	}
+	if d.ports, err = bind(ctx, c, log); err != nil {
+		return nil, err
+	}
+	if d.store, err = sqlite.Open(ctx, filepath.Join(c.Data, storeName), log); err != nil {
+		return nil, err
+	}
+	if d.control, err = bindControl(ctx, c.Data); err != nil {
+		return nil, err
+	}
+	if d.lease, err = d.store.Join(ctx, c.Node); err != nil {
+		return nil, fmt.Errorf("join the store as %s: %w", c.Node, err)
+	}
+	return d, d.wire(ctx)
+}
+
+// abandon closes what Open has opened.
+func (d *Daemon) abandon() {
+	for _, p := range d.ports {
+		p.Close()
+	}
+	if d.control != nil {
+		d.control.Close()
+	}
+	if d.store != nil {
+		d.store.Close()
+	}
+}
+
+// wire makes the parts and ties them together, in the direction in which mail
+// flows.
+func (d *Daemon) wire(ctx context.Context) error {
+	c := d.Config
+	cert, err := certificate(c)
+	if err != nil {
+		return err
+	}
+	table, err := routes(c)
+	if err != nil {
+		return err
+	}
+	resolver, err := dns.New(c.DNS.Servers, time.Duration(c.DNS.Timeout))
+	if err != nil {
+		return fmt.Errorf("dns.servers: %w", err)
+	}
+	home, err := d.store.EnsureAccount(ctx, "default")
+	if err != nil {
+		return err
+	}
+	d.accounts, err = account.Open(ctx, d.store, account.Throttle{Free: c.Login.Free, Delay: time.Duration(c.Login.Delay),
+		Max: time.Duration(c.Login.Max), Reset: time.Duration(c.Login.Reset)}, d.log)
+	if err != nil {
+		return err
+	}
+	credentials := &account.Manager{Store: d.store, NewID: submit.NewID, Changed: d.accounts.Refresh}
+	if d.First, err = firstCredential(ctx, credentials, home); err != nil {
+		return err
+	}
+	d.queue = queue.New(d.store, d.lease, queue.Config{Window: c.Queue.Window, WindowBytes: int64(c.Queue.WindowBytes),
+		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes)}, d.log)
+	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
+		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue)
+	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
+		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain)}, d.accounts, entrance, d.log)
+	d.dispatcher = deliver.New(deliverConfig(c), d.queue, d.store, resolver, table, d.log)
+	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From}, d.store, entrance, d.log)
+	d.api = (&api.API{Log: d.store, Queue: d.queue, Credentials: credentials, Account: home,
+		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}}).Handler()
+	return nil
+}
+
+func deliverConfig(c config.Config) deliver.Config {
+	out := deliver.Config{Hostname: c.Hostname, Port: c.Delivery.Port, Connections: c.Delivery.Connections,
+		PerSite: c.Delivery.PerSite, PerConn: c.Delivery.PerConn, Idle: time.Duration(c.Delivery.Idle),
+		Connect: time.Duration(c.Delivery.Connect), Drain: time.Duration(c.Queue.Drain),
+		Timeouts: smtpclient.Timeouts{Greeting: time.Duration(c.Delivery.Command), Command: time.Duration(c.Delivery.Command),
+			DataStall: time.Duration(c.Delivery.Data), Dot: time.Duration(c.Delivery.Dot)},
+		Gather: time.Duration(c.Notices.Gather), Delay: time.Duration(c.Notices.Delay), Spool: c.Data}
+	for _, a := range c.Delivery.Source {
+		out.Source = append(out.Source, netip.Addr(a))
+	}
+	for _, w := range c.Queue.Retry {
+		out.Retry.Waits = append(out.Retry.Waits, time.Duration(w))
+	}
+	return out
+}
+
+// firstCredential makes one where there never was any, so that a new relay can
+// be used at once.
+func firstCredential(ctx context.Context, m *account.Manager, home relay.ID) (*Secret, error) {
+	all, err := m.List(ctx, relay.Everyone)
+	if err != nil || len(all) > 0 {
+		return nil, err
+	}
+	c, password, err := m.Add(ctx, account.Wish{Account: home, Kind: account.KindSMTP, Name: "first", User: "postrider"})
+	if err != nil {
+		return nil, fmt.Errorf("make the first credential: %w", err)
+	}
+	return &Secret{User: c.User, Password: password}, nil
+}
+
+func (d *Daemon) addrs() map[string]string {
+	out := map[string]string{}
+	for _, p := range d.ports {
+		out[p.config.Name] = p.Addr().String()
+	}
+	return out
+}
+
+// Addr is the address of a listener, by its name; empty where there is none.
+func (d *Daemon) Addr(listener string) string { return d.addrs()[listener] }
+
+// heartbeat is how often the node says that it lives.
+const heartbeat = 5 * time.Second
+
+// Run serves and delivers until ctx ends. Then it takes no more mail, finishes
+// what is under way within queue.drain, gives back the rest, and closes the
+// store.
+func (d *Daemon) Run(ctx context.Context) error {
+	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWriting()
+	written := make(chan error, 1)
+	go func() { written <- d.queue.Write(writing) }()
+
+	g, running := errgroup.WithContext(ctx)
+	g.Go(func() error { return d.dispatcher.Run(running) })
+	g.Go(func() error { return d.queue.Run(running, d.dispatcher.Offer) })
+	g.Go(func() error { return d.notifier.Run(running) })
+	g.Go(func() error { return d.accounts.Run(running) })
+	g.Go(func() error { return d.serveControl(running) })
+	g.Go(func() error { return d.beat(running) })
+	for _, p := range d.ports {
+		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })
+		d.log.Info("listening", "name", p.config.Name, "address", p.Addr().String(), "mode", p.config.Mode)
+	}
+	err := g.Wait()
+
+	closing := context.WithoutCancel(ctx) // drain: what follows is short, and must be done
+	err = errors.Join(err, d.queue.Close(closing))
+	stopWriting()
+	err = errors.Join(err, <-written, d.store.Leave(closing, d.lease), d.store.Close())
+	d.log.Info("stopped")
+	return err
+}
+
+func (d *Daemon) beat(ctx context.Context) error {
+	tick := time.NewTicker(heartbeat)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		if err := d.store.Beat(ctx, d.lease); err != nil && ctx.Err() == nil {
+			d.log.Error("the heartbeat can't be stored", "err", err)
+		}
+	}
+}
+
+func (d *Daemon) serveControl(ctx context.Context) error {
+	s := &http.Server{Handler: d.api, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		<-ctx.Done()
+		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		if s.Shutdown(closing) != nil {
+			s.Close()
+		}
+	}()
+	err := s.Serve(d.control)
+	if errors.Is(err, http.ErrServerClosed) {
+		<-ended
+		return nil
+	}
+	return fmt.Errorf("serve control socket: %w", err)
+}

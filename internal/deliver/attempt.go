@@ -1,0 +1,195 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"postrider/internal/message"
+	"postrider/internal/queue"
+	"postrider/internal/relay"
+	"postrider/internal/smtp"
+	"postrider/internal/smtpclient"
+)
+
+// attempt tries one delivery over the worker's connection.
+func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
+	a := &relay.Attempt{Started: time.Now(), Helo: w.d.config.Hostname, Reused: w.served > 0}
+	res, err := w.send(ctx, it)
+	if a.Reused && stale(err) {
+		// The receiver had enough of the connection before we began: that
+		// says nothing of the message.
+		w.hangUp(ctx)
+		if !w.redial(ctx) {
+			w.note(a)
+			return w.d.interrupted(it, a, errNoNewConnection)
+		}
+		a.Reused = false
+		res, err = w.send(ctx, it)
+	}
+	w.served++
+	w.note(a)
+	a.Dialogue = exchanges(res.Dialogue)
+	if err != nil {
+		return w.d.refused(it, a, w.link.host(), err)
+	}
+	w.good()
+	a.Stage = smtpclient.StageDot
+	return w.d.delivered(it, a, w.link.host(), replyOf(*res.Final), w.conn.Extensions().DSN)
+}
+
+var errNoNewConnection = errors.New("the receiver closed the connection, and a new one can't be had")
+
+// note records the connection of an attempt.
+func (w *worker) note(a *relay.Attempt) {
+	a.Ended = time.Now()
+	a.Source, a.Hosts, a.TLS = w.link.source, w.link.hosts, w.link.tls
+}
+
+// stale tells whether a kept connection turned out to be over: nothing of the
+// message was said on it that the receiver listened to.
+func stale(err error) bool {
+	var e *smtpclient.Error
+	if !errors.As(err, &e) || e.Stage != smtpclient.StageMail || e.Unknown {
+		return false
+	}
+	var ours smtp.Reply
+	if e.Reply == nil {
+		return !errors.As(e.Err, &ours)
+	}
+	return e.Reply.Code == 421
+}
+
+// redial replaces the worker's connection in the middle of an attempt.
+func (w *worker) redial(ctx context.Context) bool {
+	w.d.mu.Lock()
+	dest := w.lane.dest
+	w.d.mu.Unlock()
+	conn, link, err := w.d.dial(ctx, dest, w.lane.key.strict)
+	if err != nil {
+		w.link = link
+		return false
+	}
+	w.opened(conn, link)
+	return true
+}
+
+// good tells the site's pace that a delivery went well.
+func (w *worker) good() {
+	w.d.mu.Lock()
+	w.lane.site.pace.Good()
+	w.d.mu.Unlock()
+}
+
+// inMemory is up to which size, in bytes, converted content stays in memory.
+const inMemory = 1 << 20
+
+// send renders the message for this receiver and sends it.
+func (w *worker) send(ctx context.Context, it *queue.Item) (smtpclient.Result, error) {
+	content := it.Content()
+	if content == nil {
+		var err error
+		if content, err = w.d.contents.Content(ctx, it.Message.ID); err != nil {
+			return smtpclient.Result{}, &smtpclient.Error{Stage: smtpclient.StageMail, Err: err}
+		}
+	}
+	mail, err := envelope(it, w.conn.Extensions())
+	if err != nil {
+		return smtpclient.Result{}, &smtpclient.Error{Stage: smtpclient.StageMail, Err: err}
+	}
+	if it.Message.EightBit && !w.conn.Extensions().EightBitMIME { // RFC 6152 section 3
+		buf := message.NewBuffer(w.d.config.Spool, inMemory)
+		defer buf.Close()
+		narrow, err := message.To7Bit(content, buf)
+		if err != nil {
+			return smtpclient.Result{}, &smtpclient.Error{Stage: smtpclient.StageMail,
+				Err: smtp.NewReply(554, "5.6.3", "The receiver takes 7-bit content only, and the message can't be converted: "+err.Error())}
+		}
+		content, mail.EightBit = narrow, false
+	}
+	mail.Size = content.Size()
+	mail.Open = func() (io.ReadCloser, error) { return content.Open() }
+	return w.conn.Send(ctx, mail)
+}
+
+// envelope is what is said in MAIL and RCPT to a peer with these extensions. The
+// error is an smtp.Reply: the message can't be sent to such a peer.
+func envelope(it *queue.Item, ext smtpclient.Extensions) (smtpclient.Mail, error) {
+	m, r := it.Message, it.Delivery.Recipient
+	env := m.Envelope
+	mail := smtpclient.Mail{From: env.Sender, UTF8: env.UTF8, EightBit: m.EightBit || m.UTF8Header, RequireTLS: env.RequireTLS,
+		Ret: env.Ret, EnvID: env.EnvID, Priority: env.Priority,
+		Rcpts: []smtpclient.Rcpt{{Addr: r.Address, Notify: notifyText(r.Notify), ORcpt: r.ORcpt}}}
+	if ext.SMTPUTF8 {
+		return mail, nil
+	}
+	// RFC 6531 section 3.3: what is international only in a domain name can be
+	// said in ASCII; anything else can't be sent to this peer.
+	if env.UTF8 && m.UTF8Header {
+		return mail, smtp.NewReply(553, "5.6.9", "The header of the message has non-ASCII characters, which the receiver does not take (it has no SMTPUTF8)")
+	}
+	mail.UTF8 = false
+	for _, p := range []*string{&mail.From, &mail.Rcpts[0].Addr} {
+		ascii, ok := asciiAddress(*p)
+		if !ok {
+			return mail, smtp.NewReply(553, "5.6.7", "The address <"+*p+"> has non-ASCII characters, which the receiver does not take (it has no SMTPUTF8)")
+		}
+		*p = ascii
+	}
+	return mail, nil
+}
+
+// asciiAddress writes an address with its domain as A-labels.
+func asciiAddress(s string) (string, bool) {
+	if ascii(s) {
+		return s, true
+	}
+	a, err := smtp.ParseAddress(s, true)
+	if err != nil || !ascii(a.Local) {
+		return s, false
+	}
+	if a.Domain, err = a.ASCIIDomain(); err != nil {
+		return s, false
+	}
+	return a.String(), true
+}
+
+func ascii(s string) bool {
+	for i := range len(s) {
+		if s[i] >= 0x80 {
+			return false
+		}
+	}
+	return true
+}
+
+// notifyText is NOTIFY as RFC 3461 section 4.1 writes it.
+func notifyText(n relay.Notify) string {
+	if n&relay.NotifyNever != 0 {
+		return "NEVER"
+	}
+	var parts []string
+	for _, p := range []struct {
+		bit  relay.Notify
+		name string
+	}{{relay.NotifySuccess, "SUCCESS"}, {relay.NotifyFailure, "FAILURE"}, {relay.NotifyDelay, "DELAY"}} {
+		if n&p.bit != 0 {
+			parts = append(parts, p.name)
+		}
+	}
+	return strings.Join(parts, ",")
+}
+
+func replyOf(r smtp.Reply) relay.Reply {
+	return relay.Reply{Code: r.Code, Enhanced: r.Enhanced, Text: strings.Join(r.Lines, "\n")}
+}
+
+func exchanges(in []smtpclient.Exchange) []relay.Exchange {
+	out := make([]relay.Exchange, 0, len(in))
+	for _, x := range in {
+		out = append(out, relay.Exchange{Command: x.Command, Reply: replyOf(x.Reply)})
+	}
+	return out
+}

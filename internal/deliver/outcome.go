@@ -1,0 +1,130 @@
+package deliver
+
+import (
+	"errors"
+	"math/rand/v2"
+	"time"
+
+	"postrider/internal/feedback"
+	"postrider/internal/queue"
+	"postrider/internal/relay"
+	"postrider/internal/smtp"
+	"postrider/internal/smtpclient"
+)
+
+// delivered is the outcome of an attempt that the receiver said yes to.
+func (d *Dispatcher) delivered(it *queue.Item, a *relay.Attempt, host string, r relay.Reply, peerDSN bool) relay.Outcome {
+	o := relay.Outcome{Delivery: it.Delivery.ID, Account: it.Delivery.Account, Kind: relay.EventDelivered, At: a.Ended,
+		Host: host, Reply: r, Attempt: a}
+	// A peer that knows DSN tells the sender itself (RFC 3461 section 5.2.2);
+	// for another one we say that the message was handed on.
+	if it.Delivery.Recipient.Notify&relay.NotifySuccess != 0 && !peerDSN {
+		d.notice(&o, it, relay.NotifySuccess)
+	}
+	return o
+}
+
+// refused is the outcome of an attempt that ended in an error on the way.
+func (d *Dispatcher) refused(it *queue.Item, a *relay.Attempt, host string, err error) relay.Outcome {
+	var e *smtpclient.Error
+	if !errors.As(err, &e) {
+		return d.failed(it, a, "", host, relay.Reply{Enhanced: "4.3.0", Text: err.Error()}, false)
+	}
+	a.Unknown = e.Unknown
+	var ours smtp.Reply
+	switch {
+	case e.Reply != nil:
+		return d.failed(it, a, e.Stage, host, replyOf(*e.Reply), e.Permanent())
+	case errors.As(e.Err, &ours): // we refuse what the receiver would not take
+		r := replyOf(ours)
+		r.Code = 0
+		return d.failed(it, a, e.Stage, host, r, ours.Permanent())
+	case errors.Is(e.Err, errShutdown):
+		return d.interrupted(it, a, e.Err)
+	case e.Unknown:
+		return d.failed(it, a, e.Stage, host, relay.Reply{Enhanced: "4.4.2",
+			Text: "The whole message was sent, but no reply came (" + e.Err.Error() + "); the receiver may have it"}, false)
+	default:
+		return d.failed(it, a, e.Stage, host, relay.Reply{Enhanced: "4.4.2", Text: e.Err.Error()}, false)
+	}
+}
+
+// connectFailed is the outcome where no host served. It is never final: what a
+// host says before it knows the message is about us, not about the message.
+// Only REQUIRETLS is (RFC 8689 section 4.2.1).
+func (d *Dispatcher) connectFailed(it *queue.Item, l link, err error, started, ended time.Time) relay.Outcome {
+	a := &relay.Attempt{Started: started, Ended: ended, Source: l.source, Helo: d.config.Hostname, Hosts: l.hosts}
+	r := relay.Reply{Enhanced: "4.4.1", Text: err.Error()}
+	var e *smtpclient.Error
+	stage := feedback.StageConnect
+	if errors.As(err, &e) {
+		stage = e.Stage
+		a.Dialogue = exchanges(e.Dialogue)
+		switch {
+		case e.Reply != nil:
+			r = replyOf(*e.Reply)
+		case stage != feedback.StageConnect:
+			r = relay.Reply{Enhanced: "4.4.2", Text: e.Err.Error()}
+		default:
+			r.Text = e.Err.Error()
+		}
+		if stage == smtpclient.StageTLS && it.Message.Envelope.RequireTLS {
+			r.Code, r.Enhanced = 0, "5.7.30"
+			return d.failed(it, a, stage, l.host(), r, true)
+		}
+	}
+	return d.failed(it, a, stage, l.host(), r, false)
+}
+
+// routeFailed is the outcome where there is nothing to connect to.
+func (d *Dispatcher) routeFailed(it *queue.Item, p *problem, now time.Time) relay.Outcome {
+	a := &relay.Attempt{Started: now, Ended: now, Helo: d.config.Hostname}
+	return d.failed(it, a, feedback.StageRoute, "", relay.Reply{Enhanced: p.enhanced, Text: p.text}, p.permanent)
+}
+
+// interrupted is the outcome of an attempt that says nothing about the
+// receiver: it is made again as soon as it can be.
+func (d *Dispatcher) interrupted(it *queue.Item, a *relay.Attempt, err error) relay.Outcome {
+	o := d.failed(it, a, "", "", relay.Reply{Enhanced: "4.3.2", Text: err.Error()}, false)
+	if o.Kind == relay.EventDeferred && errors.Is(err, errShutdown) {
+		o.Due = a.Ended
+	}
+	return o
+}
+
+// failed decides what an attempt without success means: tried again, bounced or
+// expired; and whether the sender is told.
+func (d *Dispatcher) failed(it *queue.Item, a *relay.Attempt, stage, host string, r relay.Reply, permanent bool) relay.Outcome {
+	a.Stage = stage
+	o := relay.Outcome{Delivery: it.Delivery.ID, Account: it.Delivery.Account, Kind: relay.EventBounced, At: a.Ended,
+		Host: host, Reply: r, Diagnosis: feedback.Diagnose(stage, r, host), Attempt: a}
+	if permanent {
+		d.notice(&o, it, relay.NotifyFailure)
+		return o
+	}
+	next, more := d.config.Retry.Next(a.Ended, it.Delivery.Expires, it.Delivery.Attempts+1, rand.Float64())
+	if !more {
+		o.Kind = relay.EventExpired
+		d.notice(&o, it, relay.NotifyFailure)
+		return o
+	}
+	o.Kind, o.Due = relay.EventDeferred, next
+	first := it.Message.Received
+	if it.Message.Envelope.Release.After(first) {
+		first = it.Message.Envelope.Release
+	}
+	if d.config.Delay > 0 && !it.Delivery.Delayed && a.Ended.Sub(first) >= d.config.Delay {
+		d.notice(&o, it, relay.NotifyDelay)
+	}
+	return o
+}
+
+// notice asks for a DSN where the sender wants one and there is a sender: never
+// for the null sender, or two servers would report to each other for ever (RFC
+// 3461 section 6.2, RFC 5321 section 4.5.5).
+func (d *Dispatcher) notice(o *relay.Outcome, it *queue.Item, kind relay.Notify) {
+	if it.Message.Envelope.Sender == "" || !it.Delivery.Recipient.Notify.Wants(kind) {
+		return
+	}
+	o.Notice, o.NoticeDue = kind, o.At.Add(d.config.Gather)
+}
