@@ -187,9 +187,14 @@ func (f *fileRule) act(byName map[string]*behaviour) (*action, bool, error) {
 		}
 		a.deed = shutdown
 	}
-	if f.Until != "" {
+	switch {
+	case f.Until != "":
 		if err := a.take(untilPassed, 0, f.Until); err != nil {
 			return nil, false, fmt.Errorf("until: %w", err)
+		}
+	case a.stage < AtRcpt || f.Connection != "" || f.Every > 0:
+		if !strings.Contains(f.Do, "+") { // the rule itself says when
+			a.tries, a.span = 0, 0
 		}
 	}
 	return &a, false, a.fits()

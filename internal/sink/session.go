@@ -18,9 +18,10 @@ import (
 
 const (
 	readBuffer = 32 << 10
-	maxLine    = 4 << 10  // of a command; RFC 5321 section 4.5.3.1.4 and extensions ask for less
-	maxReplies = 64 << 10 // bytes of replies that wait for the end of a pipelined group
-	maxErrors  = 50       // commands that make no sense, in one session
+	maxLine    = 4 << 10         // of a command; RFC 5321 section 4.5.3.1.4 and extensions ask for less
+	maxReplies = 64 << 10        // bytes of replies that wait for the end of a pipelined group
+	maxErrors  = 50              // commands that make no sense, in one session
+	lastWord   = 2 * time.Second // for a 421 that nobody may be waiting for
 )
 
 // session is one connection. It is used again for later ones.
@@ -203,9 +204,11 @@ func (s *session) step() bool {
 	case err == errTooLong:
 		return s.mistake(500, "5.5.2", "Line too long")
 	case s.srv.closing.Load():
+		s.conn.SetWriteDeadline(time.Now().Add(lastWord))
 		s.say(closing)
 		return false
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		s.conn.SetWriteDeadline(time.Now().Add(lastWord))
 		s.reply(smtp.NewReply(421, "4.4.2", "Timeout, closing connection"))
 		return false
 	default:
@@ -352,6 +355,8 @@ func (s *session) handshake() bool {
 		return false
 	case TLSGarbage:
 		s.fault("tls-garbage")
+		s.part(1) // the client has begun
+		s.br.Discard(s.br.Buffered())
 		s.conn.Write([]byte("500 5.5.1 What is this?\r\n"))
 		return false
 	case TLSSilent:

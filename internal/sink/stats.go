@@ -27,9 +27,9 @@ type Stats struct {
 
 // counters are what the sessions add to.
 type counters struct {
-	start                             time.Time
-	connections, open, tls            atomic.Int64
-	messages, recipients, bytes, last atomic.Int64
+	start                       time.Time
+	connections, open, tls      atomic.Int64
+	messages, recipients, bytes atomic.Int64
 
 	waiting atomic.Int32 // those in Wait
 	mu      sync.Mutex
