@@ -6,6 +6,13 @@ import (
 	"postrider/internal/relay"
 )
 
+// Kinds of credentials.
+const (
+	KindSMTP    = "smtp"    // user name and password
+	KindKey     = "key"     // API key
+	KindNetwork = "network" // the client's address is enough
+)
+
 // Identity is who a client turned out to be.
 type Identity struct {
 	Account    relay.ID
@@ -15,6 +22,8 @@ type Identity struct {
 	Stream     relay.Stream
 	RepairLF   bool     // bare CR and LF in content are repaired, not refused
 	Senders    []string // allowed envelope senders: addresses or domains; empty allows any
+
+	key [32]byte // digest of the secret, to find an API key again
 }
 
 // Verifier is what SCRAM-SHA-256 needs of a user (RFC 5802 section 3).
