@@ -73,12 +73,14 @@ func (db *DB) openWriter(ctx context.Context) (*writer, error) {
 	return db.writer, nil
 }
 
-func (w *writer) close() error {
+func (w *writer) close() error { return errors.Join(w.unprepare(), w.conn.Close()) }
+
+func (w *writer) unprepare() error {
 	var errs []error
 	for _, s := range w.prep {
 		errs = append(errs, s.Close())
 	}
-	return errors.Join(append(errs, w.conn.Close())...)
+	return errors.Join(errs...)
 }
 
 // errNoRollback means that a transaction could be neither committed nor rolled
@@ -93,10 +95,12 @@ func (w *writer) broken(err error, d Dialect) bool {
 // discard closes the connection for good instead of giving it back to the
 // pool: the transaction that may hang on it ends with it.
 func (w *writer) discard() {
-	// The function's error is what tells database/sql to drop the connection;
-	// there is nothing to be done about a second one.
+	// What goes wrong here was wrong before, and that is being reported. The
+	// statements go first, while they have a connection. The function's error
+	// tells database/sql to drop it.
+	_ = w.unprepare()
 	_ = w.conn.Raw(func(any) error { return driver.ErrBadConn })
-	_ = w.close()
+	_ = w.conn.Close()
 }
 
 func (w *writer) transact(ctx context.Context, f func(ctx context.Context, w *writer) error) error {

@@ -47,22 +47,24 @@ func (k *keeper) run(ctx context.Context) {
 
 func (k *keeper) keep(ctx context.Context) error {
 	pages, moved, err := k.checkpoint(ctx, "noop")
-	if err != nil || pages < logPages || pages == moved {
+	if err != nil || pages < logPages {
 		return err
 	}
 	for range 3 {
-		if pages, moved, err = k.checkpoint(ctx, "passive"); err != nil {
-			return err
-		}
-		if after, _, err := k.checkpoint(ctx, "noop"); err != nil || after-moved < restPages {
+		if pages-moved < restPages {
 			break
 		}
-	}
-	if pages == moved {
-		return nil
+		if _, moved, err = k.checkpoint(ctx, "passive"); err != nil {
+			return err
+		}
+		if pages, _, err = k.checkpoint(ctx, "noop"); err != nil {
+			return err
+		}
 	}
 	return k.exclusive(ctx, func(ctx context.Context) error {
-		_, _, err := k.checkpoint(ctx, "passive")
+		// Waits for those who still read the old log, as long as busy_timeout
+		// says; then all begin anew.
+		_, _, err := k.checkpoint(ctx, "restart")
 		return err
 	})
 }

@@ -26,6 +26,10 @@ const readers = 4
 // time can have it open. Problems with the upkeep of the file go to log; they
 // endanger no mail.
 func Open(ctx context.Context, path string, log *slog.Logger) (*store.DB, error) {
+	return open(ctx, path, log, writerPragmas)
+}
+
+func open(ctx context.Context, path string, log *slog.Logger, pragmas []string) (*store.DB, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
@@ -37,7 +41,7 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*store.DB, error)
 	keep := handle(path, 1, keeperPragmas)
 	db, err := store.New(ctx, store.Config{
 		Dialect: dialect(),
-		Writer:  handle(path, 1, writerPragmas),
+		Writer:  handle(path, 1, pragmas),
 		Reader:  handle(path, readers, readerPragmas),
 		Tend: func(ctx context.Context, exclusive store.Exclusive) {
 			(&keeper{db: keep, log: log, exclusive: exclusive}).run(ctx)
@@ -92,7 +96,7 @@ var (
 	writerPragmas = []string{"busy_timeout=10000", "page_size=8192", "journal_mode=wal", "synchronous=full",
 		"wal_autocheckpoint=0", "cache_size=-16384", "temp_store=memory", "journal_size_limit=268435456"}
 	readerPragmas = []string{"busy_timeout=10000", "query_only=1", "cache_size=-8192", "temp_store=memory"}
-	keeperPragmas = []string{"busy_timeout=0", "synchronous=full", "wal_autocheckpoint=0"}
+	keeperPragmas = []string{"busy_timeout=100", "synchronous=full", "wal_autocheckpoint=0"}
 )
 
 // handle gives a pool of connections to the file, none of which is opened yet.

@@ -1,7 +1,6 @@
 package storetest
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"syscall"
@@ -9,7 +8,6 @@ import (
 	"time"
 
 	"postrider/internal/relay"
-	"postrider/internal/store"
 )
 
 // BenchmarkMail puts and settles messages of 10 kB in batches of 32, as the
@@ -89,6 +87,3 @@ func cpu(b *testing.B) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
-
-var _ = context.Canceled
-var _ store.Class

@@ -7,7 +7,6 @@ import (
 	"math/rand/v2"
 	"net/netip"
 	"strings"
-	"testing"
 	"time"
 
 	"postrider/internal/relay"
@@ -125,18 +124,6 @@ var putTests = []test{
 		f.equal("recipient", got.Deliveries[0].Recipient.Address, "jörg@exämple.test")
 		f.equal("reply", got.Deliveries[0].Reply.Text, "b\uFFFDroken \uFFFD 日本語")
 	}},
-	{"cancelled", func(f *fixture) {
-		// A caller that gives up leaves nothing half done and harms nobody.
-		ctx, cancel := newCancelled(f)
-		defer cancel()
-		s := f.message("a@example.net")
-		if err := f.db.Put(ctx, f.lease, []*relay.Submission{s})[0]; err == nil {
-			f.story(s.Message.ID)
-		} else if _, err := f.db.Story(f.Context(), f.me, s.Message.ID); relay.CodeOf(err) != relay.NotFound {
-			f.Errorf("refused, yet there: %v", err)
-		}
-		f.put(f.lease, f.message("b@example.net"))
-	}},
 }
 
 // full makes a submission in which nothing is zero that can be other.
@@ -165,5 +152,3 @@ func (o oneByOne) Read(p []byte) (int, error) { return o.r.Read(p[:min(len(p), 1
 type failing struct{ err error }
 
 func (f failing) Read([]byte) (int, error) { return 0, f.err }
-
-var _ testing.TB

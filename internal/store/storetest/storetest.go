@@ -27,8 +27,8 @@ type Engine struct {
 	Open func(ctx context.Context, place string) (*store.DB, error)
 	// Migrate gives the database an older schema.
 	Migrate func(ctx context.Context, place string, version int) error
-	// Exec runs a statement behind the store's back.
-	Exec func(ctx context.Context, place, statement string) error
+	// Exec runs a statement behind the store's back; arguments stand for "?".
+	Exec func(ctx context.Context, place, statement string, args ...any) error
 }
 
 // Run runs the suite.
