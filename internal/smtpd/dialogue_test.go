@@ -168,6 +168,9 @@ func (p *player) step(word, rest string) error {
 }
 
 func (p *player) flush() error {
+	if p.out.Len() == 0 {
+		return nil
+	}
 	_, err := io.WriteString(p.conn, p.out.String())
 	p.out.Reset()
 	return err

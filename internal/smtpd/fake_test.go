@@ -78,10 +78,8 @@ func id(user string) *account.Identity {
 
 var errLogin = &relay.Error{Code: relay.Unauthenticated, Text: "User name or password is wrong.", Advice: "Check both."}
 
-// newAccounts knows the users joe, scanner, bound and revoked, all with the
-// password "secret", and no network.
-func newAccounts() *accounts {
-	users := map[string]bool{"joe": true, "scanner": true, "bound": true, "revoked": true}
+// verifier is that of the password "secret"; making it takes a while.
+var verifier = sync.OnceValue(func() scram.StoredCredentials {
 	client, err := scram.SHA256.NewClient("any", "secret", "")
 	if err != nil {
 		panic(err)
@@ -90,6 +88,14 @@ func newAccounts() *accounts {
 	if err != nil {
 		panic(err)
 	}
+	return stored
+})
+
+// newAccounts knows the users joe, scanner, bound and revoked, all with the
+// password "secret", and no network.
+func newAccounts() *accounts {
+	users := map[string]bool{"joe": true, "scanner": true, "bound": true, "revoked": true}
+	stored := verifier()
 	return &accounts{
 		login: func(user, password string) (*account.Identity, error) {
 			switch {
