@@ -53,8 +53,7 @@ func TestCommandServes(t *testing.T) {
 	go func() {
 		done <- Command(ctx, strings.Fields("-vv -listen 127.0.0.1:0 -hostname mx.sink.test -certificate good -auth any -ca "+ca+" -store "+dir+"/mail"), &out, &log)
 	}()
-	for !strings.Contains(out.String(), "\n") {
-	}
+	until(t, func() bool { return strings.Contains(out.String(), "\n") })
 	pem, err := os.ReadFile(ca)
 	if err != nil {
 		t.Fatal(err)

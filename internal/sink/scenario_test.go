@@ -124,7 +124,7 @@ func TestScenarioStages(t *testing.T) {
 			if line != "" {
 				c.send(line + "\r\n")
 			}
-			c.conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			c.conn.SetReadDeadline(time.Now().Add(time.Second))
 			r, err := c.read()
 			if err != nil {
 				if strings.Contains(err.Error(), "timeout") {
@@ -155,12 +155,15 @@ func TestScenarioStages(t *testing.T) {
 		{"at='dot'\ndo='long-reply'", []string{"EHLO x", "MAIL FROM:<>", "RCPT TO:<x@x.test>", "DATA", "x\r\n.", "NOOP"}, []string{"220 250 250 250 354 250 250"}},
 		{"at='data'\ndo='drop'", []string{"EHLO x", "MAIL FROM:<>", "RCPT TO:<x@x.test>", "DATA"}, []string{"220 250 250 250 closed"}},
 	} {
-		s := start(t, Config{Scenario: scenario(t, "[[rule]]\n"+c.rule)})
-		for i, want := range c.want {
-			if got := dialogue(s, c.send...); got != want {
-				t.Errorf("%q, connection %d: got %s, want %s", c.rule, i+1, got, want)
+		t.Run(c.rule, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, Config{Scenario: scenario(t, "[[rule]]\n"+c.rule)})
+			for i, want := range c.want {
+				if got := dialogue(s, c.send...); got != want {
+					t.Errorf("connection %d: got %s, want %s", i+1, got, want)
+				}
 			}
-		}
+		})
 	}
 }
 

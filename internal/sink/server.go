@@ -5,13 +5,13 @@ package sink
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -159,7 +159,7 @@ func New(cfg Config) (*Server, error) {
 	}
 	s.voices = prepareVoices(c.Hostname, c.Without&EnhancedCodes == 0)
 	s.counters = counters{start: time.Now(), refused: map[int]int64{}, faults: map[string]int64{}, changed: make(chan struct{})}
-	s.idPrefix = strconv.FormatInt(s.counters.start.UnixMilli(), 36)
+	s.idPrefix = strings.ToLower(rand.Text()[:8])
 	s.sessions.New = func() any { return newSession(s) }
 	var err error
 	if s.tls, err = makeTLS(c); err != nil {
@@ -320,7 +320,8 @@ func (s *Server) hangUp() {
 	}
 }
 
-// Wait waits until n messages in all were accepted.
+// Wait waits until n messages in all were accepted, those whose reply was lost
+// included.
 func (s *Server) Wait(ctx context.Context, n int64) error {
 	c := &s.counters
 	c.waiting.Add(1)

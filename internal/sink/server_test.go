@@ -149,8 +149,7 @@ func TestStore(t *testing.T) {
 		if err := s.Wait(t.Context(), 3); err != nil {
 			t.Fatal(err)
 		}
-		for deadline := time.Now().Add(5 * time.Second); s.Stats().Open > 0 && time.Now().Before(deadline); {
-		}
+		until(t, func() bool { return s.Stats().Open == 0 })
 		names, err := filepath.Glob(dir + "/*")
 		if hidden, _ := filepath.Glob(dir + "/.*"); err != nil || len(names) != (run+1)*6 || len(hidden) > 0 {
 			t.Fatalf("run %d: %v %v %v", run, names, hidden, err)
@@ -234,7 +233,7 @@ func TestKeepWaitReceived(t *testing.T) {
 }
 
 func TestIdleAndShutdown(t *testing.T) {
-	s := start(t, Config{Idle: 100 * time.Millisecond})
+	s := start(t, Config{Idle: 300 * time.Millisecond})
 	d := greet(t, s.Addr())
 	d.expect("421 4.4.2")
 	d.closed()
@@ -303,6 +302,18 @@ func TestListenErrors(t *testing.T) {
 	}
 }
 
+// until polls for a fact that nothing announces.
+func until(t testing.TB, fact func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(8 * time.Second); !fact(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatal("waited for too long")
+		}
+	}
+}
+
 // lockedBuffer is what Run prints to.
 type lockedBuffer struct {
 	mu sync.Mutex
@@ -328,8 +339,7 @@ func TestRun(t *testing.T) {
 	go func() {
 		done <- Run(ctx, Config{Listen: []string{"127.0.0.1:0"}, ListenTLS: []string{"127.0.0.1:0"}}, &out)
 	}()
-	for strings.Count(out.String(), "\n") < 2 {
-	}
+	until(t, func() bool { return strings.Count(out.String(), "\n") >= 2 })
 	lines := strings.Split(out.String(), "\n")
 	addr := strings.TrimPrefix(lines[0], "listening on ")
 	if !strings.HasSuffix(lines[1], " (TLS)") {
