@@ -75,7 +75,8 @@ const MaxFull = 1 << 20
 
 // Bounds on values, so that no line is over-long whatever is in them.
 const (
-	maxAddress = 320  // bytes; also 160 characters of "\x{E9}" in a line
+	maxAddress = 320  // bytes
+	maxEncoded = 900  // bytes of an address that is written in ASCII (RFC 6533)
 	maxName    = 255  // characters of a host name
 	maxEnvID   = 200  // characters
 	maxID      = 900  // bytes of a Message-ID
@@ -217,11 +218,13 @@ func address(s string) string {
 		}
 		return r
 	}, s)
-	for n := min(len(s), maxAddress); ; n-- {
-		if n == len(s) || utf8.RuneStart(s[n]) {
-			return strings.TrimSpace(s[:n])
+	size := 0
+	for i, r := range s {
+		if size += utf8AddressLen(r); i >= maxAddress || size > maxEncoded {
+			return strings.TrimSpace(s[:i])
 		}
 	}
+	return s
 }
 
 // originalRecipient makes "type;address" safe. A type is put there where there is
@@ -278,14 +281,25 @@ func messageID(s string, utf8 bool) string {
 func encodeUTF8Address(s string, raw bool) string {
 	var b strings.Builder
 	for _, r := range s {
-		switch {
-		case r >= utf8.RuneSelf && raw, r > ' ' && r < 0x7f && r != '+' && r != '=' && r != '\\':
+		if plainInUTF8Address(r) || raw && r >= utf8.RuneSelf {
 			b.WriteRune(r)
-		default:
+		} else {
 			fmt.Fprintf(&b, `\x{%X}`, r)
 		}
 	}
 	return b.String()
+}
+
+func plainInUTF8Address(r rune) bool {
+	return r > ' ' && r < 0x7f && r != '+' && r != '=' && r != '\\'
+}
+
+// utf8AddressLen is the length of a character in the ASCII form.
+func utf8AddressLen(r rune) int {
+	if plainInUTF8Address(r) {
+		return 1
+	}
+	return len(`\x{10FFFF}`)
 }
 
 // decodeUTF8Address undoes encodeUTF8Address, in both forms.
