@@ -61,7 +61,7 @@ type Event struct {
 	Diagnosis Diagnosis
 	Attempt   *Attempt // nil where nothing was tried
 
-	// For people who follow the events; a Story leaves them empty.
+	// Of the message and the delivery, for people who follow the events.
 	Sender, Recipient, Subject, HeaderID string
 }
 

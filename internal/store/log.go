@@ -161,9 +161,9 @@ func idAt(t time.Time) (id relay.ID) {
 // a follower must ask again from some seconds back and pass over what it knows.
 func (db *DB) Events(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Event, error) {
 	var c conditions
-	c.account("account", account)
-	c.add("id > ?", after[:])
-	return db.events(ctx, "select "+eventColumns+" from event where "+c.String()+" order by id limit ?", append(c.args, limit)...)
+	c.account("e.account", account)
+	c.add("e.id > ?", after[:])
+	return db.events(ctx, selectEvents+c.String()+" order by e.id limit ?", append(c.args, limit)...)
 }
 
 func (db *DB) events(ctx context.Context, query string, args ...any) ([]*relay.Event, error) {
@@ -214,7 +214,7 @@ func (db *DB) Story(ctx context.Context, account, message relay.ID) (*relay.Stor
 	if err != nil {
 		return nil, db.fail("read deliveries", err)
 	}
-	s.Events, err = db.events(ctx, "select "+eventColumns+" from event where message = ? order by id", message[:])
+	s.Events, err = db.events(ctx, selectEvents+"e.message = ? order by e.id", message[:])
 	if err != nil {
 		return nil, err
 	}

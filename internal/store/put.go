@@ -13,64 +13,16 @@ import (
 // and for reading a large message back without holding it whole.
 const chunk = 256 << 10
 
-// Leases tells whether Put leaves d in the hand of the node that puts it: what
-// may be tried at once. Everything else waits to be claimed.
-func Leases(m *relay.Message, d *relay.Delivery) bool {
-	return d.State == relay.Queued && !d.Due.After(m.Received)
-}
-
 // Put makes a batch durable, in one transaction with one sync. Error i belongs
 // to batch[i]; nil means that all of it is on disk. A submission at fault
 // (its id exists, its content can't be read) fails alone.
 //
-// Deliveries of which Leases says so are leased to lease, unless that is 0.
+// Of a submission in hand the deliveries that may be tried at once are leased to
+// lease; all others wait to be claimed.
 func (db *DB) Put(ctx context.Context, lease int64, batch []*relay.Submission) []error {
 	return db.each(ctx, "put", len(batch), func(ctx context.Context, w *writer, i int) error {
 		return db.put(ctx, w, lease, batch[i])
 	})
-}
-
-// untouched is an error of a part of a batch that wrote nothing, so that the
-// rest of the batch need not suffer.
-type untouched struct{ error }
-
-func (u untouched) Unwrap() error { return u.error }
-
-// each does the n parts of a batch in one transaction. Where a part is at fault
-// the whole is rolled back and each done again in a transaction of its own, so
-// that the other parts succeed. Error i belongs to part i.
-func (db *DB) each(ctx context.Context, doing string, n int, do func(ctx context.Context, w *writer, i int) error) []error {
-	errs := make([]error, n)
-	one := func(ctx context.Context, w *writer, i int) error {
-		err := do(ctx, w, i)
-		errs[i] = nil
-		if u, ok := err.(untouched); ok {
-			errs[i], err = u.error, nil
-		}
-		return err
-	}
-	err := db.write(ctx, doing, func(ctx context.Context, w *writer) error {
-		for i := range n {
-			if err := one(ctx, w, i); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err == nil {
-		return errs
-	}
-	alone := n > 1 && !storeWide(err)
-	for i := range n {
-		each := err
-		if alone {
-			each = db.write(ctx, doing, func(ctx context.Context, w *writer) error { return one(ctx, w, i) })
-		}
-		if each != nil {
-			errs[i] = each
-		}
-	}
-	return errs
 }
 
 const (
@@ -108,6 +60,9 @@ func (db *DB) put(ctx context.Context, w *writer, lease int64, s *relay.Submissi
 	if err := w.putContent(ctx, m.ID, s.Content, size); err != nil {
 		return fmt.Errorf("put content of %s: %w", m.ID, err)
 	}
+	if !s.InHand {
+		lease = 0
+	}
 	for _, d := range s.Deliveries {
 		if err := db.putDelivery(ctx, w, lease, m, d); err != nil {
 			return err
@@ -117,8 +72,8 @@ func (db *DB) put(ctx context.Context, w *writer, lease int64, s *relay.Submissi
 }
 
 func (db *DB) putDelivery(ctx context.Context, w *writer, lease int64, m *relay.Message, d *relay.Delivery) error {
-	if !Leases(m, d) {
-		lease = 0
+	if d.State != relay.Queued || d.Due.After(m.Received) {
+		lease = 0 // not to be tried yet
 	}
 	if _, err := w.exec(ctx, insertDelivery, m.ID[:], d.ID.N, m.Account[:], int64(d.Stream), int64(d.State), lease,
 		micros(d.Due), micros(d.Expires), micros(m.Received), int64(d.Recipient.Notify),

@@ -163,13 +163,15 @@ func encodeDetail(d detail) ([]byte, error) {
 	return json.Marshal(d)
 }
 
-const eventColumns = "id, at, account, message, n, kind, detail"
+const selectEvents = "select e.id, e.at, e.account, e.message, e.n, e.kind, e.detail, m.sender, m.subject, m.header_id, d.recipient" +
+	" from event e join message m on m.id = e.message join delivery d on d.message = e.message and d.n = e.n where "
 
 func scanEvent(row scanner) (*relay.Event, error) {
 	var e relay.Event
 	var id, account, message, raw []byte
 	var at int64
-	if err := row.Scan(&id, &at, &account, &message, &e.Delivery.N, &e.Kind, &raw); err != nil {
+	if err := row.Scan(&id, &at, &account, &message, &e.Delivery.N, &e.Kind, &raw,
+		&e.Sender, &e.Subject, &e.HeaderID, &e.Recipient); err != nil {
 		return nil, err
 	}
 	e.ID, e.At, e.Account, e.Delivery.Message = toID(id), fromMicros(at), toID(account), toID(message)

@@ -25,7 +25,8 @@ var putTests = []test{
 		}
 		var events []*relay.Event
 		for i, d := range s.Deliveries {
-			events = append(events, &relay.Event{ID: got.Events[i].ID, At: noon, Account: f.me, Delivery: d.ID, Kind: relay.EventAccepted})
+			events = append(events, &relay.Event{ID: got.Events[i].ID, At: noon, Account: f.me, Delivery: d.ID, Kind: relay.EventAccepted,
+				Sender: s.Message.Envelope.Sender, Subject: s.Message.Subject, HeaderID: s.Message.HeaderID, Recipient: d.Recipient.Address})
 		}
 		f.equal("events", got.Events, events)
 	}},
@@ -102,6 +103,12 @@ var putTests = []test{
 		got := f.claim(noon.Add(time.Hour), 10)
 		if len(got) != 1 || got[0].Delivery.ID.N != 2 {
 			f.Errorf("claimed %d, want the second alone", len(got))
+		}
+		s = f.message("ready@x.test")
+		s.InHand = false
+		f.put(f.lease, s)
+		if got := f.claim(noon, 10); len(got) != 1 {
+			f.Errorf("put, but not in hand, then claimed %d, want it", len(got))
 		}
 		s = f.message("ready@x.test", "held@x.test")
 		s.Deliveries[1].State = relay.Held

@@ -24,7 +24,8 @@ var settleTests = []test{
 		want.Reply, want.Diagnosis, want.Host = o.Reply, o.Diagnosis, o.Host
 		f.equal("delivery", got.Deliveries[0], &want)
 		f.equal("event", got.Events[1], &relay.Event{ID: got.Events[1].ID, At: o.At, Account: f.me, Delivery: want.ID,
-			Kind: relay.EventDelivered, Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt})
+			Kind: relay.EventDelivered, Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt,
+			Sender: s.Message.Envelope.Sender, Subject: s.Message.Subject, HeaderID: s.Message.HeaderID, Recipient: want.Recipient.Address})
 		if f.content(s.Message.ID) != nil || got.Content {
 			f.Error("the content is still there")
 		}

@@ -139,7 +139,7 @@ func Submission(account relay.ID, at time.Time, content []byte, recipients ...st
 	m := &relay.Message{ID: NewID(at), Account: account, Stream: relay.Transactional, Received: at,
 		Envelope: relay.Envelope{Sender: "app@example.com"},
 		Subject:  "Hello", From: "app@example.com", HeaderID: "<1@example.com>", Size: int64(len(content))}
-	s := &relay.Submission{Message: m, Content: memory(content)}
+	s := &relay.Submission{Message: m, Content: memory(content), InHand: true}
 	for i, r := range recipients {
 		_, domain, _ := strings.Cut(r, "@")
 		rcpt := relay.Recipient{Address: r}
