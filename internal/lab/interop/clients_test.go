@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"net"
+	"net/netip"
 	"net/smtp"
 	"os"
 	"os/exec"
@@ -16,6 +17,8 @@ import (
 	"testing"
 
 	"github.com/wneessen/go-mail"
+
+	"postrider/internal/lab"
 )
 
 // order is what a client is asked to do: hand Content to the relay, over the
@@ -32,6 +35,17 @@ type order struct {
 	Recipient string `json:"recipient"`
 	Subject   string `json:"subject"`
 	Content   []byte `json:"content"` // lines end in CRLF
+}
+
+// newOrder says how to reach the relay's listener of that mode, and who asks.
+func newOrder(t *testing.T, r *lab.Relay, mode, mechanism string) order {
+	t.Helper()
+	addr, err := netip.ParseAddrPort(r.Addr(mode))
+	if err != nil {
+		t.Fatalf("address of listener %s: %v", mode, err)
+	}
+	return order{Host: addr.Addr().String(), Port: int(addr.Port()), Mode: mode, Mechanism: mechanism,
+		User: r.User, Password: r.Password, CA: r.CAFile}
 }
 
 func (o order) addr() string { return net.JoinHostPort(o.Host, strconv.Itoa(o.Port)) }

@@ -5,33 +5,13 @@ package interop
 import (
 	"bytes"
 	"crypto/tls"
-	"net"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 )
 
-// relay is what a client needs to know of a started relay.
-type relay struct {
-	listeners map[string]string // mode to host:port
-	user      string
-	password  string
-	ca        string // file, PEM
-}
-
-func (r relay) order(t *testing.T, mode, mechanism string) order {
-	t.Helper()
-	host, port, err := net.SplitHostPort(r.listeners[mode])
-	if err != nil {
-		t.Fatalf("address of listener %s: %v", mode, err)
-	}
-	n, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return order{Host: host, Port: n, Mode: mode, Mechanism: mechanism, User: r.user, Password: r.password, CA: r.ca}
-}
+// modes are the relay's listeners, named by how they speak.
+var modes = []string{"starttls", "tls", "plain"}
 
 // protocols are what a trace says of authenticated sessions (RFC 3848);
 // clients that ask for SMTPUTF8 get UTF8SMTP instead of ESMTP (RFC 6531 section
@@ -41,10 +21,11 @@ var protocols = map[string]string{"starttls": "ESMTPSA", "tls": "ESMTPSA", "plai
 // TestClients submits with each client over each listener and with each
 // mechanism, and compares what arrives with what was sent, byte for byte.
 func TestClients(t *testing.T) {
+	t.Parallel()
 	var box mailbox
 	r := startRelay(t, map[string]string{"*": startReceiver(t, &box, nil, true)})
 	for _, c := range append(clients, postfixClient(t, r)) {
-		for _, mode := range []string{"starttls", "tls", "plain"} {
+		for _, mode := range modes {
 			for _, mechanism := range c.mechanisms {
 				if mode == "plain" && strings.HasSuffix(mechanism, "-PLUS") {
 					continue // no TLS to bind to (RFC 5802 section 6)
@@ -52,7 +33,7 @@ func TestClients(t *testing.T) {
 				name := c.name + "-" + mode + "-" + strings.ToLower(mechanism)
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
-					o := r.order(t, mode, mechanism)
+					o := newOrder(t, r, mode, mechanism)
 					o.compose(hardMessage, name+"@receiver.example")
 					sent := c.send(t, o)
 					got := box.wait(t, o.Recipient)
@@ -94,6 +75,7 @@ var samples = []struct {
 // TestReceivers delivers to servers that others wrote, over TLS where they offer
 // it, and compares what they got with what was submitted.
 func TestReceivers(t *testing.T) {
+	t.Parallel()
 	var box mailbox
 	cert := newKeyPair(t)
 	postfix, basic := postfixReceiver(t, cert, startReceiver(t, &box, nil, true))
@@ -115,7 +97,7 @@ func TestReceivers(t *testing.T) {
 		for _, sample := range samples {
 			t.Run(to.name+"-"+sample.name, func(t *testing.T) {
 				t.Parallel()
-				o := r.order(t, "starttls", "PLAIN")
+				o := newOrder(t, r, "starttls", "PLAIN")
 				o.compose(sample.compose, sample.name+"@"+to.name+".example")
 				sendNetSMTP(t, o)
 				trace := slices.Repeat([]string{"Received"}, 1+to.hops)
@@ -126,7 +108,7 @@ func TestReceivers(t *testing.T) {
 	for _, to := range receivers[1:] { // the first one does not offer SMTPUTF8
 		t.Run(to.name+"-smtputf8", func(t *testing.T) {
 			t.Parallel()
-			o := r.order(t, "starttls", "PLAIN")
+			o := newOrder(t, r, "starttls", "PLAIN")
 			o.compose(bareMessage, "grüße@"+to.name+".example")
 			o.Sender = "köln@client.example"
 			sendNetSMTP(t, o)
@@ -136,7 +118,7 @@ func TestReceivers(t *testing.T) {
 	}
 	t.Run("postfix-7bit", func(t *testing.T) {
 		t.Parallel()
-		o := r.order(t, "starttls", "PLAIN")
+		o := newOrder(t, r, "starttls", "PLAIN")
 		o.compose(hardMessage, "hard@postfix-7bit.example")
 		sendNetSMTP(t, o)
 		expectDecoded(t, box.wait(t, o.Recipient), o.Content)

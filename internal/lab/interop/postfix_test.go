@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"postrider/internal/lab"
 )
 
 // postfixServices is a master.cf with what an instance needs to queue mail and
@@ -114,20 +116,19 @@ func troubles(log string) string {
 // client of its sendmail. Each listener and mechanism has an SMTP client of its
 // own in master.cf; mail for a recipient whose name is not a pair of both goes
 // to the relayhost.
-func postfixClient(t *testing.T, r relay) client {
+func postfixClient(t *testing.T, r *lab.Relay) client {
 	t.Helper()
 	mechanisms := []string{"PLAIN", "LOGIN", "SCRAM-SHA-256"}
 	var transports, passwords, services strings.Builder
-	for mode, addr := range r.listeners {
-		host, port, err := net.SplitHostPort(addr)
-		if err != nil {
-			t.Fatal(err)
-		}
-		nexthop := "[" + host + "]:" + port
-		fmt.Fprintf(&passwords, "{%s = %s:%s} ", nexthop, r.user, r.password)
+	nexthop := func(mode string) string {
+		o := newOrder(t, r, mode, "")
+		return fmt.Sprintf("[%s]:%d", o.Host, o.Port)
+	}
+	for _, mode := range modes {
+		fmt.Fprintf(&passwords, "{%s = %s:%s} ", nexthop(mode), r.User, r.Password)
 		for _, mechanism := range mechanisms {
 			name := "postfix-" + mode + "-" + strings.ToLower(mechanism)
-			fmt.Fprintf(&transports, "{%s@receiver.example = %s:%s} ", name, name, nexthop)
+			fmt.Fprintf(&transports, "{%s@receiver.example = %s:%s} ", name, name, nexthop(mode))
 			fmt.Fprintf(&services, "%s unix - - n - - smtp\n  -o smtp_sasl_mechanism_filter=%s\n", name, strings.ToLower(mechanism))
 			switch mode {
 			case "tls":
@@ -137,12 +138,8 @@ func postfixClient(t *testing.T, r relay) client {
 			}
 		}
 	}
-	host, port, err := net.SplitHostPort(r.listeners["starttls"])
-	if err != nil {
-		t.Fatal(err)
-	}
 	folder := startPostfix(t, map[string]string{
-		"relayhost":               "[" + host + "]:" + port,
+		"relayhost":               nexthop("starttls"),
 		"transport_maps":          "inline:{ " + transports.String() + "}",
 		"smtp_sasl_auth_enable":   "yes",
 		"smtp_sasl_password_maps": "inline:{ " + passwords.String() + "}",
@@ -150,7 +147,7 @@ func postfixClient(t *testing.T, r relay) client {
 		"smtp_sasl_security_options": "noanonymous",
 		"smtp_tls_security_level":    "secure",
 		"smtp_tls_secure_cert_match": "localhost",
-		"smtp_tls_CAfile":            r.ca,
+		"smtp_tls_CAfile":            r.CAFile,
 	}, services.String())
 	return client{name: "postfix", mechanisms: mechanisms, hops: 1, send: func(t *testing.T, o order) []byte {
 		run(t, lf(o.Content), "/usr/sbin/sendmail", "-C", folder, "-i", "-f", o.Sender, o.Recipient)
