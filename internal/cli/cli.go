@@ -17,10 +17,11 @@ import (
 
 // Env is what a command has to do with.
 type Env struct {
-	Args   []string // without the program's name
-	Stdin  io.Reader
-	Stdout io.Writer
-	Stderr io.Writer
+	Program string   // as the person called it
+	Args    []string // without the program's name
+	Stdin   io.Reader
+	Stdout  io.Writer
+	Stderr  io.Writer
 }
 
 // command is one subcommand.
@@ -35,7 +36,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		serveCommand(), configCommand(), credentialCommand(), logCommand(), messageCommand(), queueCommand(), statusCommand(),
-		sinkCommand(), versionCommand(),
+		sinkCommand(), demoCommand(), versionCommand(),
 	}
 }
 

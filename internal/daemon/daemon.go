@@ -26,7 +26,6 @@ import (
 	"postrider/internal/policy"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
-	"postrider/internal/schedule"
 	"postrider/internal/smtpclient"
 	"postrider/internal/smtpd"
 	"postrider/internal/store"

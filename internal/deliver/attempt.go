@@ -36,7 +36,6 @@ func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
 		return w.d.refused(it, a, w.link.host(), err)
 	}
 	w.good()
-	a.Stage = smtpclient.StageDot
 	return w.d.delivered(it, a, w.link.host(), replyOf(*res.Final), w.conn.Extensions().DSN)
 }
 

@@ -1,0 +1,202 @@
+package demo
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/smtp"
+	"net/url"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"postrider/internal/api"
+	"postrider/internal/lab"
+	"postrider/internal/relay"
+)
+
+// longest is how long the show waits for everything to end.
+const longest = 90 * time.Second
+
+// show submits every scenario's message, tells live what becomes of them, and
+// ends with the table.
+func show(parent context.Context, w io.Writer, r *lab.Relay) error {
+	parent, cancel := context.WithTimeout(parent, longest)
+	defer cancel()
+	began := time.Now()
+	all := scenarios()
+	wanted := 0
+	for _, s := range all {
+		wanted += len(s.to)
+		if s.bounces() {
+			wanted++ // the DSN
+		}
+	}
+	g, ctx := errgroup.WithContext(parent)
+	g.Go(func() error {
+		if err := submit(ctx, r, all); err != nil {
+			return fmt.Errorf("submit: %w", err)
+		}
+		return nil
+	})
+	g.Go(func() error { return follow(ctx, w, r, began, wanted) })
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return table(parent, w, r, all)
+}
+
+// sender is the address that a scenario's message comes from; its DSN goes
+// there, by which the two are known to belong together.
+func sender(i int) string { return fmt.Sprintf("scenario-%02d@shop.test", i+1) }
+
+// submit hands the messages in as an application would: with Go's own client,
+// STARTTLS and AUTH.
+func submit(ctx context.Context, r *lab.Relay, all []scenario) error {
+	pem, err := os.ReadFile(r.CAFile)
+	if err != nil {
+		return err
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "tcp", r.Addr("starttls"))
+	if err != nil {
+		return err
+	}
+	c, err := smtp.NewClient(conn, "localhost")
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.StartTLS(&tls.Config{ServerName: "localhost", RootCAs: roots}); err != nil {
+		return err
+	}
+	if err := c.Auth(smtp.PlainAuth("", r.User, r.Password, "localhost")); err != nil {
+		return err
+	}
+	for i, s := range all {
+		if err := send(c, sender(i), s); err != nil {
+			return fmt.Errorf("%s: %w", s.name, err)
+		}
+	}
+	return c.Quit()
+}
+
+func send(c *smtp.Client, from string, s scenario) error {
+	if err := c.Mail(from); err != nil {
+		return err
+	}
+	for _, to := range s.to {
+		if err := c.Rcpt(to); err != nil {
+			return err
+		}
+	}
+	data, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := data.Write(s.make(from, s.to)); err != nil {
+		return err
+	}
+	return data.Close()
+}
+
+// follow prints each event until so many deliveries are final.
+func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wanted int) error {
+	after := relay.FirstIDAt(began).String()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for final := 0; final < wanted; {
+		var events []api.Event
+		if err := r.API.Get(ctx, "/v1/events", url.Values{"after": {after}}, &events); err != nil {
+			return err
+		}
+		for _, e := range events {
+			after = e.ID
+			fmt.Fprintf(w, "%6.2fs  %-9s  %-28s %s\n", e.At.Sub(began).Seconds(), e.Kind, e.Recipient, oneLine(e.Reply.String(), 90))
+			switch e.Kind {
+			case "delivered", "bounced", "expired", "cancelled":
+				final++
+			}
+		}
+		if len(events) > 0 {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d deliveries came to an end: %w", final, wanted, ctx.Err())
+		case <-tick.C:
+		}
+	}
+	return nil
+}
+
+// table prints every delivery and checks it against its scenario.
+func table(ctx context.Context, w io.Writer, r *lab.Relay, all []scenario) error {
+	found, err := r.Deliveries(ctx, nil)
+	if err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "\nSCENARIO\tID\tRECIPIENT\tOUTCOME\tATTEMPTS\tTIME\tLAST REPLY")
+	wrong := 0
+	for i, s := range all {
+		retried, dsn := false, !s.bounces()
+		for n := range s.to {
+			d := find(found, func(d api.Delivery) bool { return d.Sender == sender(i) && d.Recipient == s.to[n] })
+			retried = retried || d.Attempts > 1
+			wrong += row(t, s.name, d, s.wants(s.to[n]))
+		}
+		if s.bounces() {
+			d := find(found, func(d api.Delivery) bool { return d.Sender == "" && d.Recipient == sender(i) })
+			dsn = d.ID != ""
+			wrong += row(t, "  its DSN", d, "delivered")
+		}
+		if s.retried && !retried || !dsn {
+			wrong++
+			fmt.Fprintf(t, "  WRONG: retried %v, foreseen %v; DSN %v\t\t\t\t\t\t\n", retried, s.retried, dsn)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%w: %d differ", ErrUnforeseen, wrong)
+	}
+	fmt.Fprintf(w, "\n%d messages, %d deliveries (with DSNs): every one came to what its scenario foresees.\n", len(all), len(found))
+	return nil
+}
+
+func find(all []api.Delivery, f func(api.Delivery) bool) api.Delivery {
+	for _, d := range all {
+		if f(d) {
+			return d
+		}
+	}
+	return api.Delivery{}
+}
+
+// row prints a delivery and gives 1 where it is not as foreseen.
+func row(w io.Writer, name string, d api.Delivery, want string) (wrong int) {
+	outcome := d.State
+	if outcome != want {
+		outcome, wrong = fmt.Sprintf("%s, FORESEEN %s", outcome, want), 1
+	}
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.2fs\t%s\n", name, d.ID, d.Recipient, outcome, d.Attempts, d.Updated.Sub(d.Received).Seconds(), oneLine(d.Reply.String(), 80))
+	return wrong
+}
+
+func oneLine(s string, most int) string {
+	r := []rune(strings.ReplaceAll(s, "\n", " "))
+	if len(r) > most {
+		return string(r[:most-1]) + "…"
+	}
+	return string(r)
+}
