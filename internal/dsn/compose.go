@@ -45,12 +45,13 @@ func Compose(r Report) (message.Content, error) {
 	if r.OriginalID == "" {
 		r.OriginalID = o.facts.MessageID
 	}
+	said := r.Recipients
 	r = r.sanitised()
 	returned, whole, err := o.part(r)
 	if err != nil {
 		return nil, fmt.Errorf("compose report: %w", err)
 	}
-	parts := [][]byte{r.people(o, whole), r.status()}
+	parts := [][]byte{r.people(o, whole, said), r.status()}
 	if returned != nil {
 		parts = append(parts, returned)
 	}

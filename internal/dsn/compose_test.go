@@ -112,9 +112,9 @@ func TestComposeWhole(t *testing.T) {
 			"Your message could not be delivered to 2 recipients. It will not be", "tried again.", "",
 			"    Subject: Your order", "    Sent:    Fri, 02 Jan 2026 11:00:00 +0100", "",
 			"bob@example.net:", "  The mailbox does not exist.", "  The server mx.example.net answered:",
-			"    550-5.1.1 No such user. 550 5.1.1 See https://example.net/help", "  What to do: Check the address for typing errors.", "",
+			"    550-5.1.1 No such user.", "    550 5.1.1 See https://example.net/help", "  What to do: Check the address for typing errors.", "",
 			"eve@example.org:", "  The receiver could not be reached for 5 days.", "  What happened, in technical terms:", "    No host answered.", "",
-			"This report was written by the mail system at relay.example on Fri, 02", "Jan 2026 12:00:00 +0100. The header of your message is attached.", "")},
+			"This report was written by the mail system at relay.example on Fri, 02", "Jan 2026 12:00:00 +0100. The header of your message is attached.")},
 		{"message/delivery-status", "", lines(
 			"Reporting-MTA: dns; relay.example", "Original-Envelope-Id: env 1", "Arrival-Date: Fri, 02 Jan 2026 11:00:00 +0100", "",
 			"Original-Recipient: rfc822;robert@example.net", "Final-Recipient: rfc822;bob@example.net", "Action: failed", "Status: 5.1.1",

@@ -8,11 +8,15 @@ import (
 	"postrider/internal/message"
 )
 
-const textWidth = 72 // columns of the text for people
+const (
+	textWidth     = 72 // columns of the text for people
+	maxReplyLines = 20 // of a reply
+)
 
 // people writes the part that people read: what happened first, then each
-// recipient with the receiver's own words and what to do, then who reports.
-func (r *Report) people(o *original, whole bool) []byte {
+// recipient with the receiver's own words and what to do, then who reports. said
+// are the recipients with the replies still in lines.
+func (r *Report) people(o *original, whole bool, said []Recipient) []byte {
 	var s strings.Builder
 	paragraph(&s, "", r.summary())
 	s.WriteString("\r\n")
@@ -22,9 +26,9 @@ func (r *Report) people(o *original, whole bool) []byte {
 	if !r.Arrival.IsZero() {
 		s.WriteString("    Sent:    " + message.FormatDate(r.Arrival) + "\r\n")
 	}
-	for _, rc := range r.Recipients {
+	for i, rc := range r.Recipients {
 		s.WriteString("\r\n")
-		r.recipient(&s, rc)
+		rc.people(&s, said[i].Reply)
 	}
 	s.WriteString("\r\n")
 	by := r.ReportingMTA
@@ -46,7 +50,7 @@ func (r *Report) people(o *original, whole bool) []byte {
 
 	var b bytes.Buffer
 	b.WriteString("Content-Type: text/plain; charset=utf-8\r\n")
-	text(&b, []byte(s.String()), false)
+	text(&b, []byte(strings.TrimSuffix(s.String(), "\r\n")), false)
 	return b.Bytes()
 }
 
@@ -65,7 +69,7 @@ func (r *Report) summary() string {
 	return "Your message was delivered to " + to + "."
 }
 
-func (r *Report) recipient(s *strings.Builder, rc Recipient) {
+func (rc Recipient) people(s *strings.Builder, reply string) {
 	paragraph(s, "", rc.Final+":")
 	what := message.Clean(rc.Text, 1000)
 	if what == "" {
@@ -81,7 +85,11 @@ func (r *Report) recipient(s *strings.Builder, rc Recipient) {
 		default:
 			paragraph(s, "  ", "The receiving server answered:")
 		}
-		paragraph(s, "    ", rc.Reply)
+		for i, line := range strings.Split(reply, "\n") {
+			if line = message.Clean(line, maxReply); line != "" && i < maxReplyLines {
+				paragraph(s, "    ", line)
+			}
+		}
 	}
 	if advice := message.Clean(rc.Advice, 1000); advice != "" {
 		paragraph(s, "  ", "What to do: "+advice)

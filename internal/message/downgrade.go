@@ -21,18 +21,23 @@ var ErrHeader8Bit = errors.New("the header has characters outside of ASCII, and 
 //
 // The result is written to buf, which must be empty, and is valid as long as it;
 // a message that has nothing to convert comes back as it is. The error is for
-// people to read. The content is read twice and never held as a
-// whole.
+// people to read. The content is read three times and never held
+// as a whole.
 //
 // A DKIM signature that came with the message does not survive a conversion: sign
 // after it.
 func To7Bit(c Content, buf *Buffer) (Content, error) {
+	// A look at the bytes first: bounds on parts are no matter to 7-bit content.
+	f, err := Scan(c)
+	if err != nil {
+		return nil, err
+	}
+	if !f.EightBit && !f.UTF8Header {
+		return c, nil
+	}
 	var s survey
 	if err := visit(c, &s); err != nil {
 		return nil, err
-	}
-	if !s.high {
-		return c, nil
 	}
 	if s.err != nil {
 		return nil, s.err
@@ -67,7 +72,6 @@ const (
 // survey is the first pass: it finds out what must be done to each entity.
 type survey struct {
 	leaves []plan // by entity.n
-	high   bool   // there is something to convert
 	err    error  // why it cannot be
 	line   int    // bytes of the line so far
 }
@@ -83,7 +87,6 @@ func (s *survey) header(e *entity) error {
 	s.leaves = append(s.leaves, plan{})
 	s.line = 0
 	if hasHigh(e.header) {
-		s.high = true
 		s.fail(ErrHeader8Bit)
 	}
 	if e.kind != leaf && e.encoding != "" && e.identity() {
@@ -95,7 +98,7 @@ func (s *survey) header(e *entity) error {
 func (s *survey) body(e *entity, p []byte) error {
 	l := &s.leaves[e.n]
 	if hasHigh(p) {
-		l.high, s.high = true, true
+		l.high = true
 		l.latin = l.latin || !utf8.Valid(p)
 	}
 	if s.line += len(p); bytes.Equal(p, crlf) {
@@ -106,10 +109,7 @@ func (s *survey) body(e *entity, p []byte) error {
 	return nil
 }
 
-func (s *survey) between(p []byte) error {
-	s.high = s.high || hasHigh(p)
-	return nil
-}
+func (s *survey) between([]byte) error { return nil }
 
 func (s *survey) end(e *entity, _ bool) error {
 	var err error
@@ -298,7 +298,10 @@ func (q *qpWriter) text(p []byte) error {
 		if plain {
 			n = 1
 		}
-		q.soften(n)
+		if q.soften(n) && c == '-' { // a new line must not look like a boundary
+			plain = false
+			q.col += 2
+		}
 		if plain {
 			q.buf = append(q.buf, c)
 		} else {
@@ -329,12 +332,13 @@ func (q *qpWriter) patch(p []byte) error {
 }
 
 // soften breaks the line where n more characters and a "=" have no room.
-func (q *qpWriter) soften(n int) {
+func (q *qpWriter) soften(n int) (broken bool) {
 	if q.col+n > qpLine-1 {
 		q.buf = append(q.buf, "=\r\n"...)
-		q.col = 0
+		q.col, broken = 0, true
 	}
 	q.col += n
+	return broken
 }
 
 // base64Writer writes base64 in lines of 76, without a line end behind the last.

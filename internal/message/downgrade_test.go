@@ -41,6 +41,9 @@ func TestTo7BitBytes(t *testing.T) {
 		"long line": {"MIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\n" + strings.Repeat("é", 30),
 			"MIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" +
 				strings.Repeat("=C3=A9", 12) + "=C3=\r\n=A9" + strings.Repeat("=C3=A9", 12) + "=\r\n" + strings.Repeat("=C3=A9", 5)},
+		"line that becomes a boundary": {"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n" + strings.Repeat("x", 69) + "é--b\r\n--b--\r\n",
+			"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + strings.Repeat("x", 69) + "=C3=A9=\r\n=2D-b\r\n--b--\r\n"},
+		"boundary outside of ASCII": {"Content-Type: multipart/mixed; boundary*=utf-8''%C3%A9\r\n\r\n--x\r\n", "Content-Type: multipart/mixed; boundary*=utf-8''%C3%A9\r\n\r\n--x\r\n"},
 		"bare CR and LF": {"MIME-Version: 1.0\r\nContent-Type: text/plain\r\n\r\né\ra\nb\r\n",
 			"MIME-Version: 1.0\r\nContent-Type: text/plain\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n=C3=A9=0Da=0Ab\r\n"},
 		"binary at the end": {text("MIME-Version: 1.0", "Content-Type: image/x", "", "\xff\xfe"),
@@ -99,6 +102,9 @@ func TestTo7BitErrors(t *testing.T) {
 		if _, err := to7Bit(t, Bytes([]byte(in))); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%.60q: got error %v, want %q", in, err, want)
 		}
+	}
+	if _, err := to7Bit(t, Bytes([]byte("Content-Type: multipart/mixed; boundary=b\r\n\r\n"+strings.Repeat("--b\r\n\r\n", 10_001)))); err != nil {
+		t.Errorf("7-bit content with many parts: %v", err)
 	}
 	if _, err := to7Bit(t, Bytes([]byte(text("Subject: é", "", "x")))); !errors.Is(err, ErrHeader8Bit) {
 		t.Error(err)
@@ -246,7 +252,7 @@ func FuzzTo7Bit(f *testing.F) {
 	f.Add([]byte("Content-Transfer-Encoding: quoted-printable\r\n\r\n=\xc3\xa9=\r\n"))
 	f.Add([]byte("Content-Type: message/rfc822\r\nContent-Transfer-Encoding: binary\r\n\r\nX: y\r\n\r\n\xff"))
 	f.Fuzz(func(t *testing.T, in []byte) {
-		buf := NewBuffer(t.TempDir(), 1<<20)
+		buf := NewBuffer("", 64<<20)
 		defer buf.Close()
 		c, err := To7Bit(stream(in), buf)
 		if !hasHigh(in) {
@@ -262,26 +268,33 @@ func FuzzTo7Bit(f *testing.F) {
 		if hasHigh(out) {
 			t.Fatalf("not 7-bit:\n%q\n%q", in, out)
 		}
-		d := decodedText(t, in)
-		if d != nil && !bytes.Equal(d, decodedText(t, out)) {
-			t.Fatalf("decoded text differs:\n%q\n%q", in, out)
+		was, is := leavesOf(t, in), leavesOf(t, out)
+		if len(was) != len(is) {
+			t.Fatalf("%d leaves became %d:\n%q\n%q", len(was), len(is), in, out)
+		}
+		for i := range was {
+			if a, ok := was[i].decode(); ok {
+				if b, ok := is[i].decode(); !ok || !bytes.Equal(a, b) {
+					t.Fatalf("leaf %d differs:\n%q\n%q", i, in, out)
+				}
+			}
 		}
 	})
 }
 
-// decodedText is the decoded body of a message of one part, by our own decoder
-// of the plainest kind; nil for other messages.
-func decodedText(t *testing.T, b []byte) []byte {
-	var one onlyLeaf
-	if err := walk(bytes.NewReader(b), &one); err != nil || one.parts != 1 || one.kind != leaf {
-		return nil
-	}
-	switch one.encoding {
+// rawLeaf is the body of a leaf as it is written.
+type rawLeaf struct {
+	encoding string
+	raw      []byte
+}
+
+// decode is a decoder of the plainest kind.
+func (l rawLeaf) decode() (out []byte, ok bool) {
+	switch l.encoding {
 	case "", "8bit", "binary":
-		return append([]byte("="), one.raw...)
+		return l.raw, true
 	case "quoted-printable":
-		var out []byte
-		for p := one.raw; len(p) > 0; {
+		for p := l.raw; len(p) > 0; {
 			switch {
 			case bytes.HasPrefix(p, []byte("=\r\n")):
 				p = p[3:]
@@ -293,29 +306,34 @@ func decodedText(t *testing.T, b []byte) []byte {
 				p = p[1:]
 			}
 		}
-		return append([]byte("="), out...)
+		return out, true
 	case "base64":
-		out, err := base64.StdEncoding.DecodeString(string(one.raw))
-		if err != nil {
-			return nil
-		}
-		return append([]byte("="), out...)
+		out, err := base64.StdEncoding.DecodeString(string(l.raw))
+		return out, err == nil
+	}
+	return nil, false
+}
+
+func leavesOf(t *testing.T, b []byte) []*rawLeaf {
+	var c leafCollector
+	if err := walk(bytes.NewReader(b), &c); err != nil {
+		t.Fatal(err)
+	}
+	return c.all
+}
+
+type leafCollector struct{ all []*rawLeaf }
+
+func (c *leafCollector) header(e *entity) error {
+	if e.kind == leaf {
+		c.all = append(c.all, &rawLeaf{encoding: e.encoding})
 	}
 	return nil
 }
-
-type onlyLeaf struct {
-	parts    int
-	kind     kind
-	encoding string
-	raw      []byte
-}
-
-func (o *onlyLeaf) header(e *entity) error {
-	o.parts++
-	o.kind, o.encoding = e.kind, e.encoding
+func (c *leafCollector) body(_ *entity, p []byte) error {
+	l := c.all[len(c.all)-1]
+	l.raw = append(l.raw, p...)
 	return nil
 }
-func (o *onlyLeaf) body(_ *entity, p []byte) error { o.raw = append(o.raw, p...); return nil }
-func (o *onlyLeaf) end(*entity, bool) error        { return nil }
-func (o *onlyLeaf) between([]byte) error           { return nil }
+func (c *leafCollector) end(*entity, bool) error { return nil }
+func (c *leafCollector) between([]byte) error    { return nil }

@@ -312,7 +312,7 @@ func (e *entity) identity() bool {
 }
 
 // mediaType reads a Content-Type, of broken ones as much as a reader of mail
-// would. A boundary that is too long to be one is left out.
+// would. A boundary that cannot be one is left out.
 func mediaType(v string) (typ, boundary string) {
 	typ, params, err := mime.ParseMediaType(v)
 	boundary = params["boundary"]
@@ -321,7 +321,7 @@ func mediaType(v string) (typ, boundary string) {
 		boundary = looseBoundary(v)
 	}
 	boundary = strings.TrimRight(boundary, " \t")
-	if len(boundary) > maxBoundary || strings.ContainsAny(boundary, "\r\n") {
+	if len(boundary) > maxBoundary || strings.ContainsAny(boundary, "\r\n") || hasHigh([]byte(boundary)) {
 		boundary = ""
 	}
 	return typ, boundary
