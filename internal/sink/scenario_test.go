@@ -232,3 +232,28 @@ func TestVoicesComplete(t *testing.T) {
 		}
 	}
 }
+
+// TestWhoSpeaks wants the first accepted recipient's voice after the content.
+func TestWhoSpeaks(t *testing.T) {
+	s := start(t, Config{Scenario: scenario(t, "[[rule]]\nrecipient='*@gmail.test'\nvoice='gmail'\n[[rule]]\nrecipient='*@yahoo.test'\nvoice='yahoo'\n[[rule]]\nrecipient='*'\nvoice='outlook'")})
+	for _, c := range []struct{ rcpts, want string }{
+		{"ok@gmail.test bounce@yahoo.test ok@yahoo.test", "gsmtp"},
+		{"bounce@gmail.test ok@yahoo.test ok@gmail.test", "ok dirdel"},
+		{"bounce@gmail.test ok@x.test", "Queued mail for delivery"},
+	} {
+		d := greet(t, s.Addr())
+		d.send("MAIL FROM:<>\r\n")
+		d.expect("250 2.1.0 Ok")
+		for rcpt := range strings.FieldsSeq(c.rcpts) {
+			d.send("RCPT TO:<" + rcpt + ">\r\n")
+			if r, err := d.read(); err != nil || (r.Code < 400) == strings.HasPrefix(rcpt, "bounce") {
+				t.Errorf("%s: %v, %v", rcpt, r, err)
+			}
+		}
+		d.send("DATA\r\n.\r\n")
+		d.expect("354")
+		if r := d.expect("250"); !strings.Contains(r.Text(), c.want) {
+			t.Errorf("%s: %s", c.rcpts, r)
+		}
+	}
+}

@@ -363,3 +363,34 @@ func TestPipelining(t *testing.T) {
 		t.Errorf("stats %+v", st)
 	}
 }
+
+// TestPace wants slowness from RCPT to the reply to the content, and no longer.
+func TestPace(t *testing.T) {
+	s := start(t, Config{})
+	for _, c := range []struct {
+		local string
+		late  string // which replies, of MAIL, RCPT, DATA, the content and NOOP
+	}{
+		{"ok", "-----"},
+		{"slow+500ms", "-XXX-"},
+		{"slow-dot+500ms", "---X-"},
+		{"tarpit+40ms", "-XXX-"}, // more than twelve bytes each
+	} {
+		t.Run(c.local, func(t *testing.T) {
+			t.Parallel()
+			d := greet(t, s.Addr())
+			var got []byte
+			for _, send := range []string{"MAIL FROM:<>", "RCPT TO:<" + c.local + "@x.test>", "DATA", ".", "NOOP"} {
+				begin := time.Now()
+				d.send(send + "\r\n")
+				if _, err := d.read(); err != nil {
+					t.Fatal(err)
+				}
+				got = append(got, "-X"[min(1, time.Since(begin)/(450*time.Millisecond))])
+			}
+			if string(got) != c.late {
+				t.Errorf("%s: late %s, want %s", c.local, got, c.late)
+			}
+		})
+	}
+}
