@@ -87,9 +87,6 @@ type DB struct {
 	turn   chan struct{} // holds one token: whose turn it is to write
 	writer *writer       // guarded by turn
 
-	mu   sync.Mutex
-	jobs []*job // wait to be done; guarded by mu
-
 	// ids makes the ids of events. Whoever holds the turn takes them, so that
 	// on one node their order is the order of commits.
 	ids *uuid.Gen
@@ -187,12 +184,15 @@ func (db *DB) fail(doing string, err error) error {
 	return fmt.Errorf("%s: %w", doing, e)
 }
 
-// storeWide tells whether the trouble is the whole store's, not that of one row
-// in a batch.
-func (db *DB) storeWide(err error) bool {
-	switch db.dialect.Classify(err) {
-	case ClassFull, ClassAway, ClassBusy:
+// storeWide tells whether the trouble is the whole store's, or the caller's
+// patience, not that of one row in a batch.
+func storeWide(err error) bool {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
 		return true
 	}
-	return errors.Is(err, errClosed)
+	switch relay.CodeOf(err) {
+	case relay.Full, relay.Unavailable, relay.Busy:
+		return true
+	}
+	return false
 }

@@ -25,26 +25,22 @@ type writer struct {
 // the transaction, once begun, does not: it commits or rolls back as a whole
 // and leaves the connection fit for the next one.
 func (db *DB) write(ctx context.Context, doing string, f func(ctx context.Context, w *writer) error) error {
-	err := db.exclusive(ctx, func(ctx context.Context) error { return db.transact(ctx, f) })
+	err := db.exclusive(ctx, func(ctx context.Context) error {
+		w, err := db.openWriter(ctx)
+		if err != nil {
+			return err
+		}
+		if err := w.transact(ctx, f); err != nil {
+			if w.broken(err, db.dialect) {
+				db.writer = nil
+				w.discard()
+			}
+			return err
+		}
+		return nil
+	})
 	if err != nil {
 		return db.fail(doing, err)
-	}
-	return nil
-}
-
-// transact runs f in a transaction. It is for who holds the turn, with a
-// context that is not cancelled.
-func (db *DB) transact(ctx context.Context, f func(ctx context.Context, w *writer) error) error {
-	w, err := db.openWriter(ctx)
-	if err != nil {
-		return err
-	}
-	if err := w.transact(ctx, f); err != nil {
-		if w.broken(err, db.dialect) {
-			db.writer = nil
-			w.discard()
-		}
-		return err
 	}
 	return nil
 }
