@@ -329,6 +329,6 @@ func (s *session) take(b *body, lost bool) error {
 		}
 	}
 	s.srv.counters.message(s.accepted, b.size)
-	s.logMessage("message", "size", b.size)
+	s.log("message", s.first, "size", b.size)
 	return nil
 }

@@ -113,7 +113,7 @@ func (s *session) silence() {
 // fault counts an action.
 func (s *session) fault(name string) {
 	s.srv.counters.fault(name)
-	s.logMessage(name)
+	s.log(name, s.rcpt)
 }
 
 // say gives a reply in the words of the voice.

@@ -55,10 +55,10 @@ type transaction struct {
 	params     string
 	rcpt       smtp.Address // the latest
 	accepted   int
-	recipients []Recipient // only when the message is recorded
+	first      smtp.Address // the first accepted one
+	recipients []Recipient  // only when the message is recorded
 	refused    []Recipient
 	later      [stages]*action // what the recipients ask for after RCPT
-	voiced     bool            // the voice is that of an accepted recipient
 	chunks     *body           // of a BDAT that was not the last
 	delay      time.Duration   // before each reply
 	perByte    time.Duration   // of replies
@@ -497,11 +497,11 @@ func (s *session) doRcpt(args []byte) bool {
 	if v == proceed {
 		s.say(rcptOK)
 	}
-	s.accepted++
-	if s.voiced {
+	if s.accepted++; s.accepted == 1 {
+		s.first = r.To
+	} else {
 		s.voice = voice // the first one speaks for the content
 	}
-	s.voiced = true
 	return true
 }
 
@@ -552,9 +552,9 @@ func (s *session) peer() string {
 	return s.client
 }
 
-func (s *session) logMessage(what string, attrs ...any) {
+func (s *session) log(what string, to smtp.Address, attrs ...any) {
 	if s.srv.info {
 		s.srv.cfg.Log.Info(what, append([]any{slog.Int64("connection", s.number), slog.String("client", s.peer()),
-			slog.String("from", s.from.String()), slog.String("to", s.rcpt.String()), slog.Int("recipients", s.accepted)}, attrs...)...)
+			slog.String("from", s.from.String()), slog.String("to", to.String()), slog.Int("recipients", s.accepted)}, attrs...)...)
 	}
 }
