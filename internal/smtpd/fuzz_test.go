@@ -151,7 +151,7 @@ func FuzzSession(f *testing.F) {
 			}
 		}
 		checkMail(t, in, audit.mail)
-		if s.total != 0 {
+		if s.total != 0 || len(s.clients) != 0 {
 			t.Fatalf("%d sessions are left", s.total)
 		}
 	})

@@ -8,7 +8,9 @@ import (
 	"postrider/internal/smtp"
 )
 
-func reply(code int, enhanced, text string) smtp.Reply { return smtp.NewReply(code, enhanced, text) }
+func reply(code int, enhanced string, lines ...string) smtp.Reply {
+	return smtp.Reply{Code: code, Enhanced: enhanced, Lines: lines}
+}
 
 func ok(text string) smtp.Reply { return reply(250, "2.0.0", text) }
 

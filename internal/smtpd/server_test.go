@@ -372,3 +372,15 @@ func TestNotifyBitsAgree(t *testing.T) {
 		}
 	}
 }
+
+// A client that is cut off in the middle of its words reads our last reply and
+// an orderly end: a reset could cost it the reply.
+func TestLastReplyIsHeard(t *testing.T) {
+	f := start(t, testConfig(t), ListenerConfig{Mode: ModePlain})
+	p := dial(t, f)
+	io.WriteString(p.conn, "GET / HTTP/1.1\r\n"+strings.Repeat("X-Header: x\r\n", 10_000))
+	b, err := io.ReadAll(p.br)
+	if err != nil || !strings.Contains(string(b), "\r\n421 4.7.0 ") {
+		t.Errorf("got %q, %v", b, err)
+	}
+}

@@ -277,7 +277,8 @@ func (s *session) obey(ctx context.Context, verb smtp.Verb, args []byte) smtp.Re
 	case smtp.EXPN:
 		return reply(502, "5.5.1", "EXPN is not offered.")
 	case smtp.HELP:
-		return reply(214, "2.0.0", "Commands: EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT\nMail is taken after AUTH, for any recipient.")
+		return reply(214, "2.0.0", "Commands: EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
+			"Mail is taken after AUTH, for any recipient.")
 	default:
 		return reply(500, "5.5.1", "I do not know this command. HELP lists those that I know.")
 	}
