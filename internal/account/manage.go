@@ -7,8 +7,11 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"postrider/internal/relay"
+	"postrider/internal/smtp"
 )
 
 // ManageStore is what adding and revoking need.
@@ -39,11 +42,12 @@ type Wish struct {
 }
 
 // Add makes a credential. The secret is given here and never again; it is empty
-// where the person chose it or where there is none.
+// where the person chose it or where there is none. The error is a relay.Error
+// where the wish can't be granted.
 func (m *Manager) Add(ctx context.Context, w Wish) (c *relay.Credential, secret string, err error) {
 	w.Name = strings.TrimSpace(w.Name)
-	if w.Name == "" {
-		return nil, "", invalid("A credential needs a name.", "Name the app or device that will use it.")
+	if w.Name == "" || unfit(w.Name) {
+		return nil, "", invalid("A credential needs a name of at most 128 bytes.", "Name the app or device that will use it.")
 	}
 	if w.Stream == 0 {
 		w.Stream = relay.Transactional
@@ -54,8 +58,8 @@ func (m *Manager) Add(ctx context.Context, w Wish) (c *relay.Credential, secret 
 	}
 	c = &relay.Credential{ID: id, Account: w.Account, Kind: w.Kind, Name: w.Name, Stream: w.Stream,
 		RepairLF: w.RepairLF, Created: time.Now()}
-	for _, s := range w.Senders {
-		c.Senders = append(c.Senders, strings.ToLower(strings.TrimPrefix(strings.TrimSpace(s), "@")))
+	if err := fillSenders(c, w.Senders); err != nil {
+		return nil, "", err
 	}
 	switch w.Kind {
 	case KindSMTP:
@@ -92,18 +96,18 @@ func fillSMTP(c *relay.Credential, w Wish) (secret string, err error) {
 	if c.User == "" {
 		c.User = slug(w.Name) + "-" + newSecret()[:6]
 	}
-	if len(c.User) > 128 || strings.ContainsFunc(c.User, func(r rune) bool { return r < ' ' || r == 0x7f }) {
-		return "", invalid("This user name can't be used.", "Take at most 128 bytes, without control characters.")
+	if unfit(c.User) || strings.TrimSpace(c.User) != c.User || strings.HasPrefix(c.User, keyPrefix) {
+		return "", invalid("This user name can't be used.",
+			fmt.Sprintf("Take at most %d bytes, without control characters and spaces around it, and not beginning with %q.", maxUser, keyPrefix))
 	}
 	password := w.Password
 	if password == "" {
 		secret = newSecret()
-		password = secret
 		sum := sha256.Sum256([]byte(secret))
 		c.SecretSHA256 = sum[:]
-		return secret, setScram(c, password)
+		return secret, setScram(c, secret)
 	}
-	if len(password) < 8 || len(password) > 256 {
+	if len(password) < 8 || len(password) > 256 || strings.ContainsRune(password, 0) { // PLAIN can't carry a NUL
 		return "", invalid("This password can't be used.", "Take 8 to 256 bytes, or leave it out and one is made.")
 	}
 	if strings.HasPrefix(password, keyPrefix) {
@@ -115,16 +119,68 @@ func fillSMTP(c *relay.Credential, w Wish) (secret string, err error) {
 	return "", nil
 }
 
+// unfit tells whether a name of something is too long or not for showing.
+func unfit(s string) bool {
+	return len(s) > maxUser || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// fillSenders takes addresses and domains, in the form in which package policy
+// compares them.
+func fillSenders(c *relay.Credential, senders []string) error {
+	for _, s := range senders {
+		s = strings.TrimPrefix(strings.TrimSpace(s), "@")
+		if strings.Contains(s, "@") {
+			a, err := smtp.ParseAddress(s, true)
+			if err != nil {
+				return invalid(fmt.Sprintf("%q can't be a sender: %v.", s, err), "Name addresses or domains.")
+			}
+			domain, err := a.ASCIIDomain()
+			if err != nil {
+				return invalid(fmt.Sprintf("%q can't be a sender: %v.", s, err), "Name addresses or domains.")
+			}
+			s = strings.ToLower(smtp.Address{Local: a.Local, Domain: domain}.String())
+		} else {
+			domain, err := smtp.ASCIIDomain(s)
+			if err != nil {
+				return invalid(fmt.Sprintf("%q can't be a sender: %v.", s, err), "Name addresses or domains.")
+			}
+			s = domain
+		}
+		c.Senders = append(c.Senders, s)
+	}
+	return nil
+}
+
+const (
+	maxNetworks = 100 // each connection is held against all
+	// The widest networks that are not an open relay by mistake: an old class A,
+	// and what a provider gets for all of its customers.
+	widest4 = 8
+	widest6 = 32
+)
+
 func fillNetwork(c *relay.Credential, w Wish) error {
+	const advice = "Name the addresses of the devices, such as 192.168.1.0/24."
 	if len(w.Networks) == 0 {
-		return invalid("A network credential needs a network.", "Name the addresses of the devices, such as 192.168.1.0/24.")
+		return invalid("A network credential needs a network.", advice)
+	}
+	if len(w.Networks) > maxNetworks {
+		return invalid(fmt.Sprintf("A network credential has at most %d networks.", maxNetworks), "Make several credentials.")
 	}
 	for _, p := range w.Networks {
-		if p.Bits() < 8 {
-			return invalid(fmt.Sprintf("A network credential for %s would make this an open relay.", p), "Name the addresses of the devices, such as 192.168.1.0/24.")
+		if !p.IsValid() {
+			return invalid("A network is not valid.", advice)
 		}
-		if p.Addr().Is4In6() {
+		a := p.Addr()
+		if a.Is4In6() {
 			return invalid(fmt.Sprintf("%s is an IPv4 network written as IPv6.", p), "Write it as IPv4.")
+		}
+		widest := widest4
+		if a.Is6() && !(p.Bits() >= 8 && (a.IsPrivate() || a.IsLinkLocalUnicast())) {
+			widest = widest6
+		}
+		if p.Bits() < widest {
+			return invalid(fmt.Sprintf("A network credential for %s would make this an open relay.", p), advice)
 		}
 		c.Networks = append(c.Networks, p.Masked())
 	}
@@ -181,7 +237,7 @@ func slug(name string) string {
 	}, name)
 	s = strings.Trim(s, "-")
 	if len(s) > 32 {
-		s = s[:32]
+		s = strings.TrimRight(s[:32], "-")
 	}
 	if s == "" {
 		s = "app"

@@ -2,6 +2,7 @@ package account
 
 import (
 	"crypto/hmac"
+	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/subtle"
@@ -12,8 +13,6 @@ import (
 	"strings"
 
 	"golang.org/x/crypto/argon2"
-
-	"crypto/pbkdf2"
 
 	"postrider/internal/relay"
 )

@@ -31,14 +31,17 @@ type Service struct {
 	log      *slog.Logger
 	failures *failures
 	hashing  chan struct{} // one password hash at a time: each takes 64 MiB
-	fakeKey  [32]byte      // makes the SCRAM salts of users that do not exist
+	fakeKey  [32]byte      // makes the SCRAM verifiers of users that do not exist
+	memory   [32]byte      // key of what chosen remembers
+
+	refreshing sync.Mutex // one at a time, so that none puts older facts over newer ones
 
 	mu       sync.Mutex
 	version  int64
 	users    map[string]*relay.Credential // by user name
 	keys     map[[32]byte]*relay.Credential
 	networks []*relay.Credential
-	chosen   map[relay.ID][32]byte // keyed digest of a chosen password that argon2 has accepted
+	chosen   map[relay.ID][32]byte // digest of what argon2 has accepted; see remembered
 }
 
 // maxCached bounds each cache of credentials.
@@ -51,7 +54,9 @@ const failTime = 300 * time.Millisecond
 // Open loads what must be at hand before the first client comes.
 func Open(ctx context.Context, store Store, rule Throttle, log *slog.Logger) (*Service, error) {
 	s := &Service{store: store, log: log, failures: newFailures(rule), hashing: make(chan struct{}, 1)}
+	s.chosen = map[relay.ID][32]byte{}
 	rand.Read(s.fakeKey[:])
+	rand.Read(s.memory[:])
 	if err := s.reload(ctx); err != nil {
 		return nil, err
 	}
@@ -79,6 +84,8 @@ func (s *Service) Run(ctx context.Context) error {
 
 // Refresh drops what is cached if a credential was added or revoked.
 func (s *Service) Refresh(ctx context.Context) error {
+	s.refreshing.Lock()
+	defer s.refreshing.Unlock()
 	v, err := s.store.CredentialsChanged(ctx)
 	if err != nil {
 		return fmt.Errorf("look for changed credentials: %w", err)
@@ -107,7 +114,6 @@ func (s *Service) reload(ctx context.Context) error {
 	defer s.mu.Unlock()
 	s.version, s.networks = v, nets
 	s.users, s.keys = map[string]*relay.Credential{}, map[[32]byte]*relay.Credential{}
-	s.chosen = map[relay.ID][32]byte{}
 	return nil
 }
 
@@ -116,10 +122,16 @@ func (s *Service) reload(ctx context.Context) error {
 // SDKs each have their own ("apikey", "resend", the token itself). The error is
 // a relay.Error; after failures it comes late.
 func (s *Service) Login(ctx context.Context, client netip.Addr, user, password string) (*Identity, error) {
-	start := time.Now()
-	if err := s.wait(ctx, s.failures.delay(start, client, user)); err != nil {
+	name := user
+	if strings.HasPrefix(password, keyPrefix) {
+		// Many share the user name that they give with their keys: what one of
+		// them does wrong must not slow the others.
+		name = ""
+	}
+	if err := wait(ctx, s.failures.delay(time.Now(), client, name)); err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	c, err := s.find(ctx, user, password)
 	if err != nil {
 		return nil, err
@@ -131,13 +143,13 @@ func (s *Service) Login(ctx context.Context, client netip.Addr, user, password s
 		}
 	}
 	if !ok {
-		s.failures.failed(time.Now(), client, user)
-		if err := s.wait(ctx, failTime-time.Since(start)); err != nil {
+		s.failures.failed(time.Now(), client, name)
+		if err := wait(ctx, failTime-time.Since(start)); err != nil {
 			return nil, err
 		}
 		return nil, badCredentials()
 	}
-	s.failures.succeeded(time.Now(), client, user)
+	s.failures.succeeded(client, name)
 	return identity(c, user), nil
 }
 
@@ -147,11 +159,14 @@ func badCredentials() error {
 }
 
 func identity(c *relay.Credential, user string) *Identity {
-	return &Identity{Account: c.Account, Credential: c.ID, Kind: c.Kind, User: user, Stream: c.Stream,
-		RepairLF: c.RepairLF, Senders: c.Senders, key: [32]byte(append(c.SecretSHA256, make([]byte, 32)...)[:32])}
+	id := &Identity{Account: c.Account, Credential: c.ID, Kind: c.Kind, User: user, Stream: c.Stream,
+		RepairLF: c.RepairLF, Senders: c.Senders}
+	copy(id.key[:], c.SecretSHA256)
+	return id
 }
 
-func (s *Service) wait(ctx context.Context, d time.Duration) error {
+// wait waits for d. The error is a relay.Error.
+func wait(ctx context.Context, d time.Duration) error {
 	if d <= 0 {
 		return nil
 	}
@@ -159,10 +174,14 @@ func (s *Service) wait(ctx context.Context, d time.Duration) error {
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
-		return ctx.Err()
+		return brokenOff(ctx)
 	case <-t.C:
 		return nil
 	}
+}
+
+func brokenOff(ctx context.Context) error {
+	return &relay.Error{Code: relay.Unavailable, Text: "The login was broken off.", Advice: "Try again later.", Err: ctx.Err()}
 }
 
 // find gives the credential that user and password may belong to, or nil.
@@ -223,11 +242,8 @@ func (s *Service) matches(ctx context.Context, c *relay.Credential, password str
 		sum := sha256.Sum256([]byte(password))
 		return subtle.ConstantTimeCompare(sum[:], c.SecretSHA256) == 1, nil
 	}
-	// argon2 is slow on purpose. A password that it accepted is remembered as a
-	// digest under a key that only this process has.
-	mac := hmac.New(sha256.New, s.fakeKey[:])
-	mac.Write([]byte(password))
-	digest := [32]byte(mac.Sum(nil))
+	// argon2 is slow on purpose: what it accepted is remembered.
+	digest := s.remembered(c, password)
 	s.mu.Lock()
 	known, ok := s.chosen[c.ID]
 	s.mu.Unlock()
@@ -238,25 +254,38 @@ func (s *Service) matches(ctx context.Context, c *relay.Credential, password str
 	case s.hashing <- struct{}{}:
 		defer func() { <-s.hashing }()
 	case <-ctx.Done():
-		return false, ctx.Err()
+		return false, brokenOff(ctx)
 	}
 	good, err := argonMatches(c.Argon2, password)
 	if err != nil {
-		return false, fmt.Errorf("check password of credential %s: %w", c.ID, err)
+		return false, &relay.Error{Code: relay.Internal, Text: "This credential can't be checked.", Advice: "Make a new one.",
+			Err: fmt.Errorf("credential %s: %w", c.ID, err)}
 	}
 	if good {
 		s.mu.Lock()
+		if len(s.chosen) >= maxCached {
+			clear(s.chosen)
+		}
 		s.chosen[c.ID] = digest
 		s.mu.Unlock()
 	}
 	return good, nil
 }
 
+// remembered is the digest by which an accepted password is known again. It
+// holds for this very hash only, and its key never leaves the process.
+func (s *Service) remembered(c *relay.Credential, password string) [32]byte {
+	m := hmac.New(sha256.New, s.memory[:])
+	m.Write([]byte(c.Argon2 + "\x00" + password))
+	return [32]byte(m.Sum(nil))
+}
+
 // SCRAM gives what the exchange with this user needs. For a user that does not
 // exist, or that has no SCRAM secret, it makes up a verifier, always the same
-// for a name, and Identity is nil. The caller reports how it ended to Outcome.
+// for a name, and Identity is nil. The caller reports how it ended to Failed or
+// Succeeded. The error is a relay.Error; after failures the answer comes late.
 func (s *Service) SCRAM(ctx context.Context, client netip.Addr, user string) (*Verifier, error) {
-	if err := s.wait(ctx, s.failures.delay(time.Now(), client, user)); err != nil {
+	if err := wait(ctx, s.failures.delay(time.Now(), client, user)); err != nil {
 		return nil, err
 	}
 	c, err := s.byUser(ctx, user)
@@ -281,13 +310,13 @@ func (s *Service) Failed(client netip.Addr, user string) { s.failures.failed(tim
 
 // Succeeded records a SCRAM exchange that ended well.
 func (s *Service) Succeeded(client netip.Addr, user string) {
-	s.failures.succeeded(time.Now(), client, user)
+	s.failures.succeeded(client, user)
 }
 
 // Network gives the identity of a client that needs no password, or nil. The
 // narrowest network wins.
 func (s *Service) Network(_ context.Context, client netip.Addr) *Identity {
-	client = client.Unmap()
+	client = client.Unmap().WithZone("") // no prefix contains an address with a zone
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var best *relay.Credential

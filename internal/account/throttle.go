@@ -14,18 +14,23 @@ type Throttle struct {
 	Reset time.Duration // without a failure, after which they are forgotten
 }
 
-// maxTracked bounds the table of failures; the oldest entries make room.
+// maxTracked bounds the table of failures and that of known clients.
 const maxTracked = 100_000
+
+// maxUser is the longest user name, in bytes; names that clients make up are
+// cut to it before they are kept.
+const maxUser = 128
 
 // failures counts failed logins by address and by user. A user's own address,
 // one that logged in before, is not made to pay for what others try with the
 // user's name.
 type failures struct {
-	rule Throttle
+	rule  Throttle
+	bound int // of each table
 
 	mu   sync.Mutex
 	by   map[string]*failure
-	good map[string]time.Time // "address user" of successful logins
+	good map[string]struct{} // addresses and users that have logged in
 }
 
 type failure struct {
@@ -34,22 +39,23 @@ type failure struct {
 }
 
 func newFailures(rule Throttle) *failures {
-	return &failures{rule: rule, by: map[string]*failure{}, good: map[string]time.Time{}}
+	return &failures{rule: rule, bound: maxTracked, by: map[string]*failure{}, good: map[string]struct{}{}}
 }
 
-// delay is how long an answer to this client and user must wait.
+// delay is how long an answer to this client and user must wait. Without a user
+// only the client counts; so it does in the other methods.
 func (f *failures) delay(now time.Time, client netip.Addr, user string) time.Duration {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n := f.count(now, addrKey(client))
-	if _, known := f.good[goodKey(client, user)]; !known {
+	if _, known := f.good[goodKey(client, user)]; user != "" && !known {
 		n = max(n, f.count(now, userKey(user)))
 	}
 	if n <= f.rule.Free {
 		return 0
 	}
 	d := f.rule.Delay
-	for i := f.rule.Free + 1; i < n && d < f.rule.Max; i++ {
+	for i := f.rule.Free + 1; i < n && d > 0 && d < f.rule.Max; i++ {
 		d *= 2
 	}
 	return min(d, f.rule.Max)
@@ -67,9 +73,12 @@ func (f *failures) failed(now time.Time, client netip.Addr, user string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, key := range []string{addrKey(client), userKey(user)} {
+		if key == userKey("") {
+			continue
+		}
 		e := f.by[key]
 		if e == nil || now.Sub(e.last) > f.rule.Reset {
-			if len(f.by) >= maxTracked {
+			if len(f.by) >= f.bound {
 				f.forget(now)
 			}
 			e = &failure{}
@@ -80,14 +89,17 @@ func (f *failures) failed(now time.Time, client netip.Addr, user string) {
 	}
 }
 
-func (f *failures) succeeded(now time.Time, client netip.Addr, user string) {
+func (f *failures) succeeded(client netip.Addr, user string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	delete(f.by, addrKey(client))
-	if len(f.good) >= maxTracked {
+	if user == "" {
+		return
+	}
+	if len(f.good) >= f.bound {
 		clear(f.good) // costs known clients one delay at worst
 	}
-	f.good[goodKey(client, user)] = now
+	f.good[goodKey(client, user)] = struct{}{}
 }
 
 // forget makes room: all that is over, and where that is not enough, half.
@@ -98,7 +110,7 @@ func (f *failures) forget(now time.Time) {
 		}
 	}
 	for key := range f.by {
-		if len(f.by) < maxTracked/2 {
+		if len(f.by) < f.bound/2 {
 			return
 		}
 		delete(f.by, key)
@@ -116,5 +128,6 @@ func addrKey(a netip.Addr) string {
 	return "a" + a.String()
 }
 
-func userKey(user string) string                    { return "u" + user }
-func goodKey(client netip.Addr, user string) string { return addrKey(client) + " " + user }
+func userKey(user string) string { return "u" + user[:min(len(user), maxUser)] }
+
+func goodKey(client netip.Addr, user string) string { return addrKey(client) + " " + userKey(user) }
