@@ -245,12 +245,15 @@ func TestTimeouts(t *testing.T) {
 func TestSlowReply(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		client, server := net.Pipe()
+		stop := make(chan struct{})
 		go func() {
 			for {
-				if _, err := io.WriteString(server, "2"); err != nil {
+				select {
+				case <-stop:
 					return
+				case <-time.After(10 * time.Second):
+					io.WriteString(server, "2")
 				}
-				time.Sleep(10 * time.Second) // of the bubble
 			}
 		}()
 		begin := time.Now()
@@ -258,7 +261,7 @@ func TestSlowReply(t *testing.T) {
 		if took := time.Since(begin); !isTimeout(err) || took != time.Minute {
 			t.Errorf("%v after %v", err, took)
 		}
-		server.Close()
+		close(stop)
 	})
 }
 
