@@ -178,21 +178,30 @@ func (s *Server) enter(client netip.Addr) (leave func(), refused string) {
 }
 
 // habits remembers clients that wait for the greeting, as RFC 5321 section 3.1
-// has it. Of one that is not known it is waited a moment whether it begins TLS by
-// itself, as some devices do on any port.
+// has it. Before it greets, a port for STARTTLS waits a moment whether the client
+// begins TLS by itself, as some devices do on any port: long enough for a slow
+// device where the client is not known, hardly at all where it is.
 type habits struct {
 	mu      sync.Mutex
 	patient map[netip.Addr]struct{}
 }
 
+const (
+	strangerWait = 300 * time.Millisecond
+	patientWait  = 5 * time.Millisecond
+)
+
 // maxHabits bounds the memory; beyond it everything is learnt anew.
 const maxHabits = 10_000
 
-func (h *habits) waits(a netip.Addr) bool {
+// wait is how long to wait for TLS of the client at a.
+func (h *habits) wait(a netip.Addr) time.Duration {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	_, ok := h.patient[a]
-	return ok
+	if _, ok := h.patient[a]; ok {
+		return patientWait
+	}
+	return strangerWait
 }
 
 func (h *habits) learn(a netip.Addr, waits bool) {

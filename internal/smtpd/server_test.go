@@ -237,12 +237,12 @@ func TestHabits(t *testing.T) {
 	local := netip.MustParseAddr("127.0.0.1")
 	f.habits.learn(local, false)
 	dial(t, f).steps(hello) // after a moment
-	if !f.habits.waits(local) {
+	if f.habits.wait(local) != patientWait {
 		t.Error("a client that waited is not known to do so")
 	}
 	p := dial(t, f)
 	p.steps("S: 220 ...\nC\" \\x16\\x03\\x01\"\nC: \nCLOSED")
-	if f.habits.waits(local) {
+	if f.habits.wait(local) != strangerWait {
 		t.Error("a client that did not wait is still believed to")
 	}
 	for i := range maxHabits + 10 {

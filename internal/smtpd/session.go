@@ -24,9 +24,8 @@ const (
 	// maxLoginFailures end a session; what a guesser then has to pay is a new
 	// connection.
 	maxLoginFailures = 3
-	proxyWait        = 5 * time.Second        // for a PROXY header
-	helloWait        = 300 * time.Millisecond // for TLS that begins by itself
-	tlsRecord        = 0x16                   // first byte of a TLS handshake (RFC 8446 section 5.1)
+	proxyWait        = 5 * time.Second // for a PROXY header
+	tlsRecord        = 0x16            // first byte of a TLS handshake (RFC 8446 section 5.1)
 )
 
 // session is one connection of a client.
@@ -144,11 +143,12 @@ func (s *session) greet(ctx context.Context) error {
 		if err := s.startTLS(ctx, nil); err != nil {
 			return err
 		}
-	case s.l.tls != nil && !s.l.habits.waits(s.client.Addr()):
-		s.w.line = time.Now().Add(helloWait)
+	case s.l.tls != nil:
+		s.w.line = time.Now().Add(s.l.habits.wait(s.client.Addr()))
 		b, err := s.in.Peek(1)
 		if err == nil && b[0] == tlsRecord {
 			s.log.Info("the client begins TLS on a port for STARTTLS: served all the same")
+			s.l.habits.learn(s.client.Addr(), false)
 			first, _ := s.in.Peek(s.in.Buffered())
 			if err := s.startTLS(ctx, bytes.Clone(first)); err != nil {
 				return err
