@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	gosmtp "net/smtp"
 	"os"
@@ -361,5 +362,25 @@ func TestRun(t *testing.T) {
 	}
 	if want := "2 connections (0 open), 1 messages, 1 recipients, 3 bytes"; !strings.Contains(lines[len(lines)-2], want) {
 		t.Errorf("line %q lacks %q", lines[len(lines)-2], want)
+	}
+}
+
+// TestLog wants the dialogue, without passwords.
+func TestLog(t *testing.T) {
+	var log lockedBuffer
+	s := start(t, Config{Auth: &Auth{}, Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))})
+	c := greet(t, s.Addr())
+	c.send("AUTH PLAIN AGJvYgBzZWNyZXQ=\r\nMAIL FROM:<>\r\nRCPT TO:<ok@x.test>\r\nRCPT TO:<bounce@x.test>\r\nDATA\r\n.\r\n")
+	for _, want := range []string{"235", "250", "250", "550", "354", "250"} {
+		c.expect(want)
+	}
+	got := log.String()
+	for _, want := range []string{"AUTH PLAIN\"", "RCPT TO:<ok@x.test>", "msg=user-unknown", "to=bounce@x.test", "msg=message", "to=ok@x.test"} {
+		if !strings.Contains(got, want) {
+			t.Errorf("the log lacks %s", want)
+		}
+	}
+	if strings.Contains(got, "AGJvYgBz") {
+		t.Error("the log has a password")
 	}
 }
