@@ -70,7 +70,7 @@ sink() {
 
 # received COUNTS: how many messages a sink has counted so far.
 received() {
-	tail -c 100 "$1" | tr '\r' '\n' | sed -n 's/.*mesg=\([0-9]*\)$/\1/p' | tail -n 1
+	tail -c 100 "$1" | tr '\r' '\n' | awk -F 'mesg=' 'NF == 2 { n = $2 } END { print n + 0 }'
 }
 
 # run ADDRESS COUNTS sends to ADDRESS until the sink has all, and sets seconds.
@@ -81,7 +81,7 @@ run() {
 	timeout "$limit" smtp-source "${keep[@]}" -s "$sessions" -l "$bytes" -m "$messages" \
 		-f sender@client.example -t recipient@receiver.example "$1" 2>>"$folder/source.log" ||
 		die "smtp-source to $1 failed"
-	while [ "$(received "$2")" -lt $((${before:-0} + messages)) ]; do
+	while [ "$(received "$2")" -lt $((before + messages)) ]; do
 		[ "$(calc %d "$(now) - $start")" -lt "$limit" ] || die "only $(received "$2") messages arrived in ${limit}s"
 		sleep 0.02
 	done
@@ -121,7 +121,11 @@ bin/postrider serve -config "$folder/postrider.toml" >"$folder/postrider.log" 2>
 postrider=$!
 pids+=("$postrider")
 answers "$relay"
-bin/postrider credential add -config "$folder/postrider.toml" -kind network -network 127.0.0.1/32 -name bench >>"$folder/postrider.log" 2>&1 ||
+for _ in $(seq 200); do
+	[ ! -S "$folder/data/control.sock" ] || break
+	sleep 0.05
+done
+bin/postrider credential add -config "$folder/postrider.toml" -kind network -network 127.0.0.1/32 bench >>"$folder/postrider.log" 2>&1 ||
 	die "could not add a credential"
 
 printf '%d messages of %d bytes, %d sessions\n' "$messages" "$bytes" "$sessions"

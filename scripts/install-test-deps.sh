@@ -76,6 +76,6 @@ fi
 # Nodemailer, as package-lock.json pins it, beside the script that uses it.
 if ! cmp -s "$interop/package-lock.json" "$interop/node_modules/.postrider-lock"; then
 	echo "installing nodemailer"
-	npm ci --prefix "$interop" --loglevel=error --no-audit --no-fund --ignore-scripts </dev/null
+	npm ci --prefix "$interop" --loglevel=error --no-audit --no-fund --ignore-scripts </dev/null >/dev/null
 	cp "$interop/package-lock.json" "$interop/node_modules/.postrider-lock"
 fi
