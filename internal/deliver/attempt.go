@@ -4,47 +4,46 @@ import (
 	"context"
 	"errors"
 	"io"
+	"io/fs"
 	"strings"
 	"time"
 
 	"postrider/internal/message"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/schedule"
 	"postrider/internal/smtp"
 	"postrider/internal/smtpclient"
 )
 
 // attempt tries one delivery over the worker's connection.
 func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
-	a := &relay.Attempt{Started: time.Now(), Helo: w.d.config.Hostname, Reused: w.served > 0}
+	d := w.d
+	a := &relay.Attempt{Started: time.Now(), Helo: d.config.Hostname, Reused: w.served > 0}
 	res, err := w.send(ctx, it)
-	if a.Reused && stale(err) {
+	if a.Reused && stale(err) && ctx.Err() == nil {
 		// The receiver had enough of the connection before we began: that
 		// says nothing of the message.
 		w.hangUp(ctx)
-		if !w.redial(ctx) {
-			w.note(a)
-			return w.d.interrupted(it, a, errNoNewConnection)
+		if link, err := w.open(ctx); err != nil {
+			return d.connectFailed(it, link, err, a.Started, time.Now())
 		}
 		a.Reused = false
 		res, err = w.send(ctx, it)
 	}
-	w.served++
-	w.note(a)
-	a.Dialogue = exchanges(res.Dialogue)
-	if err != nil {
-		return w.d.refused(it, a, w.link.host(), err)
+	if w.served++; w.served == 1 {
+		a.Dialogue = exchanges(w.conn.Opening())
 	}
-	w.good()
-	return w.d.delivered(it, a, w.link.host(), replyOf(*res.Final), w.conn.Extensions().DSN)
-}
-
-var errNoNewConnection = errors.New("the receiver closed the connection, and a new one can't be had")
-
-// note records the connection of an attempt.
-func (w *worker) note(a *relay.Attempt) {
-	a.Ended = time.Now()
-	a.Source, a.Hosts, a.TLS = w.link.source, w.link.hosts, w.link.tls
+	a.Dialogue = append(a.Dialogue, exchanges(res.Dialogue)...)
+	a.Ended, a.Source, a.Hosts, a.TLS = time.Now(), w.link.source, w.link.hosts, w.link.tls
+	if err != nil {
+		return d.refused(it, a, w.link.host(), err)
+	}
+	if w.link.best {
+		w.pace((*schedule.Pace).Good)
+	}
+	a.Stage = smtpclient.StageDot
+	return d.delivered(it, a, w.link.host(), replyOf(*res.Final), w.conn.Extensions().DSN)
 }
 
 // stale tells whether a kept connection turned out to be over: nothing of the
@@ -61,56 +60,78 @@ func stale(err error) bool {
 	return e.Reply.Code == 421
 }
 
-// redial replaces the worker's connection in the middle of an attempt.
-func (w *worker) redial(ctx context.Context) bool {
-	w.d.mu.Lock()
-	dest := w.lane.dest
-	w.d.mu.Unlock()
-	conn, link, err := w.d.dial(ctx, dest, w.lane.key.strict)
-	if err != nil {
-		w.link = link
-		return false
-	}
-	w.opened(conn, link)
-	return true
-}
-
-// good tells the site's pace that a delivery went well.
-func (w *worker) good() {
-	w.d.mu.Lock()
-	w.lane.site.pace.Good()
-	w.d.mu.Unlock()
-}
-
 // inMemory is up to which size, in bytes, converted content stays in memory.
 const inMemory = 1 << 20
 
-// send renders the message for this receiver and sends it.
+// send renders the message for this receiver and sends it. Errors that are not
+// an smtpclient.Error come before anything was said.
 func (w *worker) send(ctx context.Context, it *queue.Item) (smtpclient.Result, error) {
 	content := it.Content()
 	if content == nil {
-		var err error
-		if content, err = w.d.contents.Content(ctx, it.Message.ID); err != nil {
-			return smtpclient.Result{}, &smtpclient.Error{Stage: smtpclient.StageMail, Err: err}
+		kept, err := w.d.contents.Content(ctx, it.Message.ID)
+		if err != nil {
+			return smtpclient.Result{}, &localError{err}
 		}
+		content = stored{kept}
 	}
 	mail, err := envelope(it, w.conn.Extensions())
 	if err != nil {
-		return smtpclient.Result{}, &smtpclient.Error{Stage: smtpclient.StageMail, Err: err}
+		return smtpclient.Result{}, err
 	}
 	if it.Message.EightBit && !w.conn.Extensions().EightBitMIME { // RFC 6152 section 3
 		buf := message.NewBuffer(w.d.config.Spool, inMemory)
 		defer buf.Close()
-		narrow, err := message.To7Bit(content, buf)
-		if err != nil {
-			return smtpclient.Result{}, &smtpclient.Error{Stage: smtpclient.StageMail,
-				Err: smtp.NewReply(554, "5.6.3", "The receiver takes 7-bit content only, and the message can't be converted: "+err.Error())}
+		if content, err = to7Bit(content, buf); err != nil {
+			return smtpclient.Result{}, err
 		}
-		content, mail.EightBit = narrow, false
+		mail.EightBit = false
 	}
 	mail.Size = content.Size()
 	mail.Open = func() (io.ReadCloser, error) { return content.Open() }
 	return w.conn.Send(ctx, mail)
+}
+
+func to7Bit(content relay.Content, buf *message.Buffer) (relay.Content, error) {
+	narrow, err := message.To7Bit(content, buf)
+	var file *fs.PathError
+	var local *localError
+	switch {
+	case err == nil:
+		return narrow, nil
+	case errors.As(err, &local):
+		return nil, local
+	case errors.As(err, &file):
+		return nil, &localError{err}
+	default:
+		return nil, smtp.NewReply(554, "5.6.3", "The receiver takes 7-bit content only, and the message can't be converted: "+err.Error())
+	}
+}
+
+// localError is trouble on our side. What it says is for the log only.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+// stored is content from the store. It marks the store's errors as ours.
+type stored struct{ relay.Content }
+
+func (s stored) Open() (io.ReadCloser, error) {
+	rc, err := s.Content.Open()
+	if err != nil {
+		return nil, &localError{err}
+	}
+	return storedReader{rc}, nil
+}
+
+type storedReader struct{ io.ReadCloser }
+
+func (r storedReader) Read(p []byte) (int, error) {
+	n, err := r.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = &localError{err}
+	}
+	return n, err
 }
 
 // envelope is what is said in MAIL and RCPT to a peer with these extensions. The

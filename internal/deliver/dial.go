@@ -1,10 +1,12 @@
 package deliver
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -16,6 +18,7 @@ import (
 	"time"
 
 	"postrider/internal/dns"
+	"postrider/internal/feedback"
 	"postrider/internal/relay"
 	"postrider/internal/smtpclient"
 )
@@ -25,6 +28,12 @@ type link struct {
 	hosts  []relay.HostTry // the last one serves, where one does
 	source netip.Addr
 	tls    *relay.TLS
+	// best: the host that serves is a most preferred one. Only these name the
+	// site: what one of less preference says is not the site's word, or anybody
+	// could have a say by naming their own host behind the site's.
+	best bool
+	// refused: a most preferred host answered, and it was a refusal.
+	refused bool
 }
 
 // host is the name of the host that serves, or that was tried last.
@@ -35,48 +44,90 @@ func (l link) host() string {
 	return l.hosts[len(l.hosts)-1].Name
 }
 
-// maxTries bounds the addresses that are tried for one connection, as RFC 5321
-// section 5.1 allows: at least two, if there are so many.
-const maxTries = 8
+// Bounds on what is tried for one connection. RFC 5321 section 5.1 asks for two
+// addresses at least.
+const (
+	maxTries    = 8 // addresses
+	maxSessions = 3 // of them, that took the connection but not more
+)
 
 // dial connects to the first host of the destination that serves, in the order
 // of preference; hosts that were down a moment ago come last.
 func (d *Dispatcher) dial(ctx context.Context, dest *destination, strict bool) (*smtpclient.Conn, link, error) {
+	mode := dest.route.TLS
+	if strict && mode == smtpclient.Opportunistic {
+		mode = smtpclient.Required
+	}
 	var l link
-	var last error
+	var failed error
+	sessions := 0
 	for _, c := range d.candidates(dest) {
-		conn, source, err := d.dialOne(ctx, dest, c, strict)
-		try := relay.HostTry{Name: c.name, Addr: c.addr}
+		conn, err := d.dialOne(ctx, &l, dest.route, c, mode)
+		if mode == smtpclient.Opportunistic && brokenTLS(err) && ctx.Err() == nil {
+			// Mail that is sent in the clear to a broken server is what
+			// opportunistic means (RFC 7435 section 3).
+			d.log.Info("TLS fails; going on without", "host", c.name, "addr", c.addr, "err", err)
+			conn, err = d.dialOne(ctx, &l, dest.route, c, smtpclient.Never)
+		}
 		if err == nil {
-			l.hosts = append(l.hosts, try)
-			l.source, l.tls = source, tlsRecord(conn.TLS())
+			l.best, l.tls = c.best, tlsRecord(conn.TLS())
 			return conn, l, nil
 		}
-		try.Error = err.Error()
-		l.hosts = append(l.hosts, try)
-		last = err
 		if ctx.Err() != nil {
 			return nil, l, context.Cause(ctx)
 		}
+		if strict && lacksTLS(err) && failed != nil {
+			continue // the other error may pass, so it counts
+		}
+		failed = err
+		if e := (*smtpclient.Error)(nil); errors.As(err, &e) && e.Stage != feedback.StageConnect {
+			l.refused = l.refused || c.best && e.Reply != nil
+			if sessions++; sessions == maxSessions {
+				break
+			}
+		}
 	}
-	return nil, l, last
+	return nil, l, failed
+}
+
+// brokenTLS tells whether a peer offers TLS that does not work.
+func brokenTLS(err error) bool {
+	var e *smtpclient.Error
+	return errors.As(err, &e) && e.Stage == smtpclient.StageTLS && e.Reply == nil
+}
+
+// lacksTLS tells whether a host does not have the TLS that is demanded, and
+// will hardly have it soon. A network that fails during the handshake says
+// nothing of the kind.
+func lacksTLS(err error) bool {
+	var e *smtpclient.Error
+	if !errors.As(err, &e) || e.Stage != smtpclient.StageTLS {
+		return false
+	}
+	if e.Reply != nil {
+		return e.Reply.Permanent()
+	}
+	var ne net.Error
+	return !(errors.As(e.Err, &ne) && ne.Timeout() || errors.Is(e.Err, io.EOF) || errors.Is(e.Err, io.ErrUnexpectedEOF) ||
+		errors.Is(e.Err, syscall.ECONNRESET) || errors.Is(e.Err, syscall.EPIPE))
 }
 
 // candidate is one address of one host.
 type candidate struct {
 	name string
 	addr netip.AddrPort
+	best bool // no host is preferred to this one
 }
 
 func (d *Dispatcher) candidates(dest *destination) []candidate {
 	hosts := slices.Clone(dest.hosts)
 	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
-	slices.SortStableFunc(hosts, func(a, b dns.Host) int { return int(a.Pref) - int(b.Pref) })
+	slices.SortStableFunc(hosts, func(a, b dns.Host) int { return cmp.Compare(a.Pref, b.Pref) })
 	var good, dead []candidate
 	now := time.Now()
 	for _, h := range hosts {
 		for _, a := range h.Addrs {
-			c := candidate{h.Name, netip.AddrPortFrom(a, uint16(dest.route.Port))}
+			c := candidate{h.Name, netip.AddrPortFrom(a, uint16(dest.route.Port)), h.Pref == hosts[0].Pref}
 			if d.dead.is(c.addr, now) {
 				dead = append(dead, c)
 			} else {
@@ -88,24 +139,9 @@ func (d *Dispatcher) candidates(dest *destination) []candidate {
 	return all[:min(len(all), maxTries)]
 }
 
-// dialOne connects to one address. Where STARTTLS breaks and TLS is not
-// demanded, it connects once more and goes without: mail that is sent in the
-// clear to a broken server is what opportunistic means.
-func (d *Dispatcher) dialOne(ctx context.Context, dest *destination, c candidate, strict bool) (*smtpclient.Conn, netip.Addr, error) {
-	mode := dest.route.TLS
-	if strict && mode == smtpclient.Opportunistic {
-		mode = smtpclient.Required
-	}
-	conn, source, err := d.dialMode(ctx, dest, c, mode)
-	var e *smtpclient.Error
-	if mode == smtpclient.Opportunistic && errors.As(err, &e) && e.Stage == "starttls" && ctx.Err() == nil {
-		d.log.Info("STARTTLS fails; going on without TLS", "host", c.name, "addr", c.addr, "err", err)
-		return d.dialMode(ctx, dest, c, smtpclient.Never)
-	}
-	return conn, source, err
-}
-
-func (d *Dispatcher) dialMode(ctx context.Context, dest *destination, c candidate, mode smtpclient.TLSMode) (*smtpclient.Conn, netip.Addr, error) {
+// dialOne connects to one address and notes in l what came of it.
+func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate, mode smtpclient.TLSMode) (*smtpclient.Conn, error) {
+	try := relay.HostTry{Name: c.name, Addr: c.addr}
 	dialer := net.Dialer{Timeout: d.config.Connect}
 	for _, s := range d.config.Source {
 		if s.Is4() == c.addr.Addr().Unmap().Is4() {
@@ -114,16 +150,23 @@ func (d *Dispatcher) dialMode(ctx context.Context, dest *destination, c candidat
 	}
 	nc, err := dialer.DialContext(ctx, "tcp", c.addr.String())
 	if err != nil {
-		d.dead.mark(c.addr, time.Now())
-		return nil, netip.Addr{}, &smtpclient.Error{Stage: "connect", Err: plainDialError(c, err)}
+		err = &smtpclient.Error{Stage: feedback.StageConnect, Err: plainDialError(c, err)}
 	}
-	source := nc.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-	conn, err := smtpclient.New(ctx, nc, c.name, smtpclient.Options{LocalName: d.config.Hostname, TLS: mode,
-		TLSConfig: &tls.Config{RootCAs: dest.route.Roots}, Auth: dest.route.Auth, Timeouts: d.config.Timeouts})
+	var conn *smtpclient.Conn
+	if err == nil {
+		l.source = nc.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		conn, err = smtpclient.New(ctx, nc, c.name, smtpclient.Options{LocalName: d.config.Hostname, TLS: mode,
+			TLSConfig: &tls.Config{RootCAs: r.Roots}, Auth: r.Auth, Timeouts: d.config.Timeouts})
+	}
 	if err != nil {
-		return nil, source, err
+		try.Error = err.Error()
+		if e := (*smtpclient.Error)(nil); ctx.Err() == nil && errors.As(err, &e) && e.Reply == nil &&
+			(e.Stage == feedback.StageConnect || e.Stage == smtpclient.StageGreeting) {
+			d.dead.mark(c.addr, time.Now())
+		}
 	}
-	return conn, source, nil
+	l.hosts = append(l.hosts, try)
+	return conn, err
 }
 
 // plainDialError says what happened without Go's way of saying it.

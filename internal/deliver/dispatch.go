@@ -60,14 +60,23 @@ type Dispatcher struct {
 	lookups  chan struct{} // bounds look-ups at once
 	dead     deadHosts
 
-	mu      sync.Mutex
-	domains map[string]*domain
-	sites   map[string]*site
-	conns   int           // workers
-	early   []*queue.Item // offered before Run
-	phase   phase
-	ctx     context.Context // of attempts: ends when the time to drain is over
-	workers sync.WaitGroup
+	// Set by Run before anything else starts:
+	running  context.Context // ends when no attempt may start any more
+	attempts context.Context // ends when the time to drain is over
+	settling context.Context // ends when the last outcomes must be stored
+
+	mu         sync.Mutex
+	phase      phase
+	early      []*queue.Item // offered before Run
+	domains    map[string]*domain
+	maxDomains int // when to forget some
+	sites      map[string]*site
+	maxSites   int                   // when to forget some
+	waiting    schedule.Turns[*site] // whose pace allows more than the total does
+	conns      int                   // workers
+	idle       int                   // of them
+	leaving    int                   // of them, dismissed
+	workers    sync.WaitGroup        // and look-ups
 }
 
 // phase is where a dispatcher is in its life.
@@ -86,32 +95,6 @@ type domain struct {
 	waiting   []*queue.Item // for the look-up
 }
 
-// site is a receiving service.
-type site struct {
-	pace  schedule.Pace
-	open  int // workers
-	lanes map[laneKey]*lane
-}
-
-// laneKey names what may share connections: (egress, hosts, need of TLS). There
-// is one egress yet.
-type laneKey struct {
-	hosts  string
-	strict bool // REQUIRETLS
-}
-
-// lane is what waits for one set of hosts.
-type lane struct {
-	site    *site
-	key     laneKey
-	dest    *destination
-	line    schedule.Line[*queue.Item]
-	workers int
-	coming  int // workers that will take an item soon: connecting, or just called
-	serving int // workers with a connection
-	idle    []*worker
-}
-
 // maxLookups bounds look-ups at once.
 const maxLookups = 100
 
@@ -119,35 +102,41 @@ const maxLookups = 100
 func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *slog.Logger) *Dispatcher {
 	return &Dispatcher{config: c, queue: q, contents: contents, resolver: r, routes: routes, log: log,
 		lookups: make(chan struct{}, maxLookups), dead: deadHosts{until: map[netip.AddrPort]time.Time{}},
-		domains: map[string]*domain{}, sites: map[string]*site{}}
+		domains: map[string]*domain{}, maxDomains: minRemembered, sites: map[string]*site{}, maxSites: minRemembered}
 }
 
-// Run delivers until ctx ends. Then no attempt starts any more, those under way
-// may take the time to drain, and idle connections are closed.
+// lastWrite is how long, after the time to drain, the last outcomes may take to
+// be stored. What is not stored by then is tried again by whoever gets it next.
+const lastWrite = 5 * time.Second
+
+// Run delivers until ctx ends. Then nothing new starts any more, attempts under
+// way may take the time to drain, and idle connections are closed.
 func (d *Dispatcher) Run(ctx context.Context) error {
-	attempts, cut := context.WithCancelCause(context.WithoutCancel(ctx))
+	base := context.WithoutCancel(ctx)
+	attempts, cut := context.WithCancelCause(base)
 	defer cut(nil)
+	settling, giveUp := context.WithCancel(base)
+	defer giveUp()
 	d.mu.Lock()
-	d.ctx, d.phase = attempts, working
+	d.running, d.attempts, d.settling, d.phase = ctx, attempts, settling, working
 	for _, it := range d.early {
 		d.admit(it)
 	}
 	d.early = nil
 	d.mu.Unlock()
+
 	<-ctx.Done()
 	d.mu.Lock()
 	d.phase = ended
 	for _, s := range d.sites {
-		for _, l := range s.lanes {
-			for _, w := range l.idle {
-				w.call()
-			}
-			l.idle = nil
+		for d.evict(s) {
 		}
 	}
 	d.mu.Unlock()
 	drained := time.AfterFunc(d.config.Drain, func() { cut(errShutdown) })
 	defer drained.Stop()
+	late := time.AfterFunc(d.config.Drain+lastWrite, giveUp)
+	defer late.Stop()
 	d.workers.Wait()
 	return nil
 }
@@ -181,7 +170,7 @@ func (d *Dispatcher) admit(it *queue.Item) {
 	dom.waiting = append(dom.waiting, it)
 	if !dom.resolving {
 		dom.resolving = true
-		d.workers.Go(func() { d.lookUp(d.ctx, name, dom) })
+		d.workers.Go(func() { d.lookUp(d.running, name, dom) })
 	}
 }
 
@@ -210,47 +199,28 @@ func (d *Dispatcher) lookUp(ctx context.Context, name string, dom *domain) {
 	}
 }
 
-// maxDomains bounds what is remembered; more is looked up anew, mostly from the
-// resolver's cache.
-const maxDomains = 20_000
+// minRemembered is for how many domains and sites something is remembered at
+// least. A domain that was forgotten is looked up anew, mostly from the
+// resolver's cache; a site's pace starts anew.
+const minRemembered = 20_000
 
+// forgetDomains keeps the memory for domains in proportion to those in use.
 func (d *Dispatcher) forgetDomains() {
-	if len(d.domains) < maxDomains {
+	if len(d.domains) < d.maxDomains {
 		return
 	}
 	now := time.Now()
 	for name, dom := range d.domains {
-		if !dom.resolving && (dom.dest == nil || now.After(dom.dest.expires) || len(d.domains) > maxDomains/2) {
+		if !dom.resolving && (dom.dest == nil || now.After(dom.dest.expires) || len(d.domains) > d.maxDomains/2) {
 			delete(d.domains, name)
 		}
 	}
+	d.maxDomains = max(minRemembered, 2*len(d.domains))
 }
 
-// enqueue puts an item into its lane and sees that somebody works there. d.mu
-// is held.
-func (d *Dispatcher) enqueue(dest *destination, it *queue.Item) {
-	s := d.sites[dest.site]
-	if s == nil {
-		d.forgetSites()
-		s = &site{pace: schedule.NewPace(d.config.PerSite), lanes: map[laneKey]*lane{}}
-		d.sites[dest.site] = s
-	}
-	key := laneKey{dest.lane, it.Message.Envelope.RequireTLS}
-	l := s.lanes[key]
-	if l == nil {
-		l = &lane{site: s, key: key}
-		s.lanes[key] = l
-	}
-	l.dest = dest
-	l.line.Push(it.Delivery.Stream, it.Delivery.Account, it)
-	d.staff(l)
-}
-
-// maxSites bounds for how many sites the pace is remembered.
-const maxSites = 20_000
-
+// forgetSites does the same for sites where nothing waits or is connected.
 func (d *Dispatcher) forgetSites() {
-	if len(d.sites) < maxSites {
+	if len(d.sites) < d.maxSites {
 		return
 	}
 	for name, s := range d.sites {
@@ -258,89 +228,13 @@ func (d *Dispatcher) forgetSites() {
 			delete(d.sites, name)
 		}
 	}
-}
-
-// staff sees that a lane has a worker for each item that waits: an idle one, or
-// a new one where the site's pace and the total allow it. d.mu is held.
-func (d *Dispatcher) staff(l *lane) {
-	for d.phase == working && l.line.Len() > l.coming {
-		if n := len(l.idle); n > 0 {
-			w := l.idle[n-1]
-			l.idle = l.idle[:n-1]
-			w.call()
-			continue
-		}
-		if l.site.open >= l.site.pace.Limit() {
-			d.evict(l.site)
-			return
-		}
-		if d.conns >= d.config.Connections {
-			d.evictAny()
-			return
-		}
-		l.workers++
-		l.site.open++
-		d.conns++
-		l.coming++
-		w := &worker{d: d, lane: l, coming: true}
-		d.workers.Go(func() { w.run(d.ctx) })
-	}
-}
-
-// evict sends an idle connection of a site away, so that another lane of it can
-// have its place as soon as it has said QUIT.
-func (d *Dispatcher) evict(s *site) bool {
-	for _, l := range s.lanes {
-		if len(l.idle) > 0 {
-			w := l.idle[0]
-			l.idle = l.idle[1:]
-			w.dismissed = true
-			w.call()
-			return true
-		}
-	}
-	return false
-}
-
-func (d *Dispatcher) evictAny() {
-	for _, s := range d.sites {
-		if d.evict(s) {
-			return
-		}
-	}
-}
-
-// leave ends a worker and gives its place to others. d.mu is held.
-func (d *Dispatcher) leave(w *worker) {
-	l, s := w.lane, w.lane.site
-	w.arrive()
-	l.workers--
-	s.open--
-	d.conns--
-	if l.workers == 0 && l.line.Len() == 0 {
-		delete(s.lanes, l.key)
-	}
-	for _, urgent := range []bool{true, false} {
-		for _, other := range s.lanes {
-			if other.line.Urgent() == urgent {
-				d.staff(other)
-			}
-		}
-	}
-	if d.conns < d.config.Connections-1 {
-		return
-	}
-	for _, s := range d.sites { // the total was what others waited for
-		for _, other := range s.lanes {
-			d.staff(other)
-		}
-	}
+	d.maxSites = max(minRemembered, 2*len(d.sites))
 }
 
 // settle makes an outcome durable. The error is logged here: whoever delivers
 // can do nothing about it, and the store's lease brings the delivery back.
 func (d *Dispatcher) settle(o relay.Outcome) {
-	err := d.queue.Settle(context.WithoutCancel(d.ctx), o)
+	err := d.queue.Settle(d.settling, o)
 	if err != nil && !errors.Is(err, store.ErrSettled) {
 		d.log.Error("an outcome is not stored; the delivery will be tried again", "delivery", o.Delivery, "outcome", o.Kind, "err", err)
 		return

@@ -26,27 +26,32 @@ func (d *Dispatcher) delivered(it *queue.Item, a *relay.Attempt, host string, r 
 
 // refused is the outcome of an attempt that ended in an error on the way.
 func (d *Dispatcher) refused(it *queue.Item, a *relay.Attempt, host string, err error) relay.Outcome {
+	stage, r, permanent := smtpclient.StageMail, relay.Reply{}, false
 	var e *smtpclient.Error
-	if !errors.As(err, &e) {
-		return d.failed(it, a, "", host, relay.Reply{Enhanced: "4.3.0", Text: err.Error()}, false)
+	if errors.As(err, &e) {
+		stage, a.Unknown = e.Stage, e.Unknown
 	}
-	a.Unknown = e.Unknown
 	var ours smtp.Reply
+	var local *localError
 	switch {
-	case e.Reply != nil:
-		return d.failed(it, a, e.Stage, host, replyOf(*e.Reply), e.Permanent())
-	case errors.As(e.Err, &ours): // we refuse what the receiver would not take
-		r := replyOf(ours)
+	case e != nil && e.Reply != nil:
+		r, permanent = replyOf(*e.Reply), e.Permanent()
+	case errors.As(err, &ours): // we refuse what the receiver would not take
+		r, permanent = replyOf(ours), ours.Permanent()
 		r.Code = 0
-		return d.failed(it, a, e.Stage, host, r, ours.Permanent())
-	case errors.Is(e.Err, errShutdown):
-		return d.interrupted(it, a, e.Err)
-	case e.Unknown:
-		return d.failed(it, a, e.Stage, host, relay.Reply{Enhanced: "4.4.2",
-			Text: "The whole message was sent, but no reply came (" + e.Err.Error() + "); the receiver may have it"}, false)
+	case d.attempts.Err() != nil:
+		return d.interrupted(it, a)
+	case errors.As(err, &local):
+		d.log.Error("the content of a message can't be read; the delivery will be tried again", "delivery", it.Delivery.ID, "err", local)
+		r = relay.Reply{Enhanced: "4.3.0", Text: "The relay can't read the message at the moment."}
+	case a.Unknown:
+		r = relay.Reply{Enhanced: "4.4.2", Text: "The whole message was sent, but no reply came (" + e.Err.Error() + "); the receiver may have it"}
+	case e != nil:
+		r = relay.Reply{Enhanced: "4.4.2", Text: e.Err.Error()}
 	default:
-		return d.failed(it, a, e.Stage, host, relay.Reply{Enhanced: "4.4.2", Text: e.Err.Error()}, false)
+		r = relay.Reply{Enhanced: "4.3.0", Text: err.Error()}
 	}
+	return d.failed(it, a, stage, host, r, permanent)
 }
 
 // connectFailed is the outcome where no host served. It is never final: what a
@@ -54,26 +59,26 @@ func (d *Dispatcher) refused(it *queue.Item, a *relay.Attempt, host string, err 
 // Only REQUIRETLS is (RFC 8689 section 4.2.1).
 func (d *Dispatcher) connectFailed(it *queue.Item, l link, err error, started, ended time.Time) relay.Outcome {
 	a := &relay.Attempt{Started: started, Ended: ended, Source: l.source, Helo: d.config.Hostname, Hosts: l.hosts}
-	r := relay.Reply{Enhanced: "4.4.1", Text: err.Error()}
+	if d.attempts.Err() != nil {
+		return d.interrupted(it, a)
+	}
+	stage, r, permanent := feedback.StageConnect, relay.Reply{Enhanced: "4.4.1", Text: err.Error()}, false
 	var e *smtpclient.Error
-	stage := feedback.StageConnect
 	if errors.As(err, &e) {
-		stage = e.Stage
-		a.Dialogue = exchanges(e.Dialogue)
+		stage, a.Dialogue = e.Stage, exchanges(e.Dialogue)
 		switch {
 		case e.Reply != nil:
 			r = replyOf(*e.Reply)
-		case stage != feedback.StageConnect:
-			r = relay.Reply{Enhanced: "4.4.2", Text: e.Err.Error()}
-		default:
+		case stage == feedback.StageConnect:
 			r.Text = e.Err.Error()
+		default:
+			r = relay.Reply{Enhanced: "4.4.2", Text: e.Err.Error()}
 		}
-		if stage == smtpclient.StageTLS && it.Message.Envelope.RequireTLS {
-			r.Code, r.Enhanced = 0, "5.7.30"
-			return d.failed(it, a, stage, l.host(), r, true)
+		if it.Message.Envelope.RequireTLS && lacksTLS(err) {
+			r.Code, r.Enhanced, permanent = 0, "5.7.30", true
 		}
 	}
-	return d.failed(it, a, stage, l.host(), r, false)
+	return d.failed(it, a, stage, l.host(), r, permanent)
 }
 
 // routeFailed is the outcome where there is nothing to connect to.
@@ -82,11 +87,11 @@ func (d *Dispatcher) routeFailed(it *queue.Item, p *problem, now time.Time) rela
 	return d.failed(it, a, feedback.StageRoute, "", relay.Reply{Enhanced: p.enhanced, Text: p.text}, p.permanent)
 }
 
-// interrupted is the outcome of an attempt that says nothing about the
-// receiver: it is made again as soon as it can be.
-func (d *Dispatcher) interrupted(it *queue.Item, a *relay.Attempt, err error) relay.Outcome {
-	o := d.failed(it, a, "", "", relay.Reply{Enhanced: "4.3.2", Text: err.Error()}, false)
-	if o.Kind == relay.EventDeferred && errors.Is(err, errShutdown) {
+// interrupted is the outcome of an attempt that our shutdown cut short. It says
+// nothing about the receiver: another one is made as soon as it can be.
+func (d *Dispatcher) interrupted(it *queue.Item, a *relay.Attempt) relay.Outcome {
+	o := d.failed(it, a, "", "", relay.Reply{Enhanced: "4.3.2", Text: errShutdown.Error()}, false)
+	if o.Kind == relay.EventDeferred {
 		o.Due = a.Ended
 	}
 	return o

@@ -130,11 +130,16 @@ func (dest *destination) keepAllowed(domain string) error {
 			return nil
 		}
 	}
-	if len(refused) == 0 {
+	switch {
+	case len(refused) == 0:
 		return &problem{enhanced: "4.4.4", text: fmt.Sprintf("None of the mail servers of %s has an address.", domain)}
+	case dest.route.Host != "": // the operator's mistake, which must not bounce mail
+		return &problem{enhanced: "4.4.4", text: fmt.Sprintf("The route leads to %s, which has private addresses only (%s), and does not allow them.",
+			dest.route.Host, strings.Join(refused, ", "))}
+	default:
+		return &problem{permanent: true, enhanced: "5.4.4", text: fmt.Sprintf(
+			"The mail servers of %s have private addresses only (%s), which mail is not sent to.", domain, strings.Join(refused, ", "))}
 	}
-	return &problem{permanent: true, enhanced: "5.4.4",
-		text: fmt.Sprintf("The mail servers of %s have private addresses only (%s), which mail is not sent to.", domain, strings.Join(refused, ", "))}
 }
 
 func contains(ps []netip.Prefix, a netip.Addr) bool {
@@ -153,21 +158,31 @@ var special = [...]netip.Prefix{
 	netip.MustParsePrefix("100.64.0.0/10"),
 	netip.MustParsePrefix("192.0.0.0/24"),
 	netip.MustParsePrefix("192.0.2.0/24"),
+	netip.MustParsePrefix("192.88.99.0/24"),
 	netip.MustParsePrefix("198.18.0.0/15"),
 	netip.MustParsePrefix("198.51.100.0/24"),
 	netip.MustParsePrefix("203.0.113.0/24"),
 	netip.MustParsePrefix("240.0.0.0/4"),
-	netip.MustParsePrefix("64:ff9b:1::/48"),
-	netip.MustParsePrefix("100::/64"),
+	netip.MustParsePrefix("2001::/23"), // Teredo and other protocols
 	netip.MustParsePrefix("2001:db8::/32"),
+	netip.MustParsePrefix("2002::/16"), // 6to4: an IPv4 address of any kind inside
+	netip.MustParsePrefix("3fff::/20"),
 }
+
+var (
+	// global6 is all that IANA has given out of IPv6 for hosts.
+	global6 = netip.MustParsePrefix("2000::/3")
+	// nat64 leads to the IPv4 address in its last four bytes (RFC 6052).
+	nat64 = netip.MustParsePrefix("64:ff9b::/96")
+)
 
 func public(a netip.Addr) bool {
 	a = a.Unmap()
-	if !a.IsGlobalUnicast() || a.IsPrivate() {
-		return false
+	if nat64.Contains(a) {
+		b := a.As16()
+		a = netip.AddrFrom4([4]byte(b[12:]))
 	}
-	return !contains(special[:], a)
+	return a.IsGlobalUnicast() && !a.IsPrivate() && (a.Is4() || global6.Contains(a)) && !contains(special[:], a)
 }
 
 // problem is why nothing could be tried.

@@ -2,16 +2,18 @@ package deliver
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"time"
 
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/schedule"
 	"postrider/internal/smtpclient"
 )
 
 // worker is one connection and the goroutine that owns it. It takes items from
-// its lane one after the other.
+// its lane one after the other, and leaves when the connection has come to its
+// end.
 type worker struct {
 	d    *Dispatcher
 	lane *lane
@@ -22,73 +24,113 @@ type worker struct {
 
 	// Guarded by Dispatcher.mu:
 	coming    bool          // counted in lane.coming
-	serving   bool          // counted in lane.serving
-	dismissed bool          // to leave when idle
-	wake      chan struct{} // closed to call an idle worker
+	dismissed bool          // to leave
+	wake      chan struct{} // closed to rouse an idle worker
 }
 
-// call wakes an idle worker, which was taken off its lane's list. d.mu is held.
-func (w *worker) call() {
-	w.coming = true
-	w.lane.coming++
-	close(w.wake)
-}
-
-// arrive ends the time in which the worker was on its way. d.mu is held.
-func (w *worker) arrive() {
-	if w.coming {
-		w.coming = false
-		w.lane.coming--
-	}
-}
-
-func (w *worker) run(ctx context.Context) {
+func (w *worker) run() {
 	d := w.d
 	defer func() {
-		w.hangUp(ctx)
+		w.hangUp(d.attempts)
 		d.mu.Lock()
 		d.leave(w)
 		d.mu.Unlock()
 	}()
+	if !w.connect(d.running) {
+		return
+	}
 	for {
-		if w.conn == nil && !(w.wanted() && w.connect(ctx)) {
-			return
-		}
-		it := w.take(ctx)
+		it := w.take()
 		if it == nil {
 			return
 		}
 		if !d.queue.Begin(it) {
 			continue
 		}
-		o := w.attempt(ctx, it)
-		if o.Reply.Code == 421 {
-			w.pushedBack()
+		o := w.attempt(d.attempts, it)
+		if o.Reply.Code == 421 && w.conn != nil && w.link.best {
+			w.pace((*schedule.Pace).Bad)
 		}
 		d.settle(o)
-		if w.conn != nil && (!w.conn.Usable() || w.served >= d.config.PerConn) {
-			w.hangUp(ctx)
+		if w.conn == nil || w.served >= d.config.PerConn || !w.conn.Usable() {
+			return
 		}
 	}
 }
 
-// wanted tells whether a connection is worth opening.
-func (w *worker) wanted() bool {
+// connect opens a connection for the lane. Where none can be had, and nobody
+// else in the lane has one or is about to, all that waits shares the fate.
+func (w *worker) connect(ctx context.Context) bool {
+	d, l := w.d, w.lane
+	started := time.Now()
+	link, err := w.open(ctx)
+	if err == nil {
+		return true
+	}
+	d.mu.Lock()
+	var items []*queue.Item
+	switch {
+	case ctx.Err() != nil: // they stay with the queue
+	case l.serving > 0:
+		l.full = true
+	case l.coming == 1:
+		for it, ok := l.line.Pop(); ok; it, ok = l.line.Pop() {
+			items = append(items, it)
+		}
+	}
+	d.mu.Unlock()
+	now := time.Now()
+	d.settleAll(items, func(it *queue.Item) relay.Outcome { return d.connectFailed(it, link, err, started, now) })
+	return false
+}
+
+// open dials for the lane and takes the connection over.
+func (w *worker) open(ctx context.Context) (link, error) {
+	d, l := w.d, w.lane
+	d.mu.Lock()
+	dest := l.dest
+	d.mu.Unlock()
+	conn, link, err := d.dial(ctx, dest, l.key.strict)
+	if err != nil {
+		if link.refused { // an unreachable host says nothing of its site, a refusal does
+			w.pace((*schedule.Pace).Bad)
+		}
+		return link, err
+	}
+	w.conn, w.link, w.served = conn, link, 0
+	d.mu.Lock()
+	l.serving++
+	d.mu.Unlock()
+	return link, nil
+}
+
+// hangUp closes the connection, politely where it can be.
+func (w *worker) hangUp(ctx context.Context) {
+	if w.conn == nil {
+		return
+	}
 	w.d.mu.Lock()
-	defer w.d.mu.Unlock()
-	return w.d.phase == working && w.lane.line.Len() > 0 && w.lane.site.open <= w.lane.site.pace.Limit()
+	w.lane.serving--
+	w.lane.full = false // there may be room for another one
+	w.d.mu.Unlock()
+	if w.conn.Usable() {
+		w.conn.Quit(ctx)
+	} else {
+		w.conn.Close()
+	}
+	w.conn = nil
 }
 
 // take gives the next item. Where there is none it waits for one as long as
 // the connection may stay idle; nil says to leave.
-func (w *worker) take(ctx context.Context) *queue.Item {
+func (w *worker) take() *queue.Item {
 	d, l := w.d, w.lane
 	idle := time.NewTimer(d.config.Idle)
 	defer idle.Stop()
 	for {
 		d.mu.Lock()
 		w.arrive()
-		if d.phase != working || w.dismissed || l.site.open > l.site.pace.Limit() {
+		if d.phase != working || w.dismissed || l.site.open > l.site.pace.Limit() || d.yields(w) {
 			d.mu.Unlock()
 			return nil
 		}
@@ -97,96 +139,73 @@ func (w *worker) take(ctx context.Context) *queue.Item {
 			d.mu.Unlock()
 			return it
 		}
-		w.wake = make(chan struct{})
-		l.idle = append(l.idle, w)
+		w.rest()
 		d.mu.Unlock()
 		select {
 		case <-w.wake:
 		case <-idle.C:
-			if w.retire() {
+			d.mu.Lock()
+			retired := w.unrest()
+			d.mu.Unlock()
+			if retired {
 				return nil
 			}
-			idle.Reset(d.config.Idle) // called in the same moment
+			idle.Reset(d.config.Idle) // it was called in the same moment
 		}
 	}
 }
 
-// retire takes an idle worker off the list; it is false when somebody called it
-// meanwhile.
-func (w *worker) retire() bool {
-	d, l := w.d, w.lane
+// rest makes a worker idle. d.mu is held, here and below.
+func (w *worker) rest() {
+	w.wake = make(chan struct{})
+	w.lane.idle = append(w.lane.idle, w)
+	w.lane.site.idle++
+	w.d.idle++
+}
+
+// unrest ends that; it is false where the worker is not idle.
+func (w *worker) unrest() bool {
+	l := w.lane
+	i := slices.Index(l.idle, w)
+	if i < 0 {
+		return false
+	}
+	l.idle = slices.Delete(l.idle, i, i+1)
+	l.site.idle--
+	w.d.idle--
+	return true
+}
+
+// rouse calls an idle worker: to an item, or to leave.
+func (w *worker) rouse(dismissed bool) {
+	w.unrest()
+	if dismissed {
+		w.dismissed = true
+		w.lane.site.leaving++
+		w.d.leaving++
+	} else {
+		w.coming = true
+		w.lane.coming++
+	}
+	close(w.wake)
+}
+
+// arrive ends the time in which the worker was on its way.
+func (w *worker) arrive() {
+	if w.coming {
+		w.coming = false
+		w.lane.coming--
+	}
+}
+
+// pace tells the site's pace how it went.
+func (w *worker) pace(went func(*schedule.Pace)) {
+	d, s := w.d, w.lane.site
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	for i, other := range l.idle {
-		if other == w {
-			l.idle = append(l.idle[:i], l.idle[i+1:]...)
-			return true
-		}
+	before := s.pace.Limit()
+	went(&s.pace)
+	if s.pace.Limit() != before {
+		d.staff(w.lane)
 	}
-	return false
-}
-
-// pushedBack tells the site's pace that it was too fast.
-func (w *worker) pushedBack() {
-	w.d.mu.Lock()
-	w.lane.site.pace.Bad()
-	w.d.mu.Unlock()
-}
-
-// connect opens a connection for the lane. Where none can be had, and nobody
-// else in the lane has one, all that waits shares the fate.
-func (w *worker) connect(ctx context.Context) bool {
-	d, l := w.d, w.lane
-	d.mu.Lock()
-	dest := l.dest
-	d.mu.Unlock()
-	started := time.Now()
-	conn, link, failed := d.dial(ctx, dest, l.key.strict)
-	if failed == nil {
-		w.opened(conn, link)
-		return true
-	}
-	var refusal *smtpclient.Error
-	if errors.As(failed, &refusal) && refusal.Reply != nil {
-		w.pushedBack() // an unreachable host says nothing of its site, a refusal does
-	}
-	d.mu.Lock()
-	var items []*queue.Item
-	if l.serving == 0 && ctx.Err() == nil {
-		for it, ok := l.line.Pop(); ok; it, ok = l.line.Pop() {
-			items = append(items, it)
-		}
-	}
-	d.mu.Unlock()
-	now := time.Now()
-	d.settleAll(items, func(it *queue.Item) relay.Outcome { return d.connectFailed(it, link, failed, started, now) })
-	return false
-}
-
-// opened takes over a new connection.
-func (w *worker) opened(conn *smtpclient.Conn, l link) {
-	w.conn, w.link, w.served = conn, l, 0
-	w.d.mu.Lock()
-	w.serving = true
-	w.lane.serving++
-	w.d.mu.Unlock()
-}
-
-// hangUp closes the connection, politely where it can be.
-func (w *worker) hangUp(ctx context.Context) {
-	if w.conn == nil {
-		return
-	}
-	if w.conn.Usable() {
-		w.conn.Quit(ctx)
-	} else {
-		w.conn.Close()
-	}
-	w.conn = nil
-	w.d.mu.Lock()
-	if w.serving {
-		w.serving = false
-		w.lane.serving--
-	}
-	w.d.mu.Unlock()
 }
