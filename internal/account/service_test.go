@@ -218,6 +218,7 @@ func TestNetwork(t *testing.T) {
 	f := newFixture(t)
 	wide, _ := f.add(Wish{Kind: KindNetwork, Networks: prefixes("10.0.0.0/8", "fe80::/10")})
 	narrow, _ := f.add(Wish{Kind: KindNetwork, Networks: prefixes("2001:db8::/48", "10.1.2.77/24")})
+	f.add(Wish{Kind: KindNetwork, Networks: prefixes("10.1.0.0/16")})
 	for client, want := range map[string]*relay.Credential{
 		"10.1.2.3": narrow, "10.9.9.9": wide, "::ffff:10.1.2.3": narrow, "2001:db8::1": narrow, "fe80::1%eth0": wide,
 		"11.0.0.1": nil, "2001:db8:1::1": nil, "::1": nil, "127.0.0.1": nil,
