@@ -1,7 +1,8 @@
-# make test     everything, with independent mail programs installed as needed
+# make test     everything, with independent mail programs installed as needed;
+#               TESTARGS='-run Reply ./internal/smtp' runs less
 # make check    format, vet, staticcheck, layers, modules
 # make demo     a relay and a receiver on loopback; ARGS=-once leaves when done
-# make race     the tests again under the race detector
+# make race     every test under the race detector, the end-to-end ones too
 # make fuzz     each fuzz target for FUZZTIME
 # make bench    messages a second beside Postfix's own tools
 
@@ -16,7 +17,7 @@ build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postrider ./cmd/postrider
 
 test: test-deps
-	@scripts/test.sh $(TESTARGS) ./...
+	@GO="$(GO)" scripts/test.sh $(TESTARGS)
 
 test-deps:
 	@scripts/install-test-deps.sh
@@ -28,10 +29,10 @@ demo: build
 	bin/postrider demo $(ARGS)
 
 race: test-deps
-	@scripts/test.sh -race $(TESTARGS) ./...
+	@GO="$(GO)" scripts/test.sh -race ./...
 
 fuzz:
-	@scripts/fuzz.sh $(FUZZTIME)
+	@GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)
 
 bench: build
 	@scripts/bench-relay.sh $(ARGS)

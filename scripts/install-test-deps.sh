@@ -5,8 +5,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 interop=internal/lab/interop/testdata
 
-# What shows that it is there, and the Debian package that brings it.
+# What shows that it is there, and the Debian package that brings it. The race
+# detector is why a C compiler is among them.
 needs='
+/usr/bin/gcc                                          gcc
+/usr/include/stdlib.h                                 libc6-dev
 /usr/bin/swaks                                        swaks
 /usr/lib/*/perl5/*/Net/SSLeay.pm                      libnet-ssleay-perl
 /usr/bin/msmtp                                        msmtp
