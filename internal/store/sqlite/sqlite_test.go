@@ -21,6 +21,7 @@ import (
 )
 
 var engine = storetest.Engine{
+	Single: true,
 	// What a URI or a pragma would take amiss is in the name.
 	New:     func(t testing.TB) string { return filepath.Join(t.TempDir(), "a?b%20 c#'.db") },
 	Open:    func(ctx context.Context, place string) (*store.DB, error) { return Open(ctx, place, slog.Default()) },

@@ -212,6 +212,20 @@ var nodeTests = []test{
 			f.Errorf("claimed %d after the other left", len(got))
 		}
 	}},
+	{"join of a node that is not on the list", func(f *fixture) {
+		f.put(f.lease, f.message("a@x.test"))
+		if err := f.engine.Exec(f.Context(), f.place, "update node set name = 'node', lease = lease + 1000"); err != nil {
+			f.Fatal(err)
+		}
+		f.reopen()
+		var err error
+		if f.lease, err = f.db.Join(f.Context(), "node"); err != nil {
+			f.Fatal(err)
+		}
+		if f.engine.Single && len(f.claim(noon, 10)) != 1 {
+			f.Error("what a forgotten node held stays in its hand")
+		}
+	}},
 	{"due is brought forward", func(f *fixture) {
 		// What was in hand is due at once even if it was put with a clock that
 		// runs ahead.

@@ -64,6 +64,7 @@ var putTests = []test{
 			func(s, _ *relay.Submission) {
 				s.Content = stream{5, func() (io.ReadCloser, error) { return io.NopCloser(strings.NewReader("long")), nil }}
 			},
+			func(s, _ *relay.Submission) { s.Content = misjudged{memory("long")} },
 			func(s, _ *relay.Submission) { s.Deliveries[0].State = relay.Delivered },
 			func(s, _ *relay.Submission) { s.Deliveries[0].Account = relay.Everyone },
 			func(s, _ *relay.Submission) { s.Deliveries = append(s.Deliveries, s.Deliveries[0]) },
@@ -155,6 +156,11 @@ func full(account relay.ID) *relay.Submission {
 type oneByOne struct{ r io.Reader }
 
 func (o oneByOne) Read(p []byte) (int, error) { return o.r.Read(p[:min(len(p), 1000)]) }
+
+// misjudged content is longer than it says.
+type misjudged struct{ memory }
+
+func (misjudged) Size() int64 { return 3 }
 
 type failing struct{ err error }
 

@@ -276,8 +276,18 @@ var noticeTests = []test{
 				f.Errorf("%s: the content stays", end)
 			}
 		}
+		// The last delivery needs no DSN, one before it does.
+		s := f.message("a@x.test", "b@x.test")
+		f.put(f.lease, s)
+		bounced := outcome(s.Deliveries[0], relay.EventBounced)
+		bounced.Notice, bounced.NoticeDue = relay.NotifyFailure, noon
+		f.settle(f.lease, bounced)
+		f.settle(f.lease, outcome(s.Deliveries[1], relay.EventDelivered))
+		if f.content(s.Message.ID) == nil {
+			f.Error("the content went though a DSN is to be written")
+		}
 		// The notice ends first, the delivery goes on.
-		s := f.message("a@x.test")
+		s = f.message("a@x.test")
 		f.put(f.lease, s)
 		o := outcome(s.Deliveries[0], relay.EventDeferred)
 		o.Notice = relay.NotifyDelay

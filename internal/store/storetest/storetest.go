@@ -21,6 +21,8 @@ import (
 
 // Engine is what the suite needs to know of one.
 type Engine struct {
+	// Single: one node by construction.
+	Single bool
 	// New makes an empty database and says where it is, until the test ends.
 	New func(t testing.TB) (place string)
 	// Open opens the database with the newest schema.
