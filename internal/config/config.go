@@ -11,6 +11,7 @@ type Config struct {
 	Data     string     `toml:"data" doc:"Folder for the database, the certificate and the control socket. Empty: the environment's POSTRIDER_DATA, or /var/lib/postrider for root, else postrider in the user's state folder."`
 	Store    string     `toml:"store" doc:"Where mail is kept: \"sqlite\" for a file in the data folder."`
 	Node     string     `toml:"node" doc:"Name of this node among those that share a store. Empty: the host name."`
+	Help     string     `toml:"help" doc:"Address of a page that explains refusals, such as your copy of docs/replies.md. Each refusal then ends with a link to its enhanced code there. Empty: no links."`
 	Listen   []Listener `toml:"listen" doc:"Ports that take mail. Naming one replaces all the default ones."`
 	TLS      TLS        `toml:"tls" doc:"The relay's own certificate."`
 	Limits   Limits     `toml:"limits" doc:"What a client may do."`

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/mail"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -92,6 +93,10 @@ func (v *checker) zeroOrMore(key string, d Duration) {
 	}
 }
 
+// maxHelp leaves room for the rest of a reply in its line (RFC 5321 section
+// 4.5.3.1.5: 512 bytes).
+const maxHelp = 120
+
 func (v *checker) relay(c *Config) {
 	if c.Hostname != "" {
 		v.fail("hostname", checkName(c.Hostname))
@@ -100,6 +105,9 @@ func (v *checker) relay(c *Config) {
 		v.add("node", "%s is not a name for a node; want up to %d letters, digits, dots, hyphens or underscores", quote(c.Node), maxNode)
 	}
 	v.oneOf("store", c.Store, "sqlite")
+	if u, err := url.Parse(c.Help); c.Help != "" && (err != nil || u.Host == "" || u.Fragment != "" || len(c.Help) > maxHelp || strings.ContainsFunc(c.Help, func(r rune) bool { return r <= ' ' || r >= 0x7f })) {
+		v.add("help", "%s is not the address of a page; want one such as \"https://relay.example.com/replies\", up to %d characters and without a #", quote(c.Help), maxHelp)
+	}
 	switch {
 	case c.TLS.Cert != "" && c.TLS.Key == "":
 		v.clash("tls.key", "tls.cert", "missing; a certificate needs its private key")

@@ -134,7 +134,7 @@ func (d *Daemon) wire(ctx context.Context) error {
 		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes)}, d.log)
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
 		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue)
-	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
+	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain)}, d.accounts, entrance, d.log)
 	d.dispatcher = deliver.New(deliverConfig(c), d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From}, d.store, entrance, d.log)

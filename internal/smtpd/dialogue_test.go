@@ -26,6 +26,7 @@ import (
 //	limit K=V      of the session (before the first C or S)
 //	network        the client needs no login (before the first C or S)
 //	plainauth      AUTH without TLS (before the first C or S)
+//	help URL       refusals link to (before the first C or S)
 //	unknown        the client's address was not seen before
 //	C: line        the client sends the line and CRLF; C lines in a row go out at once
 //	C" bytes"      the client sends just these bytes, a Go string
@@ -81,6 +82,9 @@ func play(t *testing.T, file string, lines []string) {
 				continue
 			case "plainauth":
 				lc.PlainAuth = true
+				continue
+			case "help":
+				c.Help = rest
 				continue
 			case "unknown":
 				unknown = true

@@ -43,6 +43,7 @@ type Entrance interface {
 // Config is what all listeners have in common.
 type Config struct {
 	Hostname string        // in the greeting and EHLO
+	Help     string        // page that refusals link to, at the enhanced code; empty: they do not
 	TLS      *tls.Config   // with the certificate or GetCertificate; nil: TLS is not offered
 	TempDir  string        // for messages too large for memory; empty: the system's
 	Limits   config.Limits // what a client may do

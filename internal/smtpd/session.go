@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	proxyproto "github.com/pires/go-proxyproto"
@@ -168,6 +169,10 @@ func (s *session) readLine(limit int) ([]byte, error) {
 
 // send gathers a reply; it goes out when the session waits for input.
 func (s *session) send(r smtp.Reply) {
+	if help := s.l.config.Help; help != "" && r.Code >= 400 && r.Enhanced != "" {
+		last := len(r.Lines) - 1
+		r.Lines = append(slices.Clone(r.Lines[:last]), r.Lines[last]+" See "+help+"#"+r.Enhanced)
+	}
 	if _, err := s.w.out.Write(r.AppendTo(s.w.out.AvailableBuffer())); err != nil {
 		s.over = true
 	}
