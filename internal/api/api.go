@@ -6,6 +6,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"net/http/pprof"
 	"net/netip"
 	"time"
 
@@ -69,6 +70,9 @@ func (a *API) Handler() http.Handler {
 	huma.Get(h, "/v1/credentials", a.listCredentials)
 	huma.Post(h, "/v1/credentials", a.addCredential)
 	huma.Delete(h, "/v1/credentials/{which}", a.revokeCredential)
+	// For "go tool pprof"; who may open the socket may see the program at work.
+	mux.HandleFunc("/debug/pprof/", pprof.Index)
+	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
 	return mux
 }
 
