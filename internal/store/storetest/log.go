@@ -166,6 +166,18 @@ var logTests = []test{
 			f.Errorf("after a restart: %d events, %v", len(got), err)
 		}
 	}},
+	{"ids grow though the clock was set back", func(f *fixture) {
+		f.put(0, f.message("a@x.test"))
+		future := NewID(time.Now().Add(24 * time.Hour))
+		if err := f.engine.Exec(f.Context(), f.place, "update event set id = ?", future[:]); err != nil {
+			f.Fatal(err)
+		}
+		f.reopen()
+		f.put(0, f.message("b@x.test"))
+		if got, err := f.db.Events(f.Context(), f.me, future, 7); err != nil || len(got) != 1 {
+			f.Errorf("%d events after the last one, %v", len(got), err)
+		}
+	}},
 	{"tenants", func(f *fixture) {
 		other, err := f.db.EnsureAccount(f.Context(), "other")
 		if err != nil {

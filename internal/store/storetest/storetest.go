@@ -5,14 +5,15 @@ package storetest
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net/netip"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/gofrs/uuid/v5"
 	"github.com/google/go-cmp/cmp"
 
 	"postrider/internal/relay"
@@ -116,8 +117,15 @@ func (f *fixture) reopen() {
 // noon is when the mail of the tests arrives; its microseconds count.
 var noon = time.Date(2026, 2, 3, 12, 0, 0, 123456000, time.UTC)
 
-// NewID makes an id of the given time; later calls give greater ids.
-func NewID(at time.Time) relay.ID { return relay.ID(uuid.Must(uuid.NewV7AtTime(at))) }
+// NewID makes an id of the given time; of ids of one time the later is greater,
+// whatever tests run beside (which uuid.NewV7AtTime does not promise).
+func NewID(at time.Time) (id relay.ID) {
+	binary.BigEndian.PutUint64(id[:], uint64(at.UnixMilli())<<16|0x7000)
+	binary.BigEndian.PutUint64(id[8:], 1<<63|serial.Add(1))
+	return id
+}
+
+var serial atomic.Uint64
 
 // memory is content in memory, as what is small arrives.
 type memory []byte
