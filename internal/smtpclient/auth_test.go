@@ -25,7 +25,11 @@ func scramPeer(p *peer, knows string) {
 		p.t.Error(err)
 		return
 	}
-	stored := client.GetStoredCredentials(scram.KeyFactors{Salt: "salt of the earth", Iters: 4096})
+	stored, err := client.GetStoredCredentialsWithError(scram.KeyFactors{Salt: "salt of the earth", Iters: 4096})
+	if err != nil {
+		p.t.Error(err)
+		return
+	}
 	server, err := scram.SHA256.NewServer(func(string) (scram.StoredCredentials, error) { return stored, nil })
 	if err != nil {
 		p.t.Error(err)
@@ -106,7 +110,7 @@ func TestAuth(t *testing.T) {
 				c.Close()
 			} else {
 				e := asError(t, err)
-				if e.Stage != StageAuth || !strings.Contains(e.Error(), tt.err) || e.Reply != nil && e.Reply.Code != tt.code || e.Reply == nil && tt.code != 0 {
+				if e.Stage != StageAuth || e.Permanent() || !strings.Contains(e.Error(), tt.err) || e.Reply != nil && e.Reply.Code != tt.code || e.Reply == nil && tt.code != 0 {
 					t.Errorf("got %v at %s", e, e.Stage)
 				}
 				dialogue = e.Dialogue

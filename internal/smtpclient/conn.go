@@ -299,7 +299,7 @@ func (c *Conn) explain(ctx context.Context, e *Error) *Error {
 	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF),
 		errors.Is(e.Err, syscall.ECONNRESET), errors.Is(e.Err, syscall.EPIPE):
 		e.Err = fmt.Errorf("%w (%w)", errClosed, e.Err)
-	case isTimeout(e.Err):
+	case isTimeout(e.Err) && e.Err != errStalled:
 		e.Err = fmt.Errorf("the receiver did not answer in time: %w", e.Err)
 	}
 	return e

@@ -49,11 +49,17 @@ func (e *Error) Unwrap() error {
 	return e.Err
 }
 
-// Permanent tells whether trying again is of no use: the peer, or we in its
-// place, answered 5xx. All else may pass.
+// Permanent tells whether trying this message again is of no use: the peer, or we
+// in its place, answered 5xx to it. What is refused before MAIL is about the host
+// or about us: another host or another day may serve, and a wrong password must
+// bounce no mail.
 func (e *Error) Permanent() bool {
-	var r smtp.Reply
-	return errors.As(e.Unwrap(), &r) && r.Permanent()
+	switch e.Stage {
+	case StageMail, StageRcpt, StageData, StageDot:
+		var r smtp.Reply
+		return errors.As(e.Unwrap(), &r) && r.Permanent()
+	}
+	return false
 }
 
 var errOutOfTurn = errors.New("the receiver answered before it was asked")

@@ -407,7 +407,6 @@ func (t *transaction) ended(command string, r smtp.Reply, sent bool, err error) 
 	if r.Code != 0 {
 		t.note(command, r)
 	}
-	var ce *contentError
 	switch {
 	case sent && err == nil:
 		return t.final(StageDot, r)
@@ -415,8 +414,6 @@ func (t *transaction) ended(command string, r smtp.Reply, sent bool, err error) 
 		e := t.broke(StageDot, err)
 		e.Unknown = true
 		return e
-	case errors.As(err, &ce):
-		return t.broke(StageData, ce)
 	case r.Temporary() || r.Permanent():
 		t.res.Final = &r
 		t.fail()

@@ -1,10 +1,13 @@
 package smtpclient
 
 import (
+	"bufio"
 	"errors"
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -488,6 +491,7 @@ func TestRefusedHere(t *testing.T) {
 		"CR in recipient":     {mail("x", "b@mx.test\rDATA"), "5.1.3"},
 		"NUL in recipient":    {mail("x", "b\x00@mx.test"), "5.1.3"},
 		"bracket":             {mail("x", "b@mx.test> NOTIFY=NEVER"), "5.1.3"},
+		"opening bracket":     {mail("x", "<b@mx.test"), "5.1.3"},
 		"quoted bracket":      {mail("x", `"b>"@mx.test`), "5.1.3"},
 		"escaped bracket":     {mail("x", `"b\>"@mx.test`), "5.1.3"},
 		"space":               {mail("x", "b@mx.test NOTIFY=NEVER"), "5.1.3"},
@@ -516,67 +520,122 @@ func TestRefusedHere(t *testing.T) {
 	c.Close()
 }
 
-// TestManyRecipients has more commands than one flight holds, and a peer that
-// reads a little and answers it, so that a client that writes all before it reads
-// would wait for ever.
+// TestManyRecipients has more commands than one flight may hold: a client that
+// sent them all before it reads could wait for a peer that waits for it.
 func TestManyRecipients(t *testing.T) {
 	var rcpts []string
 	for range 2000 {
 		rcpts = append(rcpts, "somebody.with.a.long.name@mx.test")
 	}
-	for _, ext := range []string{"PIPELINING", "DSN"} {
-		client, server := net.Pipe()
-		done := make(chan error, 1)
-		go func() {
-			p := newPeer(t, server)
-			p.hello(ext)
-			for {
-				line, err := p.br.ReadString('\n')
-				if err != nil {
-					done <- err
+	client, server := net.Pipe() // what one Write sends, one Read gets
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		p := &peer{t: t, conn: server, br: bufio.NewReaderSize(server, 32<<10)}
+		p.hello("PIPELINING")
+		for line := ""; line != "DATA\r\n"; {
+			var answers []string
+			size := 0
+			for size == 0 || p.br.Buffered() > 0 {
+				var err error
+				if line, err = p.br.ReadString('\n'); err != nil {
+					t.Error(err)
 					return
 				}
-				if line == "DATA\r\n" {
-					break
-				}
-				if p.br.Buffered() == 0 || ext == "DSN" {
-					p.say("250 ok")
-					continue
-				}
-				// Answers wait until the flight is read, as servers do.
-				n := 1
-				for p.br.Buffered() > 0 {
-					line, _ = p.br.ReadString('\n')
-					if line == "DATA\r\n" {
-						break
-					}
-					n++
-				}
-				for range n {
-					p.say("250 ok")
-				}
-				if line == "DATA\r\n" {
-					break
-				}
+				size += len(line)
+				answers = append(answers, "250 ok")
 			}
-			p.say("354 go")
-			p.content()
-			p.say("250 ok")
-			done <- nil
-		}()
-		c, err := New(t.Context(), client, "mx.test", plain)
-		if err != nil {
-			t.Fatal(err)
+			if size > maxFlight+100 {
+				t.Errorf("a flight of %d bytes", size)
+			}
+			if line == "DATA\r\n" {
+				answers[len(answers)-1] = "354 go"
+			}
+			p.say(answers...)
 		}
-		res, err := c.Send(t.Context(), mail("x", rcpts...))
-		if err != nil || len(res.Rcpts) != 2000 || res.Rcpts[1999].Code != 250 {
-			t.Errorf("%s: %v", ext, err)
-		}
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		c.Close()
-		server.Close()
+		p.content()
+		p.say("250 ok")
+	}()
+	c, err := New(t.Context(), client, "mx.test", plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := c.Send(t.Context(), mail("x", rcpts...))
+	if err != nil || len(res.Rcpts) != 2000 || res.Rcpts[1999].Code != 250 {
+		t.Error(err)
+	}
+	<-done
+	c.Close()
+	server.Close()
+}
+
+// deafConn is a connection whose peer reads no more, from some moment on: what
+// it said before can still be read.
+type deafConn struct {
+	net.Conn
+	deaf atomic.Bool
+}
+
+func (d *deafConn) Write(p []byte) (int, error) {
+	if d.deaf.Load() {
+		return 0, syscall.EPIPE
+	}
+	return d.Conn.Write(p)
+}
+
+// TestLastWords has a peer that gives up, says why and goes: the reason must not
+// be lost because writing failed first.
+func TestLastWords(t *testing.T) {
+	tests := map[string]struct {
+		script string // before it goes deaf
+		words  string
+		stage  string
+		code   int
+	}{
+		"421 to MAIL":     {"", "421 idle", StageMail, 421},
+		"554 to MAIL":     {"", "554 idle", StageMail, 0}, // it never saw the message
+		"250 to MAIL":     {"", "250 ok", StageMail, 0},
+		"421 to content":  {"C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA", "354 go\r\n421 bye", StageData, 421},
+		"552 to content":  {"C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA", "354 go\r\n552 big", StageData, 552},
+		"250 for nothing": {"C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA", "354 go\r\n250 ok", StageData, 0},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			conn := new(deafConn)
+			said := make(chan struct{})
+			conn.Conn = serve(t, func(p *peer) {
+				p.hello()
+				run(tt.script)(p)
+				conn.deaf.Store(true)
+				for line := range strings.SplitSeq(tt.words, "\r\n") {
+					p.say(line)
+					if tt.script == "" {
+						close(said)
+					} else {
+						<-said // the next line waits for the content
+					}
+				}
+				p.gone()
+			})
+			c, err := New(t.Context(), conn, "mx.test", plain)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := mail("x\r\n", "b@mx.test")
+			if tt.script == "" {
+				<-said
+			} else {
+				m.Open = func() (io.ReadCloser, error) { close(said); return opens("x\r\n")() }
+			}
+			_, err = c.Send(t.Context(), m)
+			e := asError(t, err)
+			if e.Stage != tt.stage || (e.Reply == nil) != (tt.code == 0) || e.Reply != nil && e.Reply.Code != tt.code || e.Unknown || c.Usable() {
+				t.Errorf("got %v at %s, usable %v", e, e.Stage, c.Usable())
+			}
+			if tt.stage == StageMail && e.Permanent() {
+				t.Errorf("permanent: %v", e)
+			}
+		})
 	}
 }
 
