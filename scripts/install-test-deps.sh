@@ -18,6 +18,8 @@ needs='
 /usr/sbin/smtp-source                                 postfix
 /usr/lib/*/sasl2/libplain.so                          libsasl2-modules
 /usr/lib/*/sasl2/libscram.so                          libsasl2-modules
+/usr/lib/*/sasl2/libsasldb.so                         libsasl2-modules-db
+/usr/sbin/saslpasswd2                                 sasl2-bin
 /usr/bin/php                                          php-cli
 /usr/share/php/libphp-phpmailer/src/PHPMailer.php     libphp-phpmailer
 /usr/bin/python3                                      python3

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"postrider/internal/config"
 )
 
 // modes are the relay's listeners, named by how they speak.
@@ -23,7 +25,7 @@ var protocols = map[string]string{"starttls": "ESMTPSA", "tls": "ESMTPSA", "plai
 func TestClients(t *testing.T) {
 	t.Parallel()
 	var box mailbox
-	r := startRelay(t, map[string]string{"*": startReceiver(t, &box, nil, true)})
+	r := startRelay(t, to("*", startReceiver(t, &box, nil, true)))
 	for _, c := range append(clients, postfixClient(t, r)) {
 		for _, mode := range modes {
 			for _, mechanism := range c.mechanisms {
@@ -88,31 +90,31 @@ func TestReceivers(t *testing.T) {
 		{"aiosmtpd", startAiosmtpd(t, &box, cert), 0},
 		{"postfix", postfix, 1},
 	}
-	routes := map[string]string{"postfix-7bit.example": basic}
-	for _, to := range receivers {
-		routes[to.name+".example"] = to.addr
+	routes := []config.Route{to("postfix-7bit.example", basic)}
+	for _, receiver := range receivers {
+		routes = append(routes, to(receiver.name+".example", receiver.addr))
 	}
-	r := startRelay(t, routes)
-	for _, to := range receivers {
+	r := startRelay(t, routes...)
+	for _, receiver := range receivers {
 		for _, sample := range samples {
-			t.Run(to.name+"-"+sample.name, func(t *testing.T) {
+			t.Run(receiver.name+"-"+sample.name, func(t *testing.T) {
 				t.Parallel()
 				o := newOrder(t, r, "starttls", "PLAIN")
-				o.compose(sample.compose, sample.name+"@"+to.name+".example")
+				o.compose(sample.compose, sample.name+"@"+receiver.name+".example")
 				sendNetSMTP(t, o)
-				trace := slices.Repeat([]string{"Received"}, 1+to.hops)
+				trace := slices.Repeat([]string{"Received"}, 1+receiver.hops)
 				expect(t, box.wait(t, o.Recipient), o.Content, append(trace, sample.added...)...)
 			})
 		}
 	}
-	for _, to := range receivers[1:] { // the first one does not offer SMTPUTF8
-		t.Run(to.name+"-smtputf8", func(t *testing.T) {
+	for _, receiver := range receivers[1:] { // the first one does not offer SMTPUTF8
+		t.Run(receiver.name+"-smtputf8", func(t *testing.T) {
 			t.Parallel()
 			o := newOrder(t, r, "starttls", "PLAIN")
-			o.compose(bareMessage, "grüße@"+to.name+".example")
+			o.compose(bareMessage, "grüße@"+receiver.name+".example")
 			o.Sender = "köln@client.example"
 			sendNetSMTP(t, o)
-			trace := slices.Repeat([]string{"Received"}, 1+to.hops)
+			trace := slices.Repeat([]string{"Received"}, 1+receiver.hops)
 			expect(t, box.wait(t, o.Recipient), o.Content, append(trace, "Date", "Message-ID")...)
 		})
 	}

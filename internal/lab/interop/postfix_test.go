@@ -1,6 +1,7 @@
 package interop
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net"
@@ -45,9 +46,9 @@ postlog   unix-dgram n - n -    1 postlogd
 `
 
 // startPostfix starts a Postfix of its own, in its own folders, with further
-// lines for main.cf and master.cf, and returns its configuration folder. It
-// leaves alone whatever Postfix the machine has.
-func startPostfix(t *testing.T, settings map[string]string, services string) (folder string) {
+// lines for main.cf and master.cf and further files beside them, and returns its
+// configuration folder. It leaves alone whatever Postfix the machine has.
+func startPostfix(t *testing.T, settings map[string]string, services string, files map[string]string) (folder string) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("Postfix only starts for root: run these tests as root, or in a container")
@@ -79,8 +80,14 @@ func startPostfix(t *testing.T, settings map[string]string, services string) (fo
 	for name, value := range main {
 		fmt.Fprintf(&text, "%s = %s\n", name, value)
 	}
-	for name, content := range map[string]string{"main.cf": text.String(), "master.cf": postfixServices + services} {
-		if err := os.WriteFile(filepath.Join(folder, name), []byte(content), 0o644); err != nil {
+	files = maps.Clone(files)
+	if files == nil {
+		files = map[string]string{}
+	}
+	files["main.cf"], files["master.cf"] = text.String(), postfixServices+services
+	for name, content := range files {
+		file := filepath.Join(folder, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(content), 0o644)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -148,7 +155,7 @@ func postfixClient(t *testing.T, r *lab.Relay) client {
 		"smtp_tls_security_level":    "secure",
 		"smtp_tls_secure_cert_match": "localhost",
 		"smtp_tls_CAfile":            r.CAFile,
-	}, services.String())
+	}, services.String(), nil)
 	return client{name: "postfix", mechanisms: mechanisms, hops: 1, send: func(t *testing.T, o order) []byte {
 		run(t, lf(o.Content), "/usr/sbin/sendmail", "-C", folder, "-i", "-f", o.Sender, o.Recipient)
 		return o.Content
@@ -176,7 +183,7 @@ func postfixReceiver(t *testing.T, cert keyPair, next string) (addr, basic strin
 		// Postfix makes up an ORCPT that go-smtp refuses when it is not ASCII.
 		"smtp_discard_ehlo_keywords": "dsn",
 	}, addr+" inet n - n - - smtpd\n"+basic+" inet n - n - - smtpd\n"+
-		"  -o smtpd_discard_ehlo_keywords=8bitmime,smtputf8,chunking,pipelining,dsn,size,etrn,vrfy\n")
+		"  -o smtpd_discard_ehlo_keywords=8bitmime,smtputf8,chunking,pipelining,dsn,size,etrn,vrfy\n", nil)
 	return addr, basic
 }
 

@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds every wait; it is only ever used up when something is broken.
-const patience = time.Minute
+const patience = 30 * time.Second
 
 // mailbox hands out what arrived, by recipient.
 type mailbox struct {

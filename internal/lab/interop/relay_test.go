@@ -8,17 +8,11 @@ import (
 	"postrider/internal/lab"
 )
 
-// startRelay starts a relay. Mail for each domain of routes goes to the address
-// beside it. At the end of the test every delivery must have been made, at the
+// startRelay starts a relay that delivers by routes alone. At the end of the test every delivery must have been made, at the
 // first attempt.
-func startRelay(t *testing.T, routes map[string]string) *lab.Relay {
+func startRelay(t *testing.T, routes ...config.Route) *lab.Relay {
 	t.Helper()
-	r := lab.StartRelay(t, func(c *config.Config) {
-		c.Route = nil
-		for domain, to := range routes {
-			c.Route = append(c.Route, config.Route{Domain: domain, To: to, TLS: "opportunistic"})
-		}
-	})
+	r := lab.StartRelay(t, func(c *config.Config) { c.Route = routes })
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), patience)
 		defer cancel()
@@ -33,4 +27,9 @@ func startRelay(t *testing.T, routes map[string]string) *lab.Relay {
 		}
 	})
 	return r
+}
+
+// to is a route for the plain case: TLS when offered, whoever the receiver is.
+func to(domain, addr string) config.Route {
+	return config.Route{Domain: domain, To: addr, TLS: "opportunistic"}
 }
