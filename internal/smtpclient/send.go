@@ -75,8 +75,8 @@ func (c *Conn) Send(ctx context.Context, m Mail) (Result, error) {
 	release := context.AfterFunc(ctx, c.stop)
 	t := transaction{Conn: c, m: &m}
 	err := t.run()
-	if !release() && err != nil || c.br.Buffered() > 0 {
-		c.fail() // what comes next could not be trusted
+	if !release() && err != nil {
+		c.fail()
 	}
 	c.trim()
 	if err == nil {

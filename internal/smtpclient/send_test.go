@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -602,9 +603,10 @@ func TestLastWords(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			conn := new(deafConn)
-			said := make(chan struct{})
+			opened, said := make(chan struct{}), make(chan struct{})
 			conn.Conn = serve(t, func(p *peer) {
 				p.hello()
+				<-opened // or New would read too much
 				run(tt.script)(p)
 				conn.deaf.Store(true)
 				for line := range strings.SplitSeq(tt.words, "\r\n") {
@@ -621,6 +623,7 @@ func TestLastWords(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			close(opened)
 			m := mail("x\r\n", "b@mx.test")
 			if tt.script == "" {
 				<-said
@@ -683,7 +686,11 @@ func TestContentTrouble(t *testing.T) {
 				if name == "small" {
 					m.Size = 3
 				}
+				begin := time.Now()
 				_, err = c.Send(t.Context(), m)
+				if took := time.Since(begin); took > patience/2 {
+					t.Errorf("waited %v for a peer that has nothing to say", took)
+				}
 				if e := asError(t, err); !errors.Is(err, errDisk) || e.Stage != StageData || e.Unknown || c.Usable() {
 					t.Errorf("got %v (stage %s), usable %v", err, e.Stage, c.Usable())
 				}
