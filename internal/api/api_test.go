@@ -1,0 +1,163 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"net/http"
+	"net/url"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"postrider/internal/account"
+	"postrider/internal/queue"
+	"postrider/internal/relay"
+)
+
+// kept is a Log and a Queue of what a test puts into it.
+type kept struct {
+	deliveries func(relay.DeliveryFilter) ([]relay.Logged, error)
+	story      func(relay.ID) (*relay.Story, error)
+	orders     []string
+	order      error
+}
+
+func (k *kept) Deliveries(_ context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error) {
+	return k.deliveries(f)
+}
+func (k *kept) Events(context.Context, relay.ID, relay.ID, int) ([]*relay.Event, error) {
+	return []*relay.Event{{Kind: relay.EventDelivered, Recipient: "ann@x.test"}}, nil
+}
+func (k *kept) Story(_ context.Context, _, message relay.ID) (*relay.Story, error) {
+	return k.story(message)
+}
+func (k *kept) Order(_ context.Context, account relay.ID, id relay.DeliveryID, kind relay.Kind) error {
+	k.orders = append(k.orders, account.String()+" "+id.String()+" "+kind.String())
+	return k.order
+}
+func (k *kept) Stats() queue.Stats { return queue.Stats{InHand: 3} }
+
+// serve serves the API on a socket as the daemon does.
+func serve(t *testing.T, k *kept) *Client {
+	t.Helper()
+	dir := t.TempDir()
+	ln, err := net.Listen("unix", filepath.Join(dir, SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: (&API{Log: k, Queue: k, Credentials: &account.Manager{}, Info: Info{Version: "1"}}).Handler()}
+	ended := make(chan struct{})
+	go func() { defer close(ended); s.Serve(ln) }()
+	t.Cleanup(func() { s.Close(); <-ended })
+	return NewClient(dir)
+}
+
+func TestFiltersReachTheLog(t *testing.T) {
+	at := time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC)
+	id := relay.DeliveryID{Message: relay.FirstIDAt(at), N: 2}
+	var got relay.DeliveryFilter
+	k := &kept{deliveries: func(f relay.DeliveryFilter) ([]relay.Logged, error) {
+		got = f
+		return []relay.Logged{{Delivery: relay.Delivery{ID: id, State: relay.Deferred, Due: at, Recipient: relay.Recipient{Address: "ann@x.test"}},
+			Message: &relay.Message{Subject: "Hi", Envelope: relay.Envelope{Sender: "me@y.test"}}}}, nil
+	}}
+	c := serve(t, k)
+	q := url.Values{"recipient": {"ann"}, "sender": {"me"}, "message": {"m"}, "subject": {"s"}, "reply": {"r"}, "domain": {"d"},
+		"state": {"bounced,deferred"}, "since": {at.Format(time.RFC3339)}, "until": {at.Format(time.RFC3339)}, "live": {"true"}, "limit": {"7"}, "before": {id.String()}}
+	var out []Delivery
+	if err := c.Get(t.Context(), "/v1/deliveries", q, &out); err != nil {
+		t.Fatal(err)
+	}
+	want := relay.DeliveryFilter{Recipient: "ann", Sender: "me", Message: "m", Subject: "s", Reply: "r", Domain: "d", Since: at, Until: at, Live: true, Limit: 7}
+	states, before := got.States, got.Before
+	got.States, got.Before = nil, nil
+	if got.Recipient != want.Recipient || got.Sender != want.Sender || got.Message != want.Message || got.Subject != want.Subject ||
+		got.Reply != want.Reply || got.Domain != want.Domain || !got.Since.Equal(want.Since) || !got.Until.Equal(want.Until) ||
+		got.Live != want.Live || got.Limit != want.Limit {
+		t.Errorf("filter %+v, want %+v", got, want)
+	}
+	if len(states) != 2 || states[0] != relay.Bounced || states[1] != relay.Deferred || before == nil || *before != id {
+		t.Errorf("states %v, before %v", states, before)
+	}
+	if len(out) != 1 || out[0].ID != id.String() || out[0].State != "deferred" || out[0].Due == nil || out[0].Sender != "me@y.test" {
+		t.Errorf("answer %+v", out)
+	}
+	for _, bad := range []url.Values{{"state": {"lost"}}, {"before": {"x"}}, {"limit": {"0"}}, {"since": {"yesterday"}}} {
+		if err := c.Get(t.Context(), "/v1/deliveries", bad, nil); err == nil {
+			t.Errorf("%v is taken", bad)
+		}
+	}
+}
+
+func TestOrdersAreOfTheMessagesAccount(t *testing.T) {
+	owner := relay.ID{7}
+	id := relay.DeliveryID{Message: relay.FirstIDAt(time.Now()), N: 1}
+	k := &kept{story: func(m relay.ID) (*relay.Story, error) {
+		if m != id.Message {
+			return nil, &relay.Error{Code: relay.NotFound, Text: "There is no such message."}
+		}
+		return &relay.Story{Message: &relay.Message{Account: owner}}, nil
+	}}
+	c := serve(t, k)
+	for order, kind := range map[string]string{"retry": "released", "release": "released", "hold": "held", "cancel": "cancelled"} {
+		k.orders = nil
+		if err := c.Post(t.Context(), "/v1/deliveries/"+id.String()+"/"+order, nil, nil); err != nil {
+			t.Errorf("%s: %v", order, err)
+		}
+		if want := owner.String() + " " + id.String() + " " + kind; len(k.orders) != 1 || k.orders[0] != want {
+			t.Errorf("%s: ordered %q, want %q", order, k.orders, want)
+		}
+	}
+	other := relay.DeliveryID{Message: relay.ID{1}, N: 1}
+	for _, path := range []string{id.String() + "/explode", "nonsense/hold", other.String() + "/hold"} {
+		if err := c.Post(t.Context(), "/v1/deliveries/"+path, nil, nil); err == nil {
+			t.Errorf("%s is obeyed", path)
+		}
+	}
+	k.order = &relay.Error{Code: relay.Conflict, Text: "Too late.", Advice: "Leave it."}
+	if err := c.Post(t.Context(), "/v1/deliveries/"+id.String()+"/hold", nil, nil); err == nil || err.Error() != "Too late. Leave it." {
+		t.Errorf("error %v", err)
+	}
+}
+
+// Errors come in the form of RFC 9457, with the status that fits, and without
+// the cause, which is for the log.
+func TestProblems(t *testing.T) {
+	for code, status := range map[relay.Code]int{relay.Invalid: 422, relay.NotFound: 404, relay.Conflict: 409, relay.Forbidden: 403,
+		relay.Unavailable: 503, relay.Busy: 503, relay.Full: 507, relay.Internal: 500} {
+		err := problem(&relay.Error{Code: code, Text: "It is wrong.", Advice: "Mend it.", Err: context.DeadlineExceeded})
+		b, _ := json.Marshal(err)
+		var p struct {
+			Status int
+			Detail string
+		}
+		json.Unmarshal(b, &p)
+		if p.Status != status || p.Detail != "It is wrong. Mend it." {
+			t.Errorf("%s: %s", code, b)
+		}
+	}
+}
+
+func TestDescribesItself(t *testing.T) {
+	c := serve(t, &kept{})
+	var doc struct {
+		OpenAPI string
+		Paths   map[string]any
+	}
+	if err := c.Get(t.Context(), "/openapi.json", nil, &doc); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(doc.OpenAPI, "3.1") || doc.Paths["/v1/deliveries"] == nil || doc.Paths["/v1/credentials"] == nil {
+		t.Errorf("OpenAPI %s with %d paths", doc.OpenAPI, len(doc.Paths))
+	}
+	var s Status
+	if err := c.Get(t.Context(), "/v1/status", nil, &s); err != nil || s.Queue.InHand != 3 || s.Version != "1" {
+		t.Errorf("%+v, %v", s, err)
+	}
+	var events []Event
+	if err := c.Get(t.Context(), "/v1/events", nil, &events); err != nil || len(events) != 1 || events[0].Recipient != "ann@x.test" || events[0].Kind != "delivered" {
+		t.Errorf("%+v, %v", events, err)
+	}
+}
