@@ -18,11 +18,10 @@ type Credential struct {
 	Argon2       string // encoded hash of a password that a person chose
 	Scram        Scram  // verifier of an smtp credential; empty where SCRAM is not offered
 
-	Networks  []netip.Prefix // of kind network: where clients need no password
-	Stream    Stream
-	RepairLF  bool     // bare CR and LF in content are repaired, not refused
-	PlainAuth bool     // may log in without TLS
-	Senders   []string // allowed envelope senders: addresses or domains; empty allows any
+	Networks []netip.Prefix // of kind network: where clients need no password
+	Stream   Stream
+	RepairLF bool     // bare CR and LF in content are repaired, not refused
+	Senders  []string // allowed envelope senders: addresses or domains; empty allows any
 
 	Created time.Time
 	Revoked time.Time // zero: live

@@ -40,7 +40,6 @@ type settings struct {
 	Networks   []netip.Prefix `json:"networks,omitempty"`
 	Stream     int8           `json:"stream,omitempty"`
 	RepairLF   bool           `json:"repair_lf,omitempty"`
-	PlainAuth  bool           `json:"plain_auth,omitempty"`
 	Senders    []string       `json:"senders,omitempty"`
 }
 
@@ -51,7 +50,7 @@ func (db *DB) AddCredential(ctx context.Context, c *relay.Credential) error {
 		return &relay.Error{Code: relay.Invalid, Text: "A credential needs an id and an account."}
 	}
 	raw, err := json.Marshal(settings{Argon2: c.Argon2, Salt: c.Scram.Salt, Iterations: c.Scram.Iterations, Stored: c.Scram.Stored, Server: c.Scram.Server,
-		Networks: c.Networks, Stream: int8(c.Stream), RepairLF: c.RepairLF, PlainAuth: c.PlainAuth, Senders: c.Senders})
+		Networks: c.Networks, Stream: int8(c.Stream), RepairLF: c.RepairLF, Senders: c.Senders})
 	if err != nil {
 		return fmt.Errorf("encode credential: %w", err)
 	}
@@ -144,7 +143,7 @@ func (db *DB) credentials(ctx context.Context, where string, args ...any) ([]*re
 		if err := json.Unmarshal(raw, &s); err != nil {
 			return fmt.Errorf("read credential %s: %w", c.ID, err)
 		}
-		c.Argon2, c.Networks, c.Stream, c.RepairLF, c.PlainAuth, c.Senders = s.Argon2, s.Networks, relay.Stream(s.Stream), s.RepairLF, s.PlainAuth, s.Senders
+		c.Argon2, c.Networks, c.Stream, c.RepairLF, c.Senders = s.Argon2, s.Networks, relay.Stream(s.Stream), s.RepairLF, s.Senders
 		c.Scram = relay.Scram{Salt: s.Salt, Iterations: s.Iterations, Stored: s.Stored, Server: s.Server}
 		found = append(found, &c)
 		return nil

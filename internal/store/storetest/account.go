@@ -126,7 +126,7 @@ func credentials(account relay.ID) (smtp, key, network *relay.Credential) {
 	digest := func(s string) []byte { d := sha256.Sum256([]byte(s)); return d[:] }
 	smtp = &relay.Credential{ID: NewID(noon), Account: account, Kind: "smtp", Name: "Büro", User: "app", SecretSHA256: digest("secret"), Argon2: "$argon2id$x",
 		Scram:  relay.Scram{Salt: []byte{1, 0, 255}, Iterations: 4096, Stored: []byte{2}, Server: []byte{3}},
-		Stream: relay.Transactional, PlainAuth: true, Senders: []string{"example.com", "a@example.org"}, Created: noon}
+		Stream: relay.Transactional, Senders: []string{"example.com", "a@example.org"}, Created: noon}
 	key = &relay.Credential{ID: NewID(noon), Account: account, Kind: "key", Name: "key", SecretSHA256: digest("key"), Stream: relay.Broadcast, Created: noon.Add(time.Microsecond)}
 	network = &relay.Credential{ID: NewID(noon), Account: account, Kind: "network", Name: "printers", RepairLF: true, Stream: relay.Transactional,
 		Networks: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")}, Created: noon.Add(time.Second)}
