@@ -76,7 +76,7 @@ func bindError(setting, address string, err error) error {
 
 func listenerConfig(l config.Listener) smtpd.ListenerConfig {
 	versions := map[string]uint16{"1.0": tls.VersionTLS10, "1.1": tls.VersionTLS11, "1.2": tls.VersionTLS12, "1.3": tls.VersionTLS13}
-	out := smtpd.ListenerConfig{Name: l.Name, Mode: l.Mode, MinTLS: versions[l.MinTLS]}
+	out := smtpd.ListenerConfig{Name: l.Name, Mode: l.Mode, MinTLS: versions[l.MinTLS], PlainAuth: l.PlainAuth}
 	for _, p := range l.Proxy {
 		out.Proxy = append(out.Proxy, netip.Prefix(p))
 	}
