@@ -1,0 +1,104 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"postrider/internal/relay"
+	"postrider/internal/store"
+)
+
+// Item is a delivery that this node has in hand.
+type Item struct {
+	Delivery *relay.Delivery
+	Message  *relay.Message
+
+	content *content
+	// Guarded by Queue.mu:
+	flight bool // an attempt is under way
+	gone   bool // settled, or taken away by an operator
+}
+
+// content is shared by the deliveries of one message.
+type content struct {
+	data relay.Content // nil: in the store only
+	refs int           // guarded by Queue.mu
+}
+
+// Content is the item's content where it is still in memory, else nil.
+func (it *Item) Content() relay.Content {
+	if it.content == nil {
+		return nil
+	}
+	return it.content.data
+}
+
+// Begin marks that an attempt starts. It is false where the item has been held
+// or cancelled meanwhile.
+func (q *Queue) Begin(it *Item) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if it.gone || q.closed {
+		return false
+	}
+	it.flight = true
+	q.flight++
+	q.peak = max(q.peak, q.flight)
+	return true
+}
+
+// dropLocked takes an item out of hand.
+func (q *Queue) dropLocked(it *Item) {
+	if it.gone {
+		return
+	}
+	it.gone = true
+	if q.hand[it.Delivery.ID] == it { // it may have come back as another item
+		delete(q.hand, it.Delivery.ID)
+	}
+	if it.flight {
+		q.flight--
+	}
+	it.content.refs--
+	if it.content.refs == 0 && it.content.data != nil {
+		q.bytes -= it.content.data.Size()
+	}
+}
+
+// Order does what an operator wants with a delivery: hold, release (which is
+// also "retry now") or cancel it. The account is the delivery's own: the caller
+// has looked it up. A relay.Error says what stands against the order.
+func (q *Queue) Order(ctx context.Context, account relay.ID, id relay.DeliveryID, kind relay.Kind) error {
+	now := time.Now()
+	o := relay.Outcome{Delivery: id, Account: account, Kind: kind, At: now, Due: now}
+	q.mu.Lock()
+	it := q.hand[id]
+	flight := it != nil && it.flight
+	if it != nil && !flight && kind != relay.EventReleased {
+		q.dropLocked(it)
+	}
+	q.mu.Unlock()
+	var err error
+	switch {
+	case flight:
+		return &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("An attempt at %s is under way.", id), Advice: "Try again when it has ended."}
+	case it == nil:
+		// Without our lease, so that the order fails if the delivery is being
+		// claimed at this moment, by us or by another node.
+		if err = q.kept.Settle(ctx, 0, []relay.Outcome{o})[0]; err == nil && kind == relay.EventReleased {
+			q.wake(now)
+		}
+	case kind == relay.EventReleased:
+		return nil // it is next in line already
+	default:
+		// Once taken out of hand, the order must not get lost with its client.
+		err = q.Settle(context.WithoutCancel(ctx), o)
+	}
+	if errors.Is(err, store.ErrSettled) {
+		return &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("Nothing can be done about %s now.", id),
+			Advice: "It has ended, or it is being taken in hand. Look again.", Err: err}
+	}
+	return err
+}
