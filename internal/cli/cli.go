@@ -117,6 +117,15 @@ func parse(e *Env, fs *flag.FlagSet, args []string) (rest []string, err error) {
 	}
 }
 
+// parseFlags is parse for commands that take flags only.
+func parseFlags(e *Env, fs *flag.FlagSet, args []string) error {
+	rest, err := parse(e, fs, args)
+	if err == nil && len(rest) > 0 {
+		err = badUsage(e, fs, "%q is not a flag", rest[0])
+	}
+	return err
+}
+
 func badUsage(e *Env, fs *flag.FlagSet, format string, args ...any) error {
 	fmt.Fprintf(e.Stderr, "postrider %s: %s. See \"postrider %s -h\".\n", fs.Name(), fmt.Sprintf(format, args...), fs.Name())
 	return errUsage

@@ -19,12 +19,8 @@ func runDemo(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	o := demo.Options{Program: e.Program}
 	fs.BoolVar(&o.Once, "once", false, "leave after the table; status 0 if all came as foreseen")
 	fs.StringVar(&o.Dir, "data", "", "data `folder`; else a new temporary one, removed at the end")
-	rest, err := parse(e, fs, args)
-	if err != nil {
+	if err := parseFlags(e, fs, args); err != nil {
 		return err
-	}
-	if len(rest) > 0 {
-		return badUsage(e, fs, "%q is not a flag", rest[0])
 	}
 	return demo.Run(ctx, e.Stdout, e.Stderr, o)
 }

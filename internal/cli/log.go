@@ -131,12 +131,8 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 	s.flags(fs, 100)
 	follow := fs.Bool("follow", false, "go on and show each event as it happens, until interrupted")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")
-	rest, err := parse(e, fs, args)
-	if err != nil {
+	if err := parseFlags(e, fs, args); err != nil {
 		return err
-	}
-	if len(rest) > 0 {
-		return badUsage(e, fs, "%q is not a flag", rest[0])
 	}
 	q, err := s.query(time.Now())
 	if err != nil {

@@ -30,12 +30,8 @@ postrider serve -config /etc/postrider/postrider.toml`,
 func runServe(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
 	p.flags(fs)
-	rest, err := parse(e, fs, args)
-	if err != nil {
+	if err := parseFlags(e, fs, args); err != nil {
 		return err
-	}
-	if len(rest) > 0 {
-		return badUsage(e, fs, "%q is not a flag", rest[0])
 	}
 	c, err := p.load()
 	if err != nil {
@@ -89,12 +85,8 @@ postrider config -config postrider.toml`,
 func runConfig(_ context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
 	p.flags(fs)
-	rest, err := parse(e, fs, args)
-	if err != nil {
+	if err := parseFlags(e, fs, args); err != nil {
 		return err
-	}
-	if len(rest) > 0 {
-		return badUsage(e, fs, "%q is not a flag", rest[0])
 	}
 	c, err := p.load()
 	if err != nil {
@@ -112,7 +104,7 @@ func runStatus(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 	var p place
 	p.flags(fs)
 	asJSON := fs.Bool("json", false, "print JSON")
-	if _, err := parse(e, fs, args); err != nil {
+	if err := parseFlags(e, fs, args); err != nil {
 		return err
 	}
 	c, err := p.client()
@@ -143,7 +135,7 @@ func runStatus(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 func versionCommand() command {
 	return command{name: "version", args: "", short: "print the version", example: "postrider version",
 		run: func(_ context.Context, e *Env, fs *flag.FlagSet, args []string) error {
-			if _, err := parse(e, fs, args); err != nil {
+			if err := parseFlags(e, fs, args); err != nil {
 				return err
 			}
 			_, err := fmt.Fprintf(e.Stdout, "postrider %s\n", Version())

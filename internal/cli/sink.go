@@ -46,17 +46,14 @@ func runSink(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	v := fs.Bool("v", false, "log each message and each fault")
 	vv := fs.Bool("vv", false, "log the whole dialogue")
 	list := fs.Bool("list", false, "print what each local part asks for, and leave")
-	rest, err := parse(e, fs, args)
-	if err != nil {
+	if err := parseFlags(e, fs, args); err != nil {
 		return err
-	}
-	if len(rest) > 0 {
-		return badUsage(e, fs, "%q is not a flag", rest[0])
 	}
 	if *list {
 		return sink.WriteBehaviours(e.Stdout)
 	}
 	c.Listen, c.ListenTLS = split(listen), split(listenTLS)
+	var err error
 	if c.Voice, err = sink.ParseVoice(voice); err != nil {
 		return badUsage(e, fs, "-voice: %v", err)
 	}
