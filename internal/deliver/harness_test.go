@@ -40,6 +40,29 @@ type rig struct {
 	routes Routes
 	d      *Dispatcher
 	end    func() // stops the dispatcher and waits for it
+	gates  []*gate
+}
+
+// gate holds sessions back until it is opened, at the end of the test at the
+// latest.
+type gate struct {
+	opened chan struct{}
+	open   func()
+}
+
+func (r *rig) gate() *gate {
+	g := &gate{opened: make(chan struct{})}
+	g.open = sync.OnceFunc(func() { close(g.opened) })
+	r.gates = append(r.gates, g)
+	return g
+}
+
+func (g *gate) pass() { <-g.opened }
+
+func (r *rig) openGates() {
+	for _, g := range r.gates {
+		g.open()
+	}
 }
 
 var loopback = []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")}
@@ -115,7 +138,7 @@ func (r *rig) run() *rig {
 		<-ended
 		r.audit()
 	})
-	r.t.Cleanup(r.end)
+	r.t.Cleanup(func() { r.openGates(); r.end() })
 	return r
 }
 
@@ -411,6 +434,9 @@ type talk struct {
 	on   func(line string) string
 	rcpt string
 	data string // content of the latest message
+
+	client net.Conn // as accepted
+	left   bool
 }
 
 const hangUp = "(hang up)"
@@ -435,24 +461,20 @@ func (r *rig) peer(addr string, each func(*talk)) *peer {
 			p.now++
 			p.most = max(p.most, p.now)
 			p.conns[conn] = true
-			s := &talk{peer: p, n: p.total, conn: conn, br: bufio.NewReader(conn), ext: []string{"PIPELINING", "8BITMIME", "SIZE"}}
+			s := &talk{peer: p, n: p.total, conn: conn, client: conn, br: bufio.NewReader(conn), ext: []string{"PIPELINING", "8BITMIME", "SIZE"}}
 			if p.closed {
 				conn.Close()
 			}
 			p.mu.Unlock()
 			p.wg.Go(func() {
-				defer func() {
-					s.conn.Close()
-					p.mu.Lock()
-					p.now--
-					delete(p.conns, conn)
-					p.mu.Unlock()
-				}()
+				defer s.leave()
+				defer func() { s.conn.Close() }()
 				each(s)
 			})
 		}
 	})
 	r.t.Cleanup(func() {
+		r.openGates()
 		p.stop()
 		p.wg.Wait()
 	})
@@ -480,6 +502,17 @@ func (p *peer) received() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return append([]string(nil), p.rcpts...)
+}
+
+// leave counts the session as over, once.
+func (s *talk) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.left {
+		s.left = true
+		s.now--
+		delete(s.conns, s.client)
+	}
 }
 
 func (s *talk) say(lines string) { io.WriteString(s.conn, lines+"\r\n") }
@@ -531,6 +564,7 @@ func (s *talk) answer(line string) bool {
 		s.mu.Lock()
 		s.quits++
 		s.mu.Unlock()
+		s.leave() // before the client may know
 		s.say("221 2.0.0 bye")
 		return false
 	default:

@@ -35,8 +35,16 @@ type lane struct {
 	coming  int       // workers that will take an item soon: connecting, or just called
 	serving int       // workers with a connection
 	idle    []*worker // the one that was used last comes last
-	full    bool      // the hosts refused a connection more than serving
+	most    int       // workers that the hosts seem to take at once; 0: not known
 }
+
+// Ranks of those who wait for a worker.
+const (
+	urgentFirst schedule.Rank = 1 + iota // transactional mail, and no worker yet
+	urgentMore
+	bulkFirst
+	bulkMore
+)
 
 // rank tells whether the lane wants one more worker, and how urgently.
 func (l *lane) rank() schedule.Rank {
@@ -47,12 +55,16 @@ func (l *lane) rank() schedule.Rank {
 		// The first connection is opened alone: a host that is down must not
 		// take more than one place of its site.
 		return schedule.Absent
-	case l.serving > 0 && l.full:
+	case l.most > 0 && l.workers >= l.most:
 		return schedule.Absent
+	case l.line.Urgent() && l.workers == 0:
+		return urgentFirst
 	case l.line.Urgent():
-		return schedule.Urgent
+		return urgentMore
+	case l.workers == 0:
+		return bulkFirst
 	default:
-		return schedule.Ordinary
+		return bulkMore
 	}
 }
 
@@ -142,16 +154,16 @@ func (d *Dispatcher) yields(w *worker) bool {
 	if rank == schedule.Absent {
 		s = l.site
 	}
-	heir, rank := s.waiting.First()
+	_, rank = s.waiting.First()
 	switch {
-	case rank == schedule.Absent || heir == l:
+	case rank == schedule.Absent:
 		return false
 	case l.line.Len() == 0:
 		return true
-	case heir.workers > 0:
-		return false // its own connections come to their end, and so do ours
+	case rank == urgentFirst:
+		return w.served >= fairShare || !l.line.Urgent()
 	default:
-		return w.served >= fairShare || rank == schedule.Urgent && !l.line.Urgent()
+		return w.served >= fairShare && rank == bulkFirst
 	}
 }
 

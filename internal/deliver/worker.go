@@ -58,10 +58,14 @@ func (w *worker) run() {
 	}
 }
 
-// connect opens a connection for the lane. Where none can be had, and nobody
-// else in the lane has one or is about to, all that waits shares the fate.
+// connect opens a connection for the lane. Where none can be had, all that waits
+// shares the fate; but not where others of the lane had one at the time: then the
+// hosts take no more at once.
 func (w *worker) connect(ctx context.Context) bool {
 	d, l := w.d, w.lane
+	d.mu.Lock()
+	first := l.serving == 0 && l.coming == 1
+	d.mu.Unlock()
 	started := time.Now()
 	link, err := w.open(ctx)
 	if err == nil {
@@ -72,8 +76,8 @@ func (w *worker) connect(ctx context.Context) bool {
 	switch {
 	case ctx.Err() != nil: // they stay with the queue
 	case l.serving > 0:
-		l.full = true
-	case l.coming == 1:
+		l.most = l.serving
+	case first:
 		for it, ok := l.line.Pop(); ok; it, ok = l.line.Pop() {
 			items = append(items, it)
 		}
@@ -100,6 +104,9 @@ func (w *worker) open(ctx context.Context) (link, error) {
 	w.conn, w.link, w.served = conn, link, 0
 	d.mu.Lock()
 	l.serving++
+	if l.most > 0 {
+		l.most = max(l.most, l.serving)
+	}
 	d.mu.Unlock()
 	return link, nil
 }
@@ -109,16 +116,19 @@ func (w *worker) hangUp(ctx context.Context) {
 	if w.conn == nil {
 		return
 	}
-	w.d.mu.Lock()
-	w.lane.serving--
-	w.lane.full = false // there may be room for another one
-	w.d.mu.Unlock()
 	if w.conn.Usable() {
 		w.conn.Quit(ctx)
 	} else {
 		w.conn.Close()
 	}
 	w.conn = nil
+	w.d.mu.Lock()
+	defer w.d.mu.Unlock()
+	l := w.lane
+	l.serving--
+	if l.most > 0 {
+		l.most++ // try now and then whether they take more
+	}
 }
 
 // take gives the next item. Where there is none it waits for one as long as

@@ -2,19 +2,20 @@ package schedule
 
 import "container/list"
 
-// Rank says whether somebody waits in Turns, and how urgently.
+// Rank says whether somebody waits in Turns, and how urgently: 1 before 2 and so
+// on, up to Ranks. Who uses Turns gives the ranks their meaning.
 type Rank uint8
 
 const (
-	Absent Rank = iota // does not wait
-	Urgent             // before all Ordinary ones
-	Ordinary
+	Absent Rank = 0 // does not wait
+	Ranks       = 4
 )
 
-// Turns is who waits for something that comes free now and then: the urgent ones
-// first, and among equals whoever waits longest. The zero Turns is empty.
+// Turns is who waits for something that comes free now and then: by rank, and
+// among equals whoever waits longest. The zero Turns is empty.
 type Turns[T any] struct {
-	lines [2]list.List // Urgent, Ordinary
+	lines [Ranks]list.List
+	count int
 }
 
 // Turn is the place of one of them; each keeps its own. The zero Turn is Absent.
@@ -31,14 +32,16 @@ func (ts *Turns[T]) Set(t *Turn, x T, r Rank) {
 	}
 	if t.rank != Absent {
 		ts.lines[t.rank-1].Remove(t.at)
+		ts.count--
 	}
 	t.rank, t.at = r, nil
 	if r != Absent {
 		t.at = ts.lines[r-1].PushBack(x)
+		ts.count++
 	}
 }
 
-// First is whose turn it is, and how urgent that is; Absent says nobody's.
+// First is whose turn it is, and their rank; Absent says nobody's.
 func (ts *Turns[T]) First() (x T, r Rank) {
 	for i := range ts.lines {
 		if e := ts.lines[i].Front(); e != nil {
@@ -49,4 +52,4 @@ func (ts *Turns[T]) First() (x T, r Rank) {
 }
 
 // Len is how many wait.
-func (ts *Turns[T]) Len() int { return ts.lines[0].Len() + ts.lines[1].Len() }
+func (ts *Turns[T]) Len() int { return ts.count }

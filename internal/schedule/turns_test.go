@@ -13,14 +13,14 @@ func TestTurns(t *testing.T) {
 	a, b, c, d := &party{name: "a"}, &party{name: "b"}, &party{name: "c"}, &party{name: "d"}
 	var ts Turns[*party]
 	set := func(p *party, r Rank) { ts.Set(&p.turn, p, r) }
-	set(a, Ordinary)
-	set(b, Ordinary)
-	set(c, Urgent)
-	set(d, Ordinary)
-	set(a, Ordinary) // keeps its place
+	set(a, Ranks)
+	set(b, Ranks)
+	set(c, 1)
+	set(d, Ranks)
+	set(a, Ranks) // keeps its place
 	set(d, Absent)
 	set(d, Absent)
-	set(d, Urgent) // behind c
+	set(d, 1) // behind c
 	if ts.Len() != 4 {
 		t.Errorf("%d wait, want 4", ts.Len())
 	}
@@ -33,7 +33,7 @@ func TestTurns(t *testing.T) {
 	if want := []string{"c", "d", "a", "b"}; !slices.Equal(got, want) {
 		t.Errorf("turns %v, want %v", got, want)
 	}
-	if want := []Rank{Urgent, Urgent, Ordinary, Ordinary}; !slices.Equal(ranks, want) {
+	if want := []Rank{1, 1, Ranks, Ranks}; !slices.Equal(ranks, want) {
 		t.Errorf("ranks %v, want %v", ranks, want)
 	}
 	if p, r := ts.First(); p != nil || r != Absent || ts.Len() != 0 {
