@@ -130,16 +130,22 @@ func (n *Notifier) write(ctx context.Context, notice relay.Notice, now time.Time
 	if len(r.Recipients) == 0 {
 		return n.store.EndNotice(ctx, notice)
 	}
-	original, err := n.store.Content(ctx, notice.Message)
-	if err != nil {
+	switch original, err := n.store.Content(ctx, notice.Message); {
+	case err == nil:
+		r.Original = original
+	case relay.CodeOf(err) == relay.NotFound: // the report says all but that
+	default:
 		return fmt.Errorf("read content: %w", err)
 	}
-	r.Original = original
 	report, err := dsn.Compose(r)
 	if err != nil {
 		return fmt.Errorf("compose DSN: %w", err)
 	}
 	_, err = n.entrance.Report(ctx, m.Account, m.Envelope.Sender, r.UTF8, report, &notice)
+	if relay.CodeOf(err) == relay.BadAddress {
+		n.log.Warn("a sender can't be told: the address can't receive mail", "message", notice.Message, "err", err)
+		return n.store.EndNotice(ctx, notice)
+	}
 	return err
 }
 

@@ -250,3 +250,16 @@ func TestFailedNoticeIsTriedAgain(t *testing.T) {
 		t.Errorf("after the wait: %+v, want both", got)
 	}
 }
+
+// A sender that can't be told is not tried for ever.
+func TestNoticeToNobodyEnds(t *testing.T) {
+	b := newBench(t)
+	s := b.put(func(m *relay.Message) { m.Envelope.Sender = "no address" }, "a@x.test")
+	b.settle(s.Deliveries[0], relay.EventBounced, relay.NotifyFailure, time.Now(), "no")
+	if got, _ := b.round(time.Now().Add(time.Second)); len(got) != 0 {
+		t.Errorf("%+v", got)
+	}
+	if left, err := b.store.Notices(t.Context(), time.Now().Add(time.Hour), 10); err != nil || len(left) != 0 {
+		t.Errorf("notices left: %v, %v", left, err)
+	}
+}
