@@ -6,10 +6,11 @@ import "container/list"
 // on, up to Ranks. Who uses Turns gives the ranks their meaning.
 type Rank uint8
 
-const (
-	Absent Rank = 0 // does not wait
-	Ranks       = 4
-)
+// Absent is the rank of whoever does not wait.
+const Absent Rank = 0
+
+// Ranks is how many there are.
+const Ranks = 4
 
 // Turns is who waits for something that comes free now and then: by rank, and
 // among equals whoever waits longest. The zero Turns is empty.
