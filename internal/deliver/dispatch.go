@@ -242,12 +242,13 @@ func (d *Dispatcher) settle(o relay.Outcome) {
 	d.log.Info("delivery", "id", o.Delivery, "outcome", o.Kind, "host", o.Host, "reply", o.Reply.String())
 }
 
-// settleAll settles many items that share a fate.
+// settleAll settles many items that share a fate. Those that it does not come to
+// before the end stay with the queue.
 func (d *Dispatcher) settleAll(items []*queue.Item, outcome func(*queue.Item) relay.Outcome) {
 	var g errgroup.Group
 	g.SetLimit(256) // enough to fill a commit
 	for _, it := range items {
-		if d.queue.Begin(it) {
+		if d.running.Err() == nil && d.queue.Begin(it) {
 			g.Go(func() error { d.settle(outcome(it)); return nil })
 		}
 	}
