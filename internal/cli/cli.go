@@ -47,15 +47,22 @@ var errUsage = errors.New("usage")
 // Main runs the command that the arguments name and gives the exit status: 0,
 // 1 for a failure, 2 for words that make no sense.
 func Main(ctx context.Context, e *Env) int {
-	if len(e.Args) == 0 || slices.Contains([]string{"-h", "-help", "--help", "help"}, e.Args[0]) {
+	args := e.Args
+	if len(args) == 2 && args[0] == "help" {
+		args = []string{args[1], "-h"}
+	}
+	if len(args) == 0 || slices.Contains([]string{"-h", "-help", "--help", "help"}, args[0]) {
 		usage(e.Stdout)
 		return 0
 	}
+	if slices.Contains([]string{"-version", "--version"}, args[0]) {
+		args = []string{"version"}
+	}
 	for _, c := range commands() {
-		if c.name != e.Args[0] {
+		if c.name != args[0] {
 			continue
 		}
-		err := c.call(ctx, e, e.Args[1:])
+		err := c.call(ctx, e, args[1:])
 		switch {
 		case err == nil, errors.Is(err, flag.ErrHelp):
 			return 0
@@ -66,7 +73,7 @@ func Main(ctx context.Context, e *Env) int {
 			return 1
 		}
 	}
-	fmt.Fprintf(e.Stderr, "postrider: there is no command %q. See \"postrider help\".\n", e.Args[0])
+	fmt.Fprintf(e.Stderr, "postrider: there is no command %q. See \"postrider help\".\n", args[0])
 	return 2
 }
 
@@ -90,7 +97,7 @@ func (c command) call(ctx context.Context, e *Env, args []string) error {
 }
 
 func (c command) help(w io.Writer, fs *flag.FlagSet) {
-	fmt.Fprintf(w, "postrider %s: %s\n\nUsage: postrider %s [flags] %s\n\n", c.name, c.short, c.name, c.args)
+	fmt.Fprintf(w, "postrider %s: %s\n\nUsage: %s\n\n", c.name, c.short, strings.TrimSpace("postrider "+c.name+" [flags] "+c.args))
 	fs.SetOutput(w)
 	fs.PrintDefaults()
 	fmt.Fprintf(w, "\nExample:\n")

@@ -56,12 +56,15 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 		want(t, out, c.name)
 		help := ok(t, c.name, "-h")
 		want(t, help, c.short, "Example:", "postrider "+c.name)
+		if same := ok(t, "help", c.name); same != help {
+			t.Errorf("help %s differs from %[1]s -h:\n%s", c.name, same)
+		}
 	}
 }
 
 func TestBadWords(t *testing.T) {
 	for _, args := range [][]string{{"nonsense"}, {"log", "-nonsense"}, {"log", "word"}, {"message"}, {"credential"},
-		{"credential", "add"}, {"queue", "explode"}, {"queue", "cancel"}, {"log", "-since", "whenever"}, {"log", "-outcome", "lost"}, {"sink", "-voice", "none"}} {
+		{"credential", "add"}, {"queue", "explode"}, {"queue", "cancel"}, {"log", "-since", "whenever"}, {"log", "-outcome", "lost"}, {"log", "-n", "-1"}, {"credential", "add", "-kind", "pass", "x"}, {"sink", "-voice", "none"}} {
 		out, errs, status := call(t, "", append(args, place0(args)...)...)
 		if status != 2 || errs == "" {
 			t.Errorf("%v: status %d, %q %q; want 2 and a reason", args, status, out, errs)
@@ -189,7 +192,7 @@ func TestCredentials(t *testing.T) {
 		t.Errorf("a sender that is not allowed: %v", err)
 	}
 	list := f.on("credential", "list")
-	want(t, list, "webshop", made.User, "live")
+	want(t, list, "webshop", made.User, "live", "sends as shop.test")
 	if strings.Contains(list, made.Secret) {
 		t.Error("the list shows the secret")
 	}
@@ -250,6 +253,15 @@ func TestLogAndMessage(t *testing.T) {
 	}
 	story := f.on("message", late.Message)
 	want(t, story, "<me@shop.test>", "deferred", "reply+451-4.7.1@two.test", "attempt 1", "from 127.0.0.1", "TLS1.3", "RCPT TO:<reply+451-4.7.1@two.test>", "451 4.7.1")
+	if same := f.on("message", late.HeaderID); same != story {
+		t.Errorf("by its Message-ID it differs:\n%s", same)
+	}
+	if _, errs, status := call(t, "", "message", "none@shop.test", "-data", f.Dir); status != 1 || !strings.Contains(errs, "none@shop.test") {
+		t.Errorf("a Message-ID that is not there: status %d, %s", status, errs)
+	}
+	if _, errs, _ := call(t, "", "log", "-n", "2", "-data", f.Dir); !strings.Contains(errs, "there are more") {
+		t.Errorf("nothing says that the list is cut: %q", errs)
+	}
 	want(t, f.on("message", "-json", late.ID), `"state": "deferred"`)
 	if _, errs, status := call(t, "", "message", "06bw8sf8dhkx94jkm5k3vz1m3r", "-data", f.Dir); status != 1 {
 		t.Errorf("a message that is not there: status %d, %s", status, errs)
@@ -265,9 +277,11 @@ func TestQueueOrders(t *testing.T) {
 	}
 	one, two := f.until("one.test", "deferred"), f.until("two.test", "deferred")
 	f.until("three.test", "deferred")
-	want(t, f.on("queue"), one.ID, two.ID, "deferred", "in 5", "451")
+	want(t, f.on("queue"), one.ID, two.ID, "deferred", "in 5", "451", "3 in all: 0 queued, 3 deferred, 0 held.")
 
-	want(t, f.on("queue", "hold", two.ID), "Held 1 of 1")
+	want(t, f.on("queue", "hold", two.Message), "Held 1 of 1")
+	want(t, f.on("message", two.ID), "held until somebody releases")
+	want(t, f.on("queue", "hold", "-domain", "nowhere.test"), "Nothing that waits")
 	want(t, f.on("queue", "-domain", "two.test"), "held by an operator")
 	want(t, f.on("queue", "cancel", "-domain", "three.test"), "Cancelled 1 of 1")
 	f.until("three.test", "cancelled")

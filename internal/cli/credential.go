@@ -6,11 +6,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
 	"postrider/internal/api"
+	"postrider/internal/relay"
 )
 
 func credentialCommand() command {
@@ -31,12 +34,12 @@ func runCredential(ctx context.Context, e *Env, fs *flag.FlagSet, args []string)
 	var add api.NewCredential
 	var networks, senders string
 	var passwordStdin bool
-	fs.StringVar(&add.Kind, "kind", "smtp", "add: `smtp` (user and password), key (API key) or network (addresses that need no password)")
+	fs.StringVar(&add.Kind, "kind", "smtp", "add: `kind`: smtp (user and password), key (API key) or network (addresses that need no password)")
 	fs.StringVar(&add.User, "user", "", "add smtp: user `name` to bring along; else one is made")
 	fs.BoolVar(&passwordStdin, "password-stdin", false, "add smtp: read a password to bring along from standard input; else one is made")
 	fs.StringVar(&networks, "network", "", "add network: `networks`, separated by commas")
 	fs.StringVar(&senders, "sender", "", "add: allowed envelope senders, `addresses` or domains, separated by commas; else any")
-	fs.StringVar(&add.Stream, "stream", "transactional", "add: `transactional` or broadcast; transactional mail overtakes broadcast")
+	fs.StringVar(&add.Stream, "stream", "transactional", "add: `stream`: transactional or broadcast; transactional mail overtakes broadcast")
 	fs.BoolVar(&add.RepairLF, "repair-lf", false, "add: repair bare line feeds, as old scanners send them")
 	asJSON := fs.Bool("json", false, "print JSON")
 	rest, err := parse(e, fs, args)
@@ -53,11 +56,21 @@ func runCredential(ctx context.Context, e *Env, fs *flag.FlagSet, args []string)
 	add.Networks, add.Senders = split(networks), split(senders)
 	switch verb := rest[0]; {
 	case verb == "add" && len(rest) == 2:
+		if !slices.Contains([]string{"smtp", "key", "network"}, add.Kind) {
+			return badUsage(e, fs, "-kind: %q is not smtp, key or network", add.Kind)
+		}
+		if _, err := relay.ParseStream(add.Stream); err != nil {
+			return badUsage(e, fs, "-stream: %v: transactional or broadcast", err)
+		}
 		add.Name = rest[1]
 		if passwordStdin {
+			// One that ends without a newline is a password too.
 			line, err := bufio.NewReader(e.Stdin).ReadString('\n')
+			if err != nil && !errors.Is(err, io.EOF) {
+				return fmt.Errorf("read password: %w", err)
+			}
 			if add.Password = strings.TrimRight(line, "\r\n"); add.Password == "" {
-				return errors.Join(errors.New("no password on standard input"), err)
+				return errors.New("no password on standard input")
 			}
 		}
 		return addCredential(ctx, e, c, add, *asJSON)
@@ -108,7 +121,7 @@ func listCredentials(ctx context.Context, e *Env, c *api.Client, asJSON bool) er
 		return printJSON(e.Stdout, all)
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(w, "ID\tKIND\tNAME\tUSER OR NETWORK\tSTREAM\tCREATED\tSTATUS")
+	fmt.Fprintln(w, "ID\tKIND\tNAME\tUSER OR NETWORK\tSTREAM\tCREATED\tSTATUS\tSPECIAL")
 	for _, c := range all {
 		status := "live"
 		if c.Revoked != nil {
@@ -118,9 +131,21 @@ func listCredentials(ctx context.Context, e *Env, c *api.Client, asJSON bool) er
 		if len(c.Networks) > 0 {
 			who = strings.Join(c.Networks, ",")
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Kind, clean(c.Name), clean(who), c.Stream, stamp(c.Created), status)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", c.ID, c.Kind, clean(c.Name), clean(who), c.Stream, stamp(c.Created), status, special(c))
 	}
 	return w.Flush()
+}
+
+// special is what a credential has beyond the usual.
+func special(c api.Credential) string {
+	var s []string
+	if len(c.Senders) > 0 {
+		s = append(s, "sends as "+clean(strings.Join(c.Senders, ", ")))
+	}
+	if c.RepairLF {
+		s = append(s, "bare line feeds repaired")
+	}
+	return strings.Join(s, "; ")
 }
 
 func split(list string) []string {

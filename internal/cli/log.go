@@ -40,12 +40,40 @@ func (s *search) flags(fs *flag.FlagSet, limit int) {
 	fs.StringVar(&s.outcome, "outcome", "", "`states`, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled")
 	fs.StringVar(&s.reply, "reply", "", "part of the receiver's last `reply`")
 	fs.StringVar(&s.domain, "domain", "", "the recipient's `domain`")
-	fs.StringVar(&s.since, "since", "", "accepted at or after: a `time` (2026-01-31, 2026-01-31T15:04) or an age (90m, 2d)")
+	fs.StringVar(&s.since, "since", "", "accepted at or after: a `time` (2026-01-31, 2026-01-31T15:04, 15:04) or an age (90m, 2d, 1w)")
 	fs.StringVar(&s.until, "until", "", "accepted before: a `time` or an age")
-	fs.IntVar(&s.limit, "n", limit, "the most to `show`, newest first; 0: all")
+	fs.IntVar(&s.limit, "n", limit, "the greatest `number` to take, the newest ones; 0: all")
 }
 
+// tidy brings what people paste into the form in which it is sought.
+func (s *search) tidy() error {
+	for _, address := range []*string{&s.recipient, &s.sender} {
+		if *address != "<>" {
+			*address = strings.TrimSuffix(strings.TrimPrefix(*address, "<"), ">")
+		}
+	}
+	if id, err := relay.ParseDeliveryID(s.message); err == nil {
+		s.message = id.Message.String()
+	}
+	s.domain = strings.TrimPrefix(s.domain, "@")
+	states := split(strings.ToLower(s.outcome))
+	for _, state := range states {
+		if _, err := relay.ParseState(state); err != nil {
+			return fmt.Errorf("-outcome: %w: queued, deferred, held, delivered, bounced, expired or cancelled", err)
+		}
+	}
+	s.outcome = strings.Join(states, ",")
+	if s.limit < 0 {
+		return fmt.Errorf("-n: %d is less than nothing", s.limit)
+	}
+	return nil
+}
+
+// query is what the flags ask the server for.
 func (s *search) query(now time.Time) (url.Values, error) {
+	if err := s.tidy(); err != nil {
+		return nil, err
+	}
 	q := url.Values{}
 	set := func(name, value string) {
 		if value != "" {
@@ -59,11 +87,6 @@ func (s *search) query(now time.Time) (url.Values, error) {
 	set("reply", s.reply)
 	set("domain", s.domain)
 	set("state", s.outcome)
-	for _, state := range split(s.outcome) {
-		if _, err := relay.ParseState(state); err != nil {
-			return nil, err
-		}
-	}
 	for name, value := range map[string]string{"since": s.since, "until": s.until} {
 		if value == "" {
 			continue
@@ -84,14 +107,20 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	age, err := time.ParseDuration(s)
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		var n float64
-		n, err = strconv.ParseFloat(days, 64)
-		age = time.Duration(n * float64(24*time.Hour))
+	if t, err := time.Parse("15:04", s); err == nil { // of today
+		y, m, d := now.Date()
+		return time.Date(y, m, d, t.Hour(), t.Minute(), 0, 0, now.Location()), nil
 	}
-	if err != nil {
-		return time.Time{}, fmt.Errorf("%q is neither a time (2026-01-31T15:04) nor an age (90m, 2d)", s)
+	age, err := time.ParseDuration(s)
+	for unit, long := range map[string]time.Duration{"d": 24 * time.Hour, "w": 7 * 24 * time.Hour} {
+		if count, ok := strings.CutSuffix(s, unit); ok {
+			var n float64
+			n, err = strconv.ParseFloat(count, 64)
+			age = time.Duration(n * float64(long))
+		}
+	}
+	if err != nil || age < 0 {
+		return time.Time{}, fmt.Errorf("%q is neither a time (2026-01-31T15:04, 15:04) nor an age (90m, 2d, 1w)", s)
 	}
 	return now.Add(-age), nil
 }
@@ -146,11 +175,20 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 		return followLog(ctx, e, c, s, *asJSON)
 	}
 	var found []api.Delivery
-	err = find(ctx, c, q, s.limit, func(d api.Delivery) error { found = append(found, d); return nil })
+	ask := s.limit
+	if ask > 0 {
+		ask++ // to know whether there are more
+	}
+	err = find(ctx, c, q, ask, func(d api.Delivery) error { found = append(found, d); return nil })
 	if err != nil {
 		return err
 	}
-	slices.Reverse(found)
+	more := s.limit > 0 && len(found) > s.limit
+	if more {
+		found = found[:s.limit]
+	}
+	// The newest message last, its recipients in the order of the envelope.
+	slices.SortStableFunc(found, func(a, b api.Delivery) int { return strings.Compare(a.Message, b.Message) })
 	for _, d := range found {
 		if *asJSON {
 			if err := printLine(e.Stdout, d); err != nil {
@@ -163,6 +201,9 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 	if len(found) == 0 && !*asJSON {
 		fmt.Fprintln(e.Stderr, "No delivery matches.")
 	}
+	if more {
+		fmt.Fprintf(e.Stderr, "These are the newest %d; there are more (-n 0 shows all).\n", s.limit)
+	}
 	return nil
 }
 
@@ -172,8 +213,16 @@ func printLine(w io.Writer, v any) error {
 	return enc.Encode(v)
 }
 
+// logLine tells of a delivery: when it was accepted, by which it is sought and
+// sorted, and how long it took.
 func logLine(d api.Delivery) string {
-	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>  %s", stamp(d.Updated), d.ID, d.State, clean(d.Sender), clean(d.Recipient), attempts(d.Attempts))
+	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>  %s", stamp(d.Received), d.ID, d.State, clean(d.Sender), clean(d.Recipient), attempts(d.Attempts))
+	switch {
+	case d.Due != nil:
+		line += ", next " + next(d)
+	case d.State != "held":
+		line += " in " + took(d.Updated.Sub(d.Received))
+	}
 	if r := d.Reply.String(); r != "" {
 		line += "  " + clean(r)
 	}
@@ -187,19 +236,26 @@ func attempts(n int) string {
 	return fmt.Sprintf("%d attempts", n)
 }
 
-// followLog shows events as they happen.
+// followLog shows events as they happen. It outlives the server's restarts.
 func followLog(ctx context.Context, e *Env, c *api.Client, s search, asJSON bool) error {
 	after := relay.FirstIDAt(time.Now()).String()
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
+	began, away := false, false
 	for {
 		var events []api.Event
-		if err := c.Get(ctx, "/v1/events", url.Values{"after": {after}}, &events); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
+		err := c.Get(ctx, "/v1/events", url.Values{"after": {after}}, &events)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil && !began:
 			return err
+		case err != nil && !away:
+			fmt.Fprintf(e.Stderr, "Waiting for the server: %v\n", err)
+		case err == nil && away:
+			fmt.Fprintln(e.Stderr, "The server answers again.")
 		}
+		began, away = true, err != nil
 		for _, ev := range events {
 			after = ev.ID
 			if !s.matches(ev) {

@@ -1,12 +1,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
 	"io"
-	"net/netip"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,10 +16,11 @@ import (
 )
 
 func messageCommand() command {
-	return command{name: "message", args: "ID", short: "tell the whole story of one message",
+	return command{name: "message", args: "ID|MESSAGE-ID", short: "tell the whole story of one message",
 		example: `
 postrider message 06bw8sf8dhkx94jkm5k3vz1m3r
-postrider message -json 06bw8sf8dhkx94jkm5k3vz1m3r-2`,
+postrider message -json 06bw8sf8dhkx94jkm5k3vz1m3r-2
+postrider message "<20260101.1@webshop.example>"`,
 		run: runMessage}
 }
 
@@ -37,8 +39,12 @@ func runMessage(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	if err != nil {
 		return err
 	}
+	id, err := whichMessage(ctx, c, rest[0])
+	if err != nil {
+		return err
+	}
 	var s api.Story
-	if err := c.Get(ctx, "/v1/messages/"+url.PathEscape(rest[0]), nil, &s); err != nil {
+	if err := c.Get(ctx, "/v1/messages/"+url.PathEscape(id), nil, &s); err != nil {
 		return err
 	}
 	if *asJSON {
@@ -46,6 +52,30 @@ func runMessage(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	}
 	printStory(e.Stdout, &s)
 	return nil
+}
+
+// whichMessage gives the id of a message that is named by its Message-ID header;
+// any other name is taken for an id.
+func whichMessage(ctx context.Context, c *api.Client, name string) (string, error) {
+	if !strings.Contains(name, "@") {
+		return name, nil
+	}
+	var ids []string
+	err := find(ctx, c, url.Values{"message": {name}}, 1000, func(d api.Delivery) error {
+		if !slices.Contains(ids, d.Message) {
+			ids = append(ids, d.Message)
+		}
+		return nil
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case len(ids) == 0:
+		return "", fmt.Errorf("there is no message with the Message-ID %s", clean(name))
+	case len(ids) > 1:
+		return "", fmt.Errorf("%d messages have this Message-ID: %s", len(ids), strings.Join(ids[:min(len(ids), 10)], " "))
+	}
+	return ids[0], nil
 }
 
 func printStory(w io.Writer, s *api.Story) {
@@ -71,15 +101,12 @@ func printStory(w io.Writer, s *api.Story) {
 		fmt.Fprint(w, "Origin     a report that this relay wrote itself\n")
 	}
 	for _, d := range s.Deliveries {
-		fmt.Fprintf(w, "\nDelivery %s to <%s>: %s", d.ID, clean(d.Recipient), d.State)
-		if d.Due != nil {
-			fmt.Fprintf(w, ", next attempt %s", stamp(*d.Due))
-		}
-		fmt.Fprintln(w)
+		fmt.Fprintf(w, "\nDelivery %s to <%s>: %s\n", d.ID, clean(d.Recipient), standing(d))
 		if d.Diagnosis.Text != "" {
 			fmt.Fprintf(w, "  %s\n", clean(d.Diagnosis.Text))
 		}
-		if d.Diagnosis.Advice != "" {
+		// What an operator stopped needs no advice, least of all to wait.
+		if d.Diagnosis.Advice != "" && d.State != "held" && d.State != "cancelled" {
 			fmt.Fprintf(w, "  What to do: %s\n", clean(d.Diagnosis.Advice))
 		}
 		n := 0
@@ -90,39 +117,67 @@ func printStory(w io.Writer, s *api.Story) {
 			if ev.Attempt != nil {
 				n++
 			}
-			printEvent(w, ev, n)
+			printEvent(w, ev, n, d.Diagnosis.Text)
 		}
 	}
 }
 
-func printEvent(w io.Writer, ev api.Event, n int) {
+// standing tells where a delivery stands, and until when.
+func standing(d api.Delivery) string {
+	switch {
+	case d.State == "held":
+		return "held until somebody releases or cancels it"
+	case d.Due == nil:
+		return d.State + " " + took(d.Updated.Sub(d.Received)) + " after it was accepted"
+	case time.Until(*d.Due) > 0:
+		return fmt.Sprintf("%s, next attempt %s, given up %s", d.State, stamp(*d.Due), stamp(d.Expires))
+	default:
+		return fmt.Sprintf("%s, due now: waits for its turn or is being tried, given up %s", d.State, stamp(d.Expires))
+	}
+}
+
+// printEvent prints a fact; its meaning too, where the delivery's own, which is
+// told already, is another.
+func printEvent(w io.Writer, ev api.Event, n int, told string) {
 	fmt.Fprintf(w, "  %s  %s", ev.At.Local().Format("2006-01-02 15:04:05.000"), ev.Kind)
 	if r := ev.Reply.String(); r != "" {
 		fmt.Fprintf(w, ": %s", clean(r))
 	}
 	fmt.Fprintln(w)
+	if ev.Diagnosis.Text != "" && ev.Diagnosis.Text != told {
+		fmt.Fprintf(w, "%s%s\n", in, clean(ev.Diagnosis.Text))
+	}
 	if ev.Attempt != nil {
-		printAttempt(w, ev.Attempt, n)
+		printAttempt(w, ev.Attempt, n, ev.Kind != "delivered")
 	}
 }
 
-func printAttempt(w io.Writer, a *relay.Attempt, n int) {
-	const in = "      "
-	fmt.Fprintf(w, "%sattempt %d, %s", in, n, a.Ended.Sub(a.Started).Round(time.Millisecond))
+const in = "      " // before what belongs to an event
+
+// stages says in people's words where an attempt ended.
+var stages = map[string]string{"route": "the search for a mail server", "connect": "the connection", "greeting": "the greeting", "ehlo": "EHLO",
+	"starttls": "STARTTLS", "auth": "AUTH", "mail": "MAIL", "rcpt": "RCPT", "data": "DATA", "dot": "the reply to the content"}
+
+func printAttempt(w io.Writer, a *relay.Attempt, n int, failed bool) {
+	fmt.Fprintf(w, "%sattempt %d took %s", in, n, took(a.Ended.Sub(a.Started)))
 	if a.Source.IsValid() {
 		fmt.Fprintf(w, ", from %s", a.Source)
 	}
-	if a.Stage != "" {
-		fmt.Fprintf(w, ", ended at %s", a.Stage)
+	if failed && a.Stage != "" {
+		fmt.Fprintf(w, ", ended at %s", cmp.Or(stages[a.Stage], a.Stage))
 	}
 	if a.Unknown {
 		fmt.Fprint(w, "; the content went out whole but no reply came")
 	}
 	fmt.Fprintln(w)
 	for _, h := range a.Hosts {
-		fmt.Fprintf(w, "%sMX %s", in, clean(h.Name))
-		if h.Addr != (netip.AddrPort{}) {
-			fmt.Fprintf(w, " %s", h.Addr)
+		switch {
+		case !h.Addr.IsValid():
+			fmt.Fprintf(w, "%sMX %s", in, clean(h.Name))
+		case h.Name == h.Addr.Addr().String(): // of a route
+			fmt.Fprintf(w, "%shost %s", in, h.Addr)
+		default:
+			fmt.Fprintf(w, "%sMX %s %s", in, clean(h.Name), h.Addr)
 		}
 		if h.Error != "" {
 			fmt.Fprintf(w, ": %s", clean(h.Error))
@@ -144,8 +199,21 @@ func printAttempt(w io.Writer, a *relay.Attempt, n int) {
 		if x.Command != "" {
 			fmt.Fprintf(w, "%s> %s\n", in, clean(x.Command))
 		}
-		for line := range strings.Lines(x.Reply.String()) {
-			fmt.Fprintf(w, "%s< %s\n", in, clean(strings.TrimRight(line, "\n")))
+		printReply(w, x.Reply)
+	}
+}
+
+// printReply prints a reply as it came: each line with its code.
+func printReply(w io.Writer, r relay.Reply) {
+	lines := strings.Split(r.Text, "\n")
+	for i, line := range lines {
+		if r.Enhanced != "" {
+			line = r.Enhanced + " " + line
 		}
+		mark := "-"
+		if i == len(lines)-1 {
+			mark = " "
+		}
+		fmt.Fprintf(w, "%s< %s\n", in, clean(strings.TrimRight(fmt.Sprintf("%03d%s%s", r.Code, mark, line), " ")))
 	}
 }

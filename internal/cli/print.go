@@ -2,6 +2,7 @@ package cli
 
 import (
 	"encoding/json"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -10,6 +11,20 @@ import (
 
 // stamp is a time as it stands in tables, in the local zone.
 func stamp(t time.Time) string { return t.Local().Format("2006-01-02 15:04:05") }
+
+// took is how long something took.
+func took(d time.Duration) string {
+	switch {
+	case d < time.Millisecond:
+		return "under 1ms"
+	case d < time.Second:
+		return d.Round(time.Millisecond).String()
+	case d < time.Minute:
+		return fmt.Sprintf("%.1fs", d.Seconds())
+	default:
+		return age(d)
+	}
+}
 
 // clean keeps what senders and receivers wrote from playing with the terminal.
 func clean(s string) string {

@@ -6,10 +6,14 @@ import (
 	"flag"
 	"fmt"
 	"net/url"
+	"sync"
 	"text/tabwriter"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"postrider/internal/api"
+	"postrider/internal/relay"
 )
 
 func queueCommand() command {
@@ -51,31 +55,64 @@ func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 	default:
 		return badUsage(e, fs, "%q is not retry, hold, release or cancel", rest[0])
 	}
-	ids := rest[1:]
-	if len(ids) == 0 {
+	ids, err := named(ctx, c, rest[1:])
+	if err != nil {
+		return err
+	}
+	if len(rest) == 1 {
 		if len(q) == 1 && !*all {
-			return badUsage(e, fs, "name deliveries by id or by a filter such as -domain, or say -all")
+			return badUsage(e, fs, "name deliveries or messages by id, or by a filter such as -domain, or say -all")
 		}
 		err := find(ctx, c, q, s.limit, func(d api.Delivery) error { ids = append(ids, d.ID); return nil })
 		if err != nil {
 			return err
 		}
 	}
+	if len(ids) == 0 {
+		fmt.Fprintln(e.Stdout, "Nothing that waits is meant by that.")
+		return nil
+	}
 	return order(ctx, e, c, rest[0], ids)
 }
 
-func order(ctx context.Context, e *Env, c *api.Client, order string, ids []string) error {
-	done := 0
-	for _, id := range ids {
-		err := c.Post(ctx, "/v1/deliveries/"+url.PathEscape(id)+"/"+order, nil, nil)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err != nil {
-			fmt.Fprintf(e.Stderr, "%s: %v\n", id, err)
+// named gives the ids of deliveries; a message's id stands for what waits of it.
+func named(ctx context.Context, c *api.Client, names []string) (ids []string, err error) {
+	for _, name := range names {
+		if _, err := relay.ParseID(name); err != nil {
+			ids = append(ids, name)
 			continue
 		}
-		done++
+		q := url.Values{"message": {name}, "live": {"true"}}
+		if err := find(ctx, c, q, 0, func(d api.Delivery) error { ids = append(ids, d.ID); return nil }); err != nil {
+			return nil, err
+		}
+	}
+	return ids, nil
+}
+
+// atOnce is how many orders are given at once, so that they share commits.
+const atOnce = 16
+
+func order(ctx context.Context, e *Env, c *api.Client, order string, ids []string) error {
+	var mu sync.Mutex
+	done := 0
+	var g errgroup.Group
+	g.SetLimit(atOnce)
+	for _, id := range ids {
+		g.Go(func() error {
+			err := c.Post(ctx, "/v1/deliveries/"+url.PathEscape(id)+"/"+order, nil, nil)
+			mu.Lock()
+			defer mu.Unlock()
+			if err == nil {
+				done++
+			} else if ctx.Err() == nil {
+				fmt.Fprintf(e.Stderr, "%s: %v\n", id, err)
+			}
+			return ctx.Err()
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
 	}
 	past := map[string]string{"retry": "Retrying", "hold": "Held", "release": "Released", "cancel": "Cancelled"}[order]
 	fmt.Fprintf(e.Stdout, "%s %d of %d.\n", past, done, len(ids))
@@ -87,16 +124,17 @@ func order(ctx context.Context, e *Env, c *api.Client, order string, ids []strin
 
 func showQueue(ctx context.Context, e *Env, c *api.Client, q url.Values, limit int, asJSON bool) error {
 	w := tabwriter.NewWriter(e.Stdout, 0, 8, 2, ' ', 0)
-	n := 0
+	n, states := 0, map[string]int{}
 	err := find(ctx, c, q, limit, func(d api.Delivery) error {
 		if asJSON {
 			return printLine(e.Stdout, d)
 		}
+		states[d.State]++
 		if n++; n == 1 {
 			fmt.Fprintln(w, "ID\tSENDER\tRECIPIENT\tSTATE\tAGE\tATTEMPTS\tNEXT\tGIVEN UP\tWHY")
 		}
 		_, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", d.ID, cut(clean(d.Sender), 40), cut(clean(d.Recipient), 40), d.State,
-			age(time.Since(d.Received)), d.Attempts, next(d), d.Expires.Local().Format("01-02 15:04"), cut(why(d), 100))
+			age(time.Since(d.Received)), d.Attempts, next(d), end(d), cut(why(d), 100))
 		return err
 	})
 	if err != nil {
@@ -106,7 +144,11 @@ func showQueue(ctx context.Context, e *Env, c *api.Client, q url.Values, limit i
 		fmt.Fprintln(e.Stdout, "Nothing waits.")
 		return nil
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil || asJSON {
+		return err
+	}
+	_, err = fmt.Fprintf(e.Stdout, "%d in all: %d queued, %d deferred, %d held.\n", n, states["queued"], states["deferred"], states["held"])
+	return err
 }
 
 func why(d api.Delivery) string {
@@ -118,8 +160,16 @@ func why(d api.Delivery) string {
 	case d.Reply.Text != "":
 		return clean(d.Reply.String())
 	default:
-		return "waits for its turn"
+		return "waits for its turn, or is being tried"
 	}
+}
+
+// end is until when a delivery is tried. What is held is not given up.
+func end(d api.Delivery) string {
+	if d.State == "held" {
+		return "-"
+	}
+	return d.Expires.Local().Format("01-02 15:04")
 }
 
 func next(d api.Delivery) string {

@@ -1,0 +1,119 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"net"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"postrider/internal/api"
+	"postrider/internal/relay"
+)
+
+func TestParseTime(t *testing.T) {
+	now := time.Date(2026, 3, 14, 12, 0, 0, 0, time.Local)
+	for s, want := range map[string]time.Time{
+		"2026-01-31":           time.Date(2026, 1, 31, 0, 0, 0, 0, time.Local),
+		"2026-01-31T15:04":     time.Date(2026, 1, 31, 15, 4, 0, 0, time.Local),
+		"2026-01-31 15:04:05":  time.Date(2026, 1, 31, 15, 4, 5, 0, time.Local),
+		"2026-01-31T15:04:05Z": time.Date(2026, 1, 31, 15, 4, 5, 0, time.UTC),
+		"09:30":                time.Date(2026, 3, 14, 9, 30, 0, 0, time.Local),
+		"90m":                  now.Add(-90 * time.Minute),
+		"2d":                   now.Add(-48 * time.Hour),
+		"1.5w":                 now.Add(-252 * time.Hour),
+	} {
+		if got, err := parseTime(s, now); err != nil || !got.Equal(want) {
+			t.Errorf("%q: %v, %v; want %v", s, got, err, want)
+		}
+	}
+	for _, s := range []string{"whenever", "-5m", "-2d", "25:00", "d", "5"} {
+		if got, err := parseTime(s, now); err == nil {
+			t.Errorf("%q: %v; want an error", s, got)
+		}
+	}
+}
+
+// What is copied from the log, or written as people write, is understood.
+func TestSearchWords(t *testing.T) {
+	s := search{recipient: "<ann@example.com>", sender: "<>", message: "06BW8SF8DHKX94JKM5K3VZ1M3R-2", outcome: "Bounced, expired", domain: "@example.com"}
+	q, err := s.query(time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"recipient": "ann@example.com", "sender": "<>", "message": "06bw8sf8dhkx94jkm5k3vz1m3r",
+		"state": "bounced,expired", "domain": "example.com"} {
+		if got := q.Get(name); got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+	s = search{limit: -1}
+	if _, err := s.query(time.Now()); err == nil {
+		t.Error("-n -1 is taken")
+	}
+}
+
+func TestPrintReply(t *testing.T) {
+	var b bytes.Buffer
+	printReply(&b, relay.Reply{Code: 250, Text: "mx.test\nSIZE\x1b 100"})
+	printReply(&b, relay.Reply{Code: 354})
+	printReply(&b, relay.Reply{Code: 550, Enhanced: "5.1.1", Text: "No such user"})
+	const want = "      < 250-mx.test\n      < 250 SIZE? 100\n      < 354\n      < 550 5.1.1 No such user\n"
+	if b.String() != want {
+		t.Errorf("%q, want %q", b.String(), want)
+	}
+}
+
+// An operator's order ends the waiting: nobody is told to wait on.
+func TestStoryOfWhatWasStopped(t *testing.T) {
+	d := api.Delivery{ID: "x-1", State: "cancelled", Diagnosis: relay.Diagnosis{Text: "Greylisted.", Advice: "Nothing: it is tried again."}}
+	for state, advice := range map[string]bool{"deferred": true, "held": false, "cancelled": false, "bounced": true} {
+		d.State = state
+		var b bytes.Buffer
+		printStory(&b, &api.Story{Deliveries: []api.Delivery{d}})
+		if strings.Contains(b.String(), "What to do") != advice {
+			t.Errorf("%s: advice wanted: %v\n%s", state, advice, b.String())
+		}
+	}
+}
+
+// Whoever follows the log goes on when the server comes back.
+func TestFollowOutlivesTheServer(t *testing.T) {
+	dir := t.TempDir()
+	asked := make(chan bool, 100)
+	events := "[]"
+	serve := func() *http.Server {
+		ln, err := net.Listen("unix", filepath.Join(dir, api.SocketName))
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			w.Write([]byte(events))
+			asked <- true
+		})}
+		go s.Serve(ln)
+		return s
+	}
+	s := serve()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out := &until{text: "<ok@one.test>", found: cancel}
+	waiting := make(chan bool, 1)
+	errs := &until{text: "Waiting for the server", found: func() { waiting <- true }}
+	done := make(chan int)
+	go func() {
+		done <- Main(ctx, &Env{Args: []string{"log", "-follow", "-data", dir}, Stdout: out, Stderr: errs})
+	}()
+	<-asked
+	s.Close()
+	<-waiting
+	events = `[{"id":"06bw8sf8dhkx94jkm5k3vz1m3r","kind":"delivered","recipient":"ok@one.test"}]`
+	s = serve()
+	defer s.Close()
+	if status := <-done; status != 0 || out.String() == "" {
+		t.Errorf("status %d, %q, %q", status, out.String(), errs.String())
+	}
+}
