@@ -3,6 +3,7 @@ package store
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
@@ -15,14 +16,33 @@ const chunk = 256 << 10
 
 // Put makes a batch durable, in one transaction with one sync. Error i belongs
 // to batch[i]; nil means that all of it is on disk. A submission at fault
-// (its id exists, its content can't be read) fails alone.
+// (its id exists, its content can't be read, there is no room for it) fails
+// alone.
 //
 // Of a submission in hand the deliveries that may be tried at once are leased to
 // lease; all others wait to be claimed.
 func (db *DB) Put(ctx context.Context, lease int64, batch []*relay.Submission) []error {
+	fits := db.fitting(ctx, batch)
 	return db.each(ctx, "put", len(batch), func(ctx context.Context, w *writer, i int) error {
+		if !fits[i] {
+			return untouched{fmt.Errorf("put: %w", noRoom(errReserve))}
+		}
 		return db.put(ctx, w, lease, batch[i])
 	})
+}
+
+var errReserve = errors.New("what is free is kept for the mail that is here")
+
+// fitting tells for which submissions there is room, one after the other.
+func (db *DB) fitting(ctx context.Context, batch []*relay.Submission) []bool {
+	fits := make([]bool, len(batch))
+	var n int64
+	for i, s := range batch {
+		if fits[i] = db.room == nil || db.room(ctx, n+s.Content.Size()); fits[i] {
+			n += s.Content.Size()
+		}
+	}
+	return fits
 }
 
 const (

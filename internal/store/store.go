@@ -67,6 +67,9 @@ type Config struct {
 	Dialect Dialect
 	Writer  *sql.DB // one connection of it is kept for writing
 	Reader  *sql.DB
+	// Room, where not nil, tells whether n bytes of new mail may be kept. What
+	// becomes of mail is kept in any case.
+	Room func(ctx context.Context, n int64) bool
 	// Tend, where not nil, looks after the database until ctx ends.
 	Tend func(ctx context.Context, exclusive Exclusive)
 	// Closed, where not nil, runs when the handles are closed.
@@ -82,6 +85,7 @@ type DB struct {
 	dialect Dialect
 	writers *sql.DB
 	readers *sql.DB
+	room    func(ctx context.Context, n int64) bool
 	closed  func() error
 
 	turn   chan struct{} // holds one token: whose turn it is to write
@@ -99,7 +103,7 @@ type DB struct {
 // New brings the database to the newest schema and starts to look after it. It
 // closes the handles when it fails.
 func New(ctx context.Context, c Config) (*DB, error) {
-	db := &DB{dialect: c.Dialect, writers: c.Writer, readers: c.Reader, closed: c.Closed,
+	db := &DB{dialect: c.Dialect, writers: c.Writer, readers: c.Reader, room: c.Room, closed: c.Closed,
 		turn: make(chan struct{}, 1), ids: uuid.NewGen(), done: make(chan struct{}), stop: func() {}}
 	db.turn <- struct{}{}
 	if err := db.start(ctx); err != nil {
@@ -177,11 +181,16 @@ func (db *DB) fail(doing string, err error) error {
 	case ClassBusy:
 		e.Code, e.Text, e.Advice = relay.Busy, "The store is busy.", "Try again."
 	case ClassFull:
-		e.Code, e.Text, e.Advice = relay.Full, "There is no room left to store mail.", "Free some space on the store's disk; work resumes by itself."
+		e = noRoom(err)
 	case ClassAway:
 		e.Code, e.Text, e.Advice = relay.Unavailable, "The store can't be reached.", "Check the store's disk or server; work resumes by itself."
 	}
 	return fmt.Errorf("%s: %w", doing, e)
+}
+
+func noRoom(err error) *relay.Error {
+	return &relay.Error{Code: relay.Full, Text: "There is no room left to store mail.",
+		Advice: "Free some space on the store's disk; work resumes by itself.", Err: err}
 }
 
 // storeWide tells whether the trouble is the whole store's, or the caller's

@@ -17,11 +17,13 @@ import (
 // SQLite begins the log anew only when a writer finds all of it moved, which
 // never happens while commits keep coming. So when the log has grown, the
 // keeper moves most of it beside the writers, and the small rest while they
-// wait.
+// wait. When the disk is nearly full it does so in any case, and gives the log's
+// room back.
 type keeper struct {
 	db        *sql.DB
 	log       *slog.Logger
 	exclusive store.Exclusive
+	low       func(context.Context) bool // there is little room on the disk
 }
 
 const (
@@ -47,7 +49,8 @@ func (k *keeper) run(ctx context.Context) {
 
 func (k *keeper) keep(ctx context.Context) error {
 	pages, moved, err := k.checkpoint(ctx, "noop")
-	if err != nil || pages < logPages {
+	low := err == nil && pages > 0 && k.low(ctx)
+	if err != nil || pages < logPages && !low {
 		return err
 	}
 	for range 3 {
@@ -64,7 +67,11 @@ func (k *keeper) keep(ctx context.Context) error {
 	return k.exclusive(ctx, func(ctx context.Context) error {
 		// Waits for those who still read the old log, as long as busy_timeout
 		// says; then all begin anew.
-		_, _, err := k.checkpoint(ctx, "restart")
+		mode := "restart"
+		if low {
+			mode = "truncate"
+		}
+		_, _, err := k.checkpoint(ctx, mode)
 		return err
 	})
 }

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"path/filepath"
 
 	"modernc.org/sqlite"
@@ -30,7 +31,11 @@ func Open(ctx context.Context, path string, log *slog.Logger) (*store.DB, error)
 }
 
 func open(ctx context.Context, path string, log *slog.Logger, pragmas []string) (*store.DB, error) {
-	path, err := filepath.Abs(path)
+	return openOn(ctx, disk{path, space}, log, pragmas)
+}
+
+func openOn(ctx context.Context, d disk, log *slog.Logger, pragmas []string) (*store.DB, error) {
+	path, err := filepath.Abs(d.path)
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
@@ -38,20 +43,37 @@ func open(ctx context.Context, path string, log *slog.Logger, pragmas []string) 
 	if err != nil {
 		return nil, fmt.Errorf("open store: %w", err)
 	}
+	d.path = path
+	if err := private(path); err != nil {
+		return nil, errors.Join(fmt.Errorf("open store: %w", err), unlock())
+	}
 	keep := handle(path, 1, keeperPragmas)
+	look := handle(path, 1, readerPragmas)
 	db, err := store.New(ctx, store.Config{
 		Dialect: dialect(),
 		Writer:  handle(path, 1, pragmas),
 		Reader:  handle(path, readers, readerPragmas),
+		Room:    func(ctx context.Context, n int64) bool { return d.room(ctx, look, n) },
 		Tend: func(ctx context.Context, exclusive store.Exclusive) {
-			(&keeper{db: keep, log: log, exclusive: exclusive}).run(ctx)
+			low := func(ctx context.Context) bool { return !d.room(ctx, look, 0) }
+			(&keeper{db: keep, log: log, exclusive: exclusive, low: low}).run(ctx)
 		},
-		Closed: func() error { return errors.Join(keep.Close(), unlock()) },
+		Closed: func() error { return errors.Join(look.Close(), keep.Close(), unlock()) },
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open store %s: %w", path, err)
 	}
 	return db, nil
+}
+
+// private makes the file, for its owner only, where there is none yet: mail and
+// verifiers of passwords are in it. What SQLite puts beside it has its rights.
+func private(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // Migrate makes the file path with an older version of the schema, for tests of
