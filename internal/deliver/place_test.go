@@ -76,7 +76,8 @@ func TestKeptConnectionThatIsOver(t *testing.T) {
 			if total, _, _, _ := p.count(); total != 2 {
 				t.Errorf("%d connections, want 2", total)
 			}
-			if got := r.pace("receiver.test"); got == 1 {
+			r.eventually("the first connection is closed", func(*Dispatcher) bool { _, now, _, _ := p.count(); return now == 1 })
+			if got := r.pace("receiver.test"); got != 4 {
 				t.Errorf("the pace is %d: a connection that was idle for too long says nothing of it", got)
 			}
 		})
@@ -217,6 +218,25 @@ func TestIdleConnectionMakesWay(t *testing.T) {
 	}
 }
 
+// TestDismissedWorkerLeaves, even if whoever wanted its place is gone by then.
+func TestDismissedWorkerLeaves(t *testing.T) {
+	r := newRig(t).mx("receiver.test", "127.0.1.1").run()
+	p := r.peer("127.0.1.1", (*talk).serve)
+	r.try(r.item("b@receiver.test", plain))
+	r.d.mu.Lock()
+	if !r.d.evictAny() || r.d.evictAny() {
+		t.Error("want one worker to dismiss, and no other")
+	}
+	r.d.mu.Unlock()
+	items := r.many(3, "b@receiver.test") // it may find work on its way
+	r.offer(items...)
+	r.delivered(items)
+	r.calm()
+	if _, _, _, quits := p.count(); quits != 1 {
+		t.Errorf("%d connections ended with QUIT, want 1", quits)
+	}
+}
+
 func TestIdleConnectionEnds(t *testing.T) {
 	r := newRig(t).mx("receiver.test", "127.0.1.1")
 	r.config.Idle = 20 * time.Millisecond
@@ -284,6 +304,15 @@ func TestPace(t *testing.T) {
 		r := newRig(t).zone("evil.test. 60 IN MX 10 www.provider.test.", "evil.test. 60 IN MX 20 mx.evil.test.",
 			"www.provider.test. 60 IN A 127.0.1.9", "mx.evil.test. 60 IN A 127.0.1.2").run()
 		r.peer("127.0.1.2", busy("421 4.7.0 too much"))
+		r.try(r.item("b@evil.test", plain))
+		if got := r.pace("provider.test"); got != 4 {
+			t.Errorf("the provider's pace is %d, want 4", got)
+		}
+	})
+	t.Run("is not for a host behind the site's to say by refusing", func(t *testing.T) {
+		r := newRig(t).zone("evil.test. 60 IN MX 10 www.provider.test.", "evil.test. 60 IN MX 20 mx.evil.test.",
+			"www.provider.test. 60 IN A 127.0.1.9", "mx.evil.test. 60 IN A 127.0.1.2").run()
+		r.peer("127.0.1.2", func(s *talk) { s.say("421 4.7.0 too many connections") })
 		r.try(r.item("b@evil.test", plain))
 		if got := r.pace("provider.test"); got != 4 {
 			t.Errorf("the provider's pace is %d, want 4", got)
