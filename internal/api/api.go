@@ -5,6 +5,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
@@ -189,12 +190,16 @@ func (a *API) order(ctx context.Context, q *orderQuery) (*struct{}, error) {
 	if err != nil {
 		return nil, huma.Error422UnprocessableEntity(err.Error())
 	}
-	story, err := a.Log.Story(ctx, relay.Everyone, id.Message)
+	// Not by its story, which may be long.
+	found, err := a.Log.Deliveries(ctx, relay.Everyone, relay.DeliveryFilter{Message: id.Message.String(), Limit: 1})
 	if err != nil {
 		return nil, problem(err)
 	}
+	if len(found) == 0 {
+		return nil, problem(&relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no message %s.", id.Message)})
+	}
 	kind := map[string]relay.Kind{"retry": relay.EventReleased, "release": relay.EventReleased, "hold": relay.EventHeld, "cancel": relay.EventCancelled}[q.Order]
-	if err := a.Queue.Order(ctx, story.Message.Account, id, kind); err != nil {
+	if err := a.Queue.Order(ctx, found[0].Account, id, kind); err != nil {
 		return nil, problem(err)
 	}
 	return nil, nil

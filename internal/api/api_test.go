@@ -94,11 +94,13 @@ func TestFiltersReachTheLog(t *testing.T) {
 func TestOrdersAreOfTheMessagesAccount(t *testing.T) {
 	owner := relay.ID{7}
 	id := relay.DeliveryID{Message: relay.FirstIDAt(time.Now()), N: 1}
-	k := &kept{story: func(m relay.ID) (*relay.Story, error) {
-		if m != id.Message {
-			return nil, &relay.Error{Code: relay.NotFound, Text: "There is no such message."}
+	// Its story is not asked for: that of a large mailing is long, and each of
+	// its deliveries may be ordered about.
+	k := &kept{deliveries: func(f relay.DeliveryFilter) ([]relay.Logged, error) {
+		if f.Message != id.Message.String() || f.Limit != 1 {
+			return nil, nil
 		}
-		return &relay.Story{Message: &relay.Message{Account: owner}}, nil
+		return []relay.Logged{{Delivery: relay.Delivery{Account: owner}, Message: &relay.Message{}}}, nil
 	}}
 	c := serve(t, k)
 	for order, kind := range map[string]string{"retry": "released", "release": "released", "hold": "held", "cancel": "cancelled"} {
