@@ -159,6 +159,8 @@ func why(d api.Delivery) string {
 		return clean(d.Diagnosis.Text + " (" + d.Reply.String() + ")")
 	case d.Reply.Text != "":
 		return clean(d.Reply.String())
+	case d.Due != nil && time.Until(*d.Due) > 0:
+		return "not to be sent before then"
 	default:
 		return "waits for its turn, or is being tried"
 	}

@@ -67,6 +67,22 @@ func TestPrintReply(t *testing.T) {
 	}
 }
 
+func TestWhy(t *testing.T) {
+	past, later := time.Now().Add(-time.Second), time.Now().Add(time.Hour)
+	greylisted := relay.Reply{Code: 451, Text: "Greylisted"}
+	for want, d := range map[string]api.Delivery{
+		"held by an operator":                   {State: "held", Reply: greylisted},
+		"451 Greylisted":                        {State: "deferred", Due: &later, Reply: greylisted},
+		"Come back later. (451 Greylisted)":     {State: "deferred", Due: &later, Reply: greylisted, Diagnosis: relay.Diagnosis{Text: "Come back later."}},
+		"not to be sent before then":            {State: "queued", Due: &later},
+		"waits for its turn, or is being tried": {State: "queued", Due: &past},
+	} {
+		if got := why(d); got != want {
+			t.Errorf("%v: %q, want %q", d, got, want)
+		}
+	}
+}
+
 // An operator's order ends the waiting: nobody is told to wait on.
 func TestStoryOfWhatWasStopped(t *testing.T) {
 	d := api.Delivery{ID: "x-1", State: "cancelled", Diagnosis: relay.Diagnosis{Text: "Greylisted.", Advice: "Nothing: it is tried again."}}

@@ -25,7 +25,7 @@ import (
 
 // Options are what the caller may choose.
 type Options struct {
-	Dir     string // data folder; empty: a new temporary one, removed at the end
+	Dir     string // data folder, without a relay's data yet; empty: a new temporary one, removed at the end
 	Once    bool   // leave after the table
 	Program string // how the person called the program, for the lines to copy
 }
@@ -59,6 +59,9 @@ func Run(ctx context.Context, w, logs io.Writer, o Options) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, r.Stop()) }()
+	if r.First == nil { // nobody knows that relay's password any more
+		return fmt.Errorf("%s holds a relay's data already; the demo wants a folder of its own", o.Dir)
+	}
 	if err := net.publish(r.DNS); err != nil {
 		return err
 	}

@@ -14,9 +14,13 @@ func TestEveryScenarioComesOut(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
-	err := Run(ctx, &out, t.Output(), Options{Dir: t.TempDir(), Once: true, Program: "postrider"})
+	dir := t.TempDir()
+	err := Run(ctx, &out, t.Output(), Options{Dir: dir, Once: true, Program: "postrider"})
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
+	}
+	if err := Run(ctx, &out, t.Output(), Options{Dir: dir, Once: true}); err == nil || !strings.Contains(err.Error(), "already") {
+		t.Errorf("in a folder with data: %v; want it refused", err)
 	}
 	for _, s := range scenarios() {
 		if !strings.Contains(out.String(), s.name) {
