@@ -25,6 +25,7 @@ const (
 	Unreachable = "soft/unreachable"
 	NoAnswerDNS = "soft/dns"
 	BrokenOff   = "soft/broken-off"
+	Own         = "soft/relay" // our own trouble
 	TLSProblem  = "soft/tls"
 	Spam        = "block/spam"
 	Reputation  = "block/reputation"
@@ -220,6 +221,8 @@ func withoutReply(stage string, r relay.Reply) string {
 		return Unreachable
 	case r.Enhanced == "5.3.4":
 		return TooLarge
+	case strings.HasPrefix(r.Enhanced, "4.3."):
+		return Own
 	case strings.HasPrefix(r.Enhanced, "5.6."):
 		return Unsupported
 	case stage == StageTLS || strings.HasSuffix(r.Enhanced, ".7.30"):
@@ -361,6 +364,7 @@ var words = map[string]struct{ text, advice string }{
 	Unreachable: {"No mail server of the receiver can be reached.", ""},
 	NoAnswerDNS: {"The DNS does not say at the moment where the domain's mail goes.", ""},
 	BrokenOff:   {"The connection to {host} broke before the message was through.", ""},
+	Own:         {"Something in this relay stood in the way; the receiver has no part in it.", ""},
 	TLSProblem:  {"No secure connection to {host} can be had.", "Tell the receiver's postmaster, if it lasts."},
 	NoPTR:       {"{host} wants mail servers to have a proper name, and ours has none (reverse DNS, HELO).", "Set the reverse DNS (PTR record) of the sending address to this relay's hostname, and the hostname's DNS record to the address."},
 	BadSender:   {"{host} does not accept the sender's address.", "Check that its domain exists in the DNS and takes mail."},

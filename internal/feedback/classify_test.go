@@ -70,7 +70,7 @@ func TestDiagnoseRealReplies(t *testing.T) {
 	}
 	for c := range words {
 		switch c {
-		case Unreachable, NoAnswerDNS, BrokenOff: // no replies
+		case Unreachable, NoAnswerDNS, BrokenOff, Own: // no replies
 		default:
 			if seen[c] == 0 {
 				t.Errorf("no reply for %s", c)
@@ -105,7 +105,8 @@ func TestDiagnoseWithoutReply(t *testing.T) {
 		{StageMail, "5.3.4", TooLarge},
 		{StageRcpt, "5.6.7", Unsupported},
 		{StageContent, "5.6.3", Unsupported},
-		{"", "4.3.2", BrokenOff},
+		{"", "4.3.2", Own},
+		{StageMail, "4.3.0", Own},
 	} {
 		for _, host := range []string{"", "mx.example.net"} {
 			d := Diagnose(tt.stage, relay.Reply{Enhanced: tt.enhanced, Text: "what happened"}, host)
