@@ -153,11 +153,14 @@ func find(ctx context.Context, c *api.Client, q url.Values, limit int, f func(ap
 	return nil
 }
 
+// usual is how many deliveries the log shows.
+const usual = 100
+
 func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
 	var s search
 	p.flags(fs)
-	s.flags(fs, 100)
+	s.flags(fs, usual)
 	follow := fs.Bool("follow", false, "go on and show each event as it happens, until interrupted")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")
 	if err := parseFlags(e, fs, args); err != nil {
@@ -201,7 +204,9 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 	if len(found) == 0 && !*asJSON {
 		fmt.Fprintln(e.Stderr, "No delivery matches.")
 	}
-	if more {
+	chosen := false // who says -n knows
+	fs.Visit(func(f *flag.Flag) { chosen = chosen || f.Name == "n" })
+	if more && !chosen {
 		fmt.Fprintf(e.Stderr, "These are the newest %d; there are more (-n 0 shows all).\n", s.limit)
 	}
 	return nil

@@ -3,9 +3,11 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"net"
 	"net/http"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -93,6 +95,28 @@ func TestStoryOfWhatWasStopped(t *testing.T) {
 		if strings.Contains(b.String(), "What to do") != advice {
 			t.Errorf("%s: advice wanted: %v\n%s", state, advice, b.String())
 		}
+	}
+}
+
+// Nobody takes a part of the log for the whole.
+func TestLogSaysThatThereIsMore(t *testing.T) {
+	dir := t.TempDir()
+	ln, err := net.Listen("unix", filepath.Join(dir, api.SocketName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		n, _ := strconv.Atoi(r.URL.Query().Get("limit"))
+		json.NewEncoder(w).Encode(make([]api.Delivery, n))
+	})}
+	go s.Serve(ln)
+	defer s.Close()
+	out, errs, status := call(t, "", "log", "-data", dir)
+	if n := strings.Count(out, "\n"); status != 0 || n != usual || !strings.Contains(errs, "there are more") {
+		t.Errorf("status %d, %d lines, %q", status, n, errs)
+	}
+	if out, errs, _ := call(t, "", "log", "-data", dir, "-n", "7"); strings.Count(out, "\n") != 7 || errs != "" {
+		t.Errorf("-n 7: %q", errs)
 	}
 }
 
