@@ -50,7 +50,7 @@ type Limits struct {
 	Recipients  int      `toml:"recipients" doc:"Most recipients of one message."`
 	Messages    int      `toml:"messages_per_session" doc:"Most messages in one session; then 421."`
 	Commands    int      `toml:"commands_per_message" doc:"Most commands without a message coming of them, not counting accepted recipients; then 421."`
-	Errors      int      `toml:"errors" doc:"Most refused commands in a session; then 421."`
+	Errors      int      `toml:"errors" doc:"Most refused commands in a session, not counting recipients; then 421."`
 	Idle        Duration `toml:"idle" doc:"Longest wait for the client's next line."`
 	Message     Duration `toml:"message_time" doc:"Longest time for the content of one message."`
 	Session     Duration `toml:"session_time" doc:"Longest session."`

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync/atomic"
 )
 
 // Content is the bytes of a message, with CRLF line ends. It can be opened many
@@ -90,12 +91,33 @@ const (
 // and so goes away with the process. A Buffer is written by one goroutine; its
 // Content may be read by many.
 type Buffer struct {
-	dir   string
-	limit int64
-	size  int64
-	mem   []byte // all content, or, once there is a file, what is not in it yet
-	file  *os.File
-	err   error // of the first Write that failed, or errClosed
+	dir    string
+	limit  int64
+	memory *Memory // nil: as much as limit allows
+	taken  int64   // of memory
+	size   int64
+	mem    []byte // all content, or, once there is a file, what is not in it yet
+	file   *os.File
+	err    error // of the first Write that failed, or errClosed
+}
+
+// Memory bounds what many Buffers have in memory together. It may be used by
+// many goroutines.
+type Memory struct {
+	most int64
+	used atomic.Int64
+}
+
+// NewMemory makes a Memory of so many bytes. The first 64 KiB of each Buffer are
+// not counted: usual messages never wait for a disk.
+func NewMemory(most int64) *Memory { return &Memory{most: most} }
+
+func (m *Memory) take(n int64) bool {
+	if m.used.Add(n) <= m.most {
+		return true
+	}
+	m.used.Add(-n)
+	return false
 }
 
 var errClosed = errors.New("buffer is closed")
@@ -104,6 +126,10 @@ var errClosed = errors.New("buffer is closed")
 // more than that in a file in dir (empty: the system's temporary folder). It
 // takes no memory and makes no file before it is needed.
 func NewBuffer(dir string, limit int64) *Buffer { return &Buffer{dir: dir, limit: limit} }
+
+// Share makes an empty Buffer keep within what m has left: beyond it, and not
+// only beyond its own limit, content goes to the file.
+func (b *Buffer) Share(m *Memory) { b.memory = m }
 
 // Size is the number of bytes written so far.
 func (b *Buffer) Size() int64 { return b.size }
@@ -131,16 +157,12 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	if b.err != nil {
 		return 0, b.err
 	}
-	if b.file == nil && b.size+int64(len(p)) > b.limit {
+	if b.file == nil && (b.size+int64(len(p)) > b.limit || !b.grow(len(b.mem)+len(p))) {
 		if b.err = b.spill(); b.err != nil {
 			return 0, b.err
 		}
 	}
 	if b.file == nil {
-		if need := len(b.mem) + len(p); need > cap(b.mem) {
-			// Twice the room, but never past the limit.
-			b.room(max(need, int(min(int64(max(2*cap(b.mem), firstRoom)), b.limit))))
-		}
 		b.mem = append(b.mem, p...)
 		b.size += int64(len(p))
 		return len(p), nil
@@ -164,6 +186,31 @@ func (b *Buffer) Write(p []byte) (int, error) {
 	return n, nil
 }
 
+// grow makes room for need bytes in memory: twice the room, but never past the
+// limit. It is false where there is no memory left.
+func (b *Buffer) grow(need int) bool {
+	if need <= cap(b.mem) {
+		return true
+	}
+	n := max(need, int(min(int64(max(2*cap(b.mem), firstRoom)), b.limit)))
+	if more := int64(n) - fileRoom - b.taken; b.memory != nil && more > 0 {
+		if !b.memory.take(more) {
+			return false
+		}
+		b.taken += more
+	}
+	b.room(n)
+	return true
+}
+
+// free gives back what was taken of the shared memory.
+func (b *Buffer) free() {
+	if b.taken > 0 {
+		b.memory.used.Add(-b.taken)
+		b.taken = 0
+	}
+}
+
 // spill moves what is in memory to a new file.
 func (b *Buffer) spill() error {
 	f, err := os.CreateTemp(b.dir, "message-*")
@@ -179,6 +226,7 @@ func (b *Buffer) spill() error {
 		return err
 	}
 	b.mem = make([]byte, 0, fileRoom)
+	b.free()
 	return nil
 }
 
@@ -214,6 +262,7 @@ func (b *Buffer) Content() Content {
 func (b *Buffer) Close() error {
 	f := b.file
 	b.mem, b.file, b.err = nil, nil, errClosed
+	b.free()
 	if f == nil {
 		return nil
 	}

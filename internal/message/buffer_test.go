@@ -189,3 +189,45 @@ func BenchmarkBuffer10kB(b *testing.B) {
 		buf.Close()
 	}
 }
+
+// TestMemoryIsShared: what the buffers have in memory together is bounded, what
+// they hold is not touched by that, and each gives back what it took.
+func TestMemoryIsShared(t *testing.T) {
+	m := NewMemory(300_000)
+	dir := t.TempDir()
+	var open []*Buffer
+	inMemory := 0
+	for i := range 10 {
+		b := NewBuffer(dir, 1<<20)
+		b.Share(m)
+		want := pattern(150_000 + i)
+		for p := want; len(p) > 0; p = p[min(7000, len(p)):] {
+			if _, err := b.Write(p[:min(7000, len(p))]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if !bytes.Equal(readAll(t, b.Content()), want) {
+			t.Errorf("buffer %d: content differs", i)
+		}
+		if _, ok := bytesOf(b.Content()); ok {
+			inMemory++
+		}
+		open = append(open, b)
+	}
+	if inMemory < 1 || inMemory > 2 {
+		t.Errorf("%d buffers of 150 kB are in 300 kB of memory", inMemory)
+	}
+	small := NewBuffer(dir, 1<<20)
+	small.Share(m)
+	if small.Write(pattern(fileRoom)); small.file != nil {
+		t.Error("a small message waits for the disk")
+	}
+	for _, b := range append(open, small) {
+		if err := errors.Join(b.Close(), b.Close()); err != nil {
+			t.Error(err)
+		}
+	}
+	if n := m.used.Load(); n != 0 {
+		t.Errorf("%d bytes are not given back", n)
+	}
+}

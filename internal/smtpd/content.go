@@ -16,9 +16,12 @@ import (
 
 const (
 	inMemory = 1 << 20 // content beyond this goes to a file
-	// maxExcess is how far beyond the limit content is read to its end, so that
+	// allInMemory is what the content of all sessions may take together, but for
+	// the first 64 KiB of each; beyond it content goes to files earlier.
+	allInMemory = 64 << 20
+	// maxBeyond is how far beyond the limit content is read to its end, so that
 	// the client hears of it in order; more ends the session.
-	maxExcess = 64 << 20
+	maxBeyond = 64 << 20
 	// maxStray is how much of a chunk is read that belongs to no message.
 	maxStray = 1 << 20
 )
@@ -61,8 +64,9 @@ func (s *session) openContent() {
 	limits := s.l.config.Limits
 	most := int64(limits.MessageSize)
 	s.tx.buffer = message.NewBuffer(s.l.config.TempDir, inMemory)
+	s.tx.buffer.Share(s.l.memory)
 	s.tx.buffer.Grow(s.tx.size)
-	s.tx.content = smtp.NewContent(s.tx.buffer, smtp.ContentOptions{Max: most, Hard: most + min(most, maxExcess) + 1, Repair: s.tx.identity.RepairLF})
+	s.tx.content = smtp.NewContent(s.tx.buffer, smtp.ContentOptions{Max: most, Hard: most + min(most, maxBeyond) + 1, Repair: s.tx.identity.RepairLF})
 	s.w.message = time.Now().Add(time.Duration(limits.Message))
 }
 

@@ -16,6 +16,7 @@ import (
 
 	"postrider/internal/account"
 	"postrider/internal/config"
+	"postrider/internal/message"
 	"postrider/internal/relay"
 	"postrider/internal/submit"
 )
@@ -73,6 +74,7 @@ type Server struct {
 	entrance Entrance
 	log      *slog.Logger
 	habits   habits
+	memory   *message.Memory // for the content of all sessions
 
 	mu      sync.Mutex
 	total   int
@@ -81,7 +83,7 @@ type Server struct {
 
 // New makes a server that listens nowhere yet.
 func New(c Config, a Accounts, e Entrance, log *slog.Logger) *Server {
-	return &Server{config: c, accounts: a, entrance: e, log: log, clients: map[netip.Addr]int{}}
+	return &Server{config: c, accounts: a, entrance: e, log: log, memory: message.NewMemory(allInMemory), clients: map[netip.Addr]int{}}
 }
 
 // listener is a Server on one port.

@@ -18,6 +18,7 @@ import (
 
 	"postrider/internal/account"
 	"postrider/internal/config"
+	"postrider/internal/message"
 	"postrider/internal/relay"
 )
 
@@ -382,5 +383,60 @@ func TestLastReplyIsHeard(t *testing.T) {
 	b, err := io.ReadAll(p.br)
 	if err != nil || !strings.Contains(string(b), "\r\n421 4.7.0 ") {
 		t.Errorf("got %q, %v", b, err)
+	}
+}
+
+// TestTooManyRecipients: those that are too many, and those that are refused,
+// do not cost the others their message (RFC 5321 section 4.5.3.1.10). There is an
+// end to it all the same.
+func TestTooManyRecipients(t *testing.T) {
+	c := testConfig(t)
+	c.Limits.Recipients, c.Limits.Errors, c.Limits.Commands = 3, 2, 20
+	f := start(t, c, ListenerConfig{Mode: ModePlain})
+	f.openNetwork()
+	p := dial(t, f)
+	p.steps(hello + `
+		C: MAIL FROM:<joe@client.example>
+		S: 250 ...`)
+	for i := range 3 {
+		p.steps(fmt.Sprintf("C: RCPT TO:<u%d@example.com>\nS: 250 ...", i))
+	}
+	for i := range 25 {
+		p.steps(fmt.Sprintf("C: RCPT TO:<v%d@example.com>\nS: 452 4.5.3 ...", i))
+	}
+	p.steps(strings.Repeat("C: RCPT TO:<nobody>\nS: 553 ...\n", 5))
+	p.steps(`
+		C: DATA
+		S: 354 ...
+		C: From: joe@client.example
+		C: .
+		S: 250 ...`)
+	if mail := f.entrance.taken(); len(mail) != 1 || len(mail[0].Envelope.Recipients) != 3 {
+		t.Errorf("taken: %+v", mail)
+	}
+	p.steps("C: MAIL FROM:<joe@client.example>\nS: 250 ...")
+	for i := range 3 {
+		p.steps(fmt.Sprintf("C: RCPT TO:<u%d@example.com>\nS: 250 ...", i))
+	}
+	for i := range 30 {
+		p.steps(fmt.Sprintf("C: RCPT TO:<v%d@example.com>\nS: 452 4.5.3 ...", i))
+	}
+	p.steps("C: RCPT TO:<w@example.com>\nS: 421 4.7.0 ...")
+}
+
+// TestSessionsShareMemory: when all sessions together hold much, content goes to
+// a file long before it would for one alone.
+func TestSessionsShareMemory(t *testing.T) {
+	f := start(t, testConfig(t), ListenerConfig{Mode: ModePlain})
+	f.openNetwork()
+	f.memory = message.NewMemory(0)
+	p := dial(t, f)
+	p.steps(hello + begin + "\n" + strings.Repeat("C: "+strings.Repeat("x", 900)+"\n", 200) + "C: .\nS: 250 ...")
+	mail := f.entrance.taken()
+	if len(mail) != 1 || len(mail[0].body) != 200*902 {
+		t.Fatal("the message did not arrive")
+	}
+	if _, ok := mail[0].Content.(interface{ Bytes() []byte }); ok {
+		t.Error("the content is in memory")
 	}
 }

@@ -205,6 +205,7 @@ func (s *session) fail(err error) {
 	var timeout net.Error
 	switch {
 	case errors.Is(err, errShutdown), s.w.stopping():
+		err = errShutdown // and not the deadline that ended the wait
 		s.send(reply(421, "4.3.2", "The server is going down. Try again in a minute."))
 	case errors.Is(err, smtp.ErrEndless):
 		s.linger = true

@@ -19,6 +19,7 @@ type transaction struct {
 	envelope relay.Envelope
 	size     int64 // announced with MAIL; 0: not
 	refused  int   // recipients
+	excess   int   // of them, those that were too many
 	// seen are the recipients that are in the envelope, in one form.
 	seen map[string]struct{}
 	// With BDAT the content comes in parts.
@@ -124,11 +125,31 @@ func (s *session) rcpt(args []byte) smtp.Reply {
 		err = s.addRecipient(r)
 	}
 	if err != nil {
-		s.tx.refused++
-		return asReply(err)
+		return s.refuseRecipient(asReply(err))
 	}
 	s.commands-- // bounded by the number of recipients
 	return reply(250, "2.1.5", "Ok")
+}
+
+// maxExcess is how many times the recipients that a message may have can be
+// tried in it.
+const maxExcess = 10
+
+// refuseRecipient counts a recipient that is not taken. Many of them in one
+// message are no reason to end the session before its content comes: the same
+// message would come again, to the same end. So they count as commands, not as
+// errors, and those that are only too many, which the client is to send in
+// another message (RFC 5321 section 4.5.3.1.10), have a bound of their own.
+func (s *session) refuseRecipient(r smtp.Reply) smtp.Reply {
+	s.tx.refused++
+	s.errors--
+	if r.Code == 452 {
+		s.commands--
+		if s.tx.excess++; s.tx.excess > maxExcess*s.l.config.Limits.Recipients {
+			return reply(421, "4.7.0", "These are far too many recipients. Connect again, and send the message in parts.")
+		}
+	}
+	return r
 }
 
 // addRecipient puts a recipient into the envelope. The error is a Reply.
