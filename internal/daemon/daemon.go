@@ -64,6 +64,7 @@ type Secret struct{ User, Password string }
 // Open binds the ports and opens the store. The configuration must have been
 // resolved and validated.
 func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, err error) {
+	fitFiles(&c, fileLimit(), log)
 	d := &Daemon{Config: c, log: log}
 	defer func() {
 		if err != nil {
