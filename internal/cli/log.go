@@ -223,6 +223,8 @@ func printLine(w io.Writer, v any) error {
 func logLine(d api.Delivery) string {
 	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>  %s", stamp(d.Received), d.ID, d.State, clean(d.Sender), clean(d.Recipient), attempts(d.Attempts))
 	switch {
+	case d.Due != nil && d.Attempts == 0:
+		line += ", due " + next(d)
 	case d.Due != nil:
 		line += ", next " + next(d)
 	case d.State != "held":
