@@ -30,9 +30,10 @@ type Service struct {
 	store    Store
 	log      *slog.Logger
 	failures *failures
-	hashing  chan struct{} // one password hash at a time: each takes 64 MiB
-	fakeKey  [32]byte      // makes the SCRAM verifiers of users that do not exist
-	memory   [32]byte      // key of what chosen remembers
+	lines    lines
+	hashing  hashing
+	fakeKey  [32]byte // makes the SCRAM verifiers of users that do not exist
+	memory   [32]byte // key of what chosen remembers
 
 	refreshing sync.Mutex // one at a time, so that none puts older facts over newer ones
 
@@ -48,12 +49,13 @@ type Service struct {
 const maxCached = 50_000
 
 // failTime is how long every failed login takes at least, so that the time
-// does not tell why it failed.
-const failTime = 300 * time.Millisecond
+// does not tell why it failed: longer than a hash takes.
+const failTime = 500 * time.Millisecond
 
 // Open loads what must be at hand before the first client comes.
 func Open(ctx context.Context, store Store, rule Throttle, log *slog.Logger) (*Service, error) {
-	s := &Service{store: store, log: log, failures: newFailures(rule), hashing: make(chan struct{}, 1)}
+	s := &Service{store: store, log: log, failures: newFailures(rule), lines: lines{by: map[string]*line{}}}
+	s.hashing.init()
 	s.chosen = map[relay.ID][32]byte{}
 	rand.Read(s.fakeKey[:])
 	rand.Read(s.memory[:])
@@ -128,9 +130,11 @@ func (s *Service) Login(ctx context.Context, client netip.Addr, user, password s
 		// them does wrong must not slow the others.
 		name = ""
 	}
-	if err := wait(ctx, s.failures.delay(time.Now(), client, name)); err != nil {
+	leave, err := s.turn(ctx, client, name)
+	if err != nil {
 		return nil, err
 	}
+	defer leave()
 	start := time.Now()
 	c, err := s.find(ctx, user, password)
 	if err != nil {
@@ -138,19 +142,33 @@ func (s *Service) Login(ctx context.Context, client netip.Addr, user, password s
 	}
 	ok := false
 	if c != nil {
-		if ok, err = s.matches(ctx, c, password); err != nil {
+		if ok, err = s.matches(ctx, c, password, s.failures.known(client, name)); err != nil {
 			return nil, err
 		}
 	}
 	if !ok {
 		s.failures.failed(time.Now(), client, name)
-		if err := wait(ctx, failTime-time.Since(start)); err != nil {
+		if err := wait(ctx, max(failTime, s.hashing.slowest(time.Now()))-time.Since(start)); err != nil {
 			return nil, err
 		}
 		return nil, badCredentials()
 	}
 	s.failures.succeeded(client, name)
 	return identity(c, user), nil
+}
+
+// turn waits until this client may try a login, after its failures and its
+// other logins.
+func (s *Service) turn(ctx context.Context, client netip.Addr, name string) (leave func(), err error) {
+	leave, err = s.lines.enter(ctx, s.failures.line(client, name), func() int { return s.failures.atOnce(time.Now(), client) })
+	if err != nil {
+		return nil, err
+	}
+	if err := wait(ctx, s.failures.delay(time.Now(), client, name)); err != nil {
+		leave()
+		return nil, err
+	}
+	return leave, nil
 }
 
 func badCredentials() error {
@@ -236,8 +254,9 @@ func lookup[K comparable](s *Service, cache func() map[K]*relay.Credential, key 
 	return c, nil
 }
 
-// matches checks the password of a credential.
-func (s *Service) matches(ctx context.Context, c *relay.Credential, password string) (bool, error) {
+// matches checks the password of a credential. known says that the client has
+// logged in with it before.
+func (s *Service) matches(ctx context.Context, c *relay.Credential, password string, known bool) (bool, error) {
 	if c.Argon2 == "" {
 		sum := sha256.Sum256([]byte(password))
 		return subtle.ConstantTimeCompare(sum[:], c.SecretSHA256) == 1, nil
@@ -245,18 +264,15 @@ func (s *Service) matches(ctx context.Context, c *relay.Credential, password str
 	// argon2 is slow on purpose: what it accepted is remembered.
 	digest := s.remembered(c, password)
 	s.mu.Lock()
-	known, ok := s.chosen[c.ID]
+	before, ok := s.chosen[c.ID]
 	s.mu.Unlock()
-	if ok && known == digest {
+	if ok && before == digest {
 		return true, nil
 	}
-	select {
-	case s.hashing <- struct{}{}:
-		defer func() { <-s.hashing }()
-	case <-ctx.Done():
-		return false, brokenOff(ctx)
+	good, err := s.hashing.matches(ctx, string(digest[:]), c.Argon2, password, known)
+	if relay.CodeOf(err) == relay.Busy || relay.CodeOf(err) == relay.Unavailable {
+		return false, err
 	}
-	good, err := argonMatches(c.Argon2, password)
 	if err != nil {
 		return false, &relay.Error{Code: relay.Internal, Text: "This credential can't be checked.", Advice: "Make a new one.",
 			Err: fmt.Errorf("credential %s: %w", c.ID, err)}
@@ -285,9 +301,11 @@ func (s *Service) remembered(c *relay.Credential, password string) [32]byte {
 // for a name, and Identity is nil. The caller reports how it ended to Failed or
 // Succeeded. The error is a relay.Error; after failures the answer comes late.
 func (s *Service) SCRAM(ctx context.Context, client netip.Addr, user string) (*Verifier, error) {
-	if err := wait(ctx, s.failures.delay(time.Now(), client, user)); err != nil {
+	leave, err := s.turn(ctx, client, user)
+	if err != nil {
 		return nil, err
 	}
+	leave() // the secrets of SCRAM are too long to be guessed at once
 	c, err := s.byUser(ctx, user)
 	if err != nil {
 		return nil, err

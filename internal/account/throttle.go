@@ -61,6 +61,31 @@ func (f *failures) delay(now time.Time, client netip.Addr, user string) time.Dur
 	return min(d, f.rule.Max)
 }
 
+// known tells whether the user has logged in from this address before.
+func (f *failures) known(client netip.Addr, user string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.good[goodKey(client, user)]
+	return ok && user != ""
+}
+
+// line is the name of those whose logins wait for each other: all of an
+// address, but for users that it has logged in as before.
+func (f *failures) line(client netip.Addr, user string) string {
+	if f.known(client, user) {
+		return goodKey(client, user)
+	}
+	return addrKey(client)
+}
+
+// atOnce is how many logins of an address may be under way: as many as it has
+// failures free, and one in the end.
+func (f *failures) atOnce(now time.Time, client netip.Addr) int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return max(1, f.rule.Free+1-f.count(now, addrKey(client)))
+}
+
 func (f *failures) count(now time.Time, key string) int {
 	e := f.by[key]
 	if e == nil || now.Sub(e.last) > f.rule.Reset {
