@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/net/idna"
@@ -201,6 +202,8 @@ func scanMailbox(s string, utf8 bool) (a Address, rest string, err error) {
 		return Address{}, "", ErrNonASCII
 	case !validUTF8(a):
 		return Address{}, "", errors.New("the address is not UTF-8")
+	case strings.ContainsFunc(a.Local, isLineOrControl):
+		return Address{}, "", errors.New("the address has a control character")
 	}
 	if !ascii(a.Domain) { // U-labels without A-labels could not be looked up
 		if _, err := ASCIIDomain(a.Domain); err != nil {
@@ -240,6 +243,9 @@ func scanLocal(s string) (local, rest string, err error) {
 		}
 		if c < ' ' || c == 0x7f {
 			return "", "", errors.New("the quoted part before the @ has a control character")
+		}
+		if c == '<' || c == '>' { // legal, but no client of ours could send it on
+			return "", "", errors.New("the quoted part before the @ has an angle bracket, at which too many servers end the address")
 		}
 		b = append(b, c)
 	}
@@ -287,6 +293,10 @@ func checkLiteral(s string) error {
 	}
 	return nil
 }
+
+// isLineOrControl tells whether somebody may take r for a line end or a command,
+// as terminals take C1 controls.
+func isLineOrControl(r rune) bool { return unicode.IsControl(r) || r == '\u2028' || r == '\u2029' }
 
 func validUTF8(a Address) bool { return utf8.ValidString(a.Local) && utf8.ValidString(a.Domain) }
 

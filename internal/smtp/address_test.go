@@ -30,7 +30,7 @@ func TestParsePath(t *testing.T) {
 		{in: `<"joe doe"@example.com>`, want: `"joe doe"@example.com`},
 		{in: `<"j\o\"e\\"@example.com>`, want: `"jo\"e\\"@example.com`},
 		{in: `<"joe@c.example"@b.example>`, want: `"joe@c.example"@b.example`},
-		{in: `<"a>b"@example.com>`, want: `"a>b"@example.com`},
+		{in: `<"a>b"@example.com>`, want: "!angle bracket"},
 		{in: `<""@example.com>`, want: `""@example.com`},
 		{in: "<joe@[192.0.2.1]>", want: "joe@[192.0.2.1]"},
 		{in: "<joe@[IPv6:2001:db8::1]>", want: "joe@[IPv6:2001:db8::1]"},
@@ -66,6 +66,10 @@ func TestParsePath(t *testing.T) {
 		{in: "<\"joe\r\nRCPT TO:\"@example.com>", want: "!control"},
 		{in: `<"joe@example.com>`, want: "!quote"},
 		{in: "<joe\x00@example.com>", want: "!quot"},
+		{in: `<"joe> SIZE=1"@example.com>`, want: "!angle bracket"},
+		{in: "<joe\u0085Bcc@example.com>", utf8: true, want: "!control"},
+		{in: "<\"joe\u2028Bcc\"@example.com>", utf8: true, want: "!control"},
+		{in: "<joe\u009b31m@example.com>", utf8: true, want: "!control"},
 	} {
 		a, rest, err := ParsePath(tt.in, tt.utf8)
 		if msg, bad := strings.CutPrefix(tt.want, "!"); bad {
