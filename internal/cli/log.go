@@ -2,10 +2,8 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"net/url"
 	"slices"
 	"strconv"
@@ -212,14 +210,6 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 	return nil
 }
 
-func printLine(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	return enc.Encode(v)
-}
-
-// logLine tells of a delivery: when it was accepted, by which it is sought and
-// sorted, and how long it took.
 func logLine(d api.Delivery) string {
 	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>  %s", stamp(d.Received), d.ID, d.State, clean(d.Sender), clean(d.Recipient), attempts(d.Attempts))
 	switch {

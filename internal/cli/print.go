@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // stamp is a time as it stands in tables, in the local zone.
@@ -48,9 +51,37 @@ func cut(s string, n int) string {
 	return string(r[:n-1]) + "…"
 }
 
-func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+// printJSON prints v for people and programs: what clean takes away is written
+// as an escape.
+func printJSON(w io.Writer, v any) error { return encode(w, v, "  ") }
+
+// printLine is printJSON in one line.
+func printLine(w io.Writer, v any) error { return encode(w, v, "") }
+
+func encode(w io.Writer, v any, indent string) error {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
+	e.SetIndent("", indent)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(escape(b.Bytes()))
+	return err
+}
+
+// escape writes what cannot be printed in JSON as \u escapes. Outside of strings
+// JSON has nothing of the kind but its line ends, and inside it has none.
+func escape(text []byte) []byte {
+	out := make([]byte, 0, len(text))
+	for _, r := range string(text) {
+		if r == '\n' || unicode.IsPrint(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, unit := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, unit)
+		}
+	}
+	return out
 }

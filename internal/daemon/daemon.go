@@ -64,7 +64,6 @@ type Secret struct{ User, Password string }
 // Open binds the ports and opens the store. The configuration must have been
 // resolved and validated.
 func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, err error) {
-	fitFiles(&c, fileLimit(), log)
 	d := &Daemon{Config: c, log: log}
 	defer func() {
 		if err != nil {
@@ -86,6 +85,7 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if d.lease, err = d.store.Join(ctx, c.Node); err != nil {
 		return nil, fmt.Errorf("join the store as %s: %w", c.Node, err)
 	}
+	fitFiles(&d.Config, fileLimit(), log)
 	return d, d.wire(ctx)
 }
 

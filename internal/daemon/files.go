@@ -15,7 +15,7 @@ func fitFiles(c *config.Config, limit int, log *slog.Logger) {
 	}
 	fit := func(setting string, n *int, most int) {
 		if *n > most {
-			log.Warn("the system's limit of open files (ulimit -n) allows less than a setting asks for", "setting", setting,
+			log.Info("the limit of open files (ulimit -n) allows less than a setting asks for", "setting", setting,
 				"set", *n, "used", most, "open_files", limit)
 			*n = most
 		}
