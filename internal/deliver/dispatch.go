@@ -59,6 +59,7 @@ type Dispatcher struct {
 	log      *slog.Logger
 	lookups  chan struct{} // bounds look-ups at once
 	dead     deadHosts
+	long     time.Duration // an attempt that takes longer is stuck
 
 	// Set by Run before anything else starts:
 	running  context.Context // ends when no attempt may start any more
@@ -101,7 +102,7 @@ const maxLookups = 100
 // New makes a dispatcher.
 func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *slog.Logger) *Dispatcher {
 	return &Dispatcher{config: c, queue: q, contents: contents, resolver: r, routes: routes, log: log,
-		lookups: make(chan struct{}, maxLookups), dead: deadHosts{until: map[netip.AddrPort]time.Time{}},
+		lookups: make(chan struct{}, maxLookups), dead: deadHosts{until: map[netip.AddrPort]time.Time{}}, long: longAttempt,
 		domains: map[string]*domain{}, maxDomains: minRemembered, sites: map[string]*site{}, maxSites: minRemembered}
 }
 

@@ -14,7 +14,18 @@ type site struct {
 	open    int                   // workers
 	idle    int                   // of them
 	leaving int                   // of them, dismissed
+	stuck   int                   // of them, with an attempt that takes very long
 }
+
+// full tells whether the site has all the connections that it takes. One whose
+// attempt is stuck does not count against the pace: a recipient that gets no
+// answer must not hold up the others. The configured limit holds all the same.
+func (s *site) full() bool {
+	return s.open-s.stuck >= s.pace.Limit() || s.open >= s.pace.Max()
+}
+
+// excess tells whether there are more connections than that.
+func (s *site) excess() bool { return s.open-s.stuck > s.pace.Limit() }
 
 // laneKey names what may share connections: (egress, hosts, need of TLS). There
 // is one egress yet.
@@ -108,7 +119,7 @@ func (d *Dispatcher) staff(l *lane) {
 		d.start(next)
 	}
 	s := l.site
-	if s.open >= s.pace.Limit() {
+	if s.full() {
 		for s.waiting.Len() > s.leaving && d.evict(s) {
 		}
 	}
@@ -121,7 +132,7 @@ func (d *Dispatcher) review(l *lane) {
 	s := l.site
 	s.waiting.Set(&l.turn, l, l.rank())
 	_, rank := s.waiting.First()
-	if s.open >= s.pace.Limit() {
+	if s.full() {
 		rank = schedule.Absent // a place would be of no use to it
 	}
 	d.waiting.Set(&s.turn, s, rank)

@@ -570,3 +570,33 @@ func TestMemoryOfDomainsIsBounded(t *testing.T) {
 		t.Errorf("%d sites are remembered, want the busy one", len(d.sites))
 	}
 }
+
+// TestSilentRecipientsHoldUpNobody: a site whose connections all wait for a reply
+// that does not come gets further ones, as far as the configuration allows.
+func TestSilentRecipientsHoldUpNobody(t *testing.T) {
+	r := newRig(t).mx("receiver.test", "127.0.1.1").make()
+	r.d.long = 50 * time.Millisecond
+	g := r.gate()
+	r.peer("127.0.1.1", func(s *talk) {
+		s.on = func(line string) string {
+			if strings.Contains(line, "silent") {
+				g.pass()
+			}
+			return ""
+		}
+		s.serve()
+	})
+	silent := r.many(12, "silent@receiver.test")
+	r.offer(silent...)
+	r.run()
+	r.eventually("all silent ones are under way", func(d *Dispatcher) bool {
+		s := d.sites["receiver.test"]
+		return s != nil && s.stuck == len(silent)
+	})
+	others := r.many(50, "ann@receiver.test")
+	r.offer(others...)
+	r.delivered(others)
+	g.open()
+	r.delivered(silent)
+	r.eventually("none is stuck", func(d *Dispatcher) bool { return d.sites["receiver.test"].stuck == 0 })
+}

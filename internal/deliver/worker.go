@@ -47,7 +47,7 @@ func (w *worker) run() {
 		if !d.queue.Begin(it) {
 			continue
 		}
-		o := w.attempt(d.attempts, it)
+		o := w.watched(it)
 		if o.Reply.Code == 421 && w.conn != nil && w.link.best {
 			w.pace((*schedule.Pace).Bad)
 		}
@@ -56,6 +56,35 @@ func (w *worker) run() {
 			return
 		}
 	}
+}
+
+// longAttempt is how long an attempt may take before its place is given to
+// somebody else as well. Large messages and slow receivers need less by far.
+const longAttempt = 15 * time.Second
+
+// watched is attempt, noted with the site where it takes very long.
+func (w *worker) watched(it *queue.Item) relay.Outcome {
+	d, s := w.d, w.lane.site
+	var over, stuck bool // guarded by d.mu
+	watch := time.AfterFunc(d.long, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if !over {
+			stuck = true
+			s.stuck++
+			d.staff(w.lane)
+		}
+	})
+	o := w.attempt(d.attempts, it)
+	if !watch.Stop() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		over = true
+		if stuck {
+			s.stuck--
+		}
+	}
+	return o
 }
 
 // connect opens a connection for the lane. Where none can be had, all that waits
@@ -140,7 +169,7 @@ func (w *worker) take() *queue.Item {
 	for {
 		d.mu.Lock()
 		w.arrive()
-		if d.phase != working || w.dismissed || l.site.open > l.site.pace.Limit() || d.yields(w) {
+		if d.phase != working || w.dismissed || l.site.excess() || d.yields(w) {
 			d.mu.Unlock()
 			return nil
 		}

@@ -18,6 +18,9 @@ func NewPace(max int) Pace {
 // Limit is how many connections may be open now, at least 1.
 func (p *Pace) Limit() int { return int(p.limit) }
 
+// Max is the most that Limit ever gives.
+func (p *Pace) Max() int { return int(p.max) }
+
 // Good records a delivery: one more connection for each round of deliveries
 // over the present ones.
 func (p *Pace) Good() { p.limit = min(p.max, p.limit+1/p.limit) }
