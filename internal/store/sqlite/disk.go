@@ -14,9 +14,9 @@ type disk struct {
 	space func(path string) (free, total int64, err error)
 }
 
-// maxReserve is what is left free for outcomes, in bytes. On small disks it is
-// a twentieth of them.
-const maxReserve = 64 << 20
+// maxReserve is what is left free for outcomes, in bytes: room for a hundred
+// thousand of them. On small disks it is a tenth of the disk.
+const maxReserve = 256 << 20
 
 // room tells whether n more bytes of mail can be taken. Where the system does
 // not say how full the disk is, there is room until a write fails.
@@ -25,7 +25,7 @@ func (d disk) room(ctx context.Context, db *sql.DB, n int64) bool {
 	if err != nil {
 		return true
 	}
-	reserve := min(total/20, maxReserve)
+	reserve := min(total/10, maxReserve)
 	// What is in the log has to move into the file, which may grow by as much.
 	var log int64
 	if i, err := os.Stat(d.path + "-wal"); err == nil {

@@ -17,7 +17,7 @@ import (
 // are stored, the log gives its room back, and mail is taken again when there is
 // room, also where that is inside the file.
 func TestReserve(t *testing.T) {
-	const total = 200 << 20 // so 10 MiB are kept free
+	const total = 100 << 20 // so 10 MiB are kept free
 	var free atomic.Int64
 	free.Store(total)
 	path := filepath.Join(t.TempDir(), "mail.db")
@@ -77,7 +77,7 @@ func TestReserve(t *testing.T) {
 
 // TestReserveFailsAlone: only the message that has no room is refused.
 func TestReserveFailsAlone(t *testing.T) {
-	const total = 200 << 20
+	const total = 100 << 20
 	path := filepath.Join(t.TempDir(), "mail.db")
 	db, err := openOn(t.Context(), disk{path, func(string) (int64, int64, error) { return 12 << 20, total, nil }}, slog.Default(), writerPragmas)
 	if err != nil {
