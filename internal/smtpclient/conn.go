@@ -298,12 +298,18 @@ func (c *Conn) explain(ctx context.Context, e *Error) *Error {
 		e.Err = context.Cause(ctx)
 	case errors.Is(e.Err, io.EOF), errors.Is(e.Err, io.ErrUnexpectedEOF),
 		errors.Is(e.Err, syscall.ECONNRESET), errors.Is(e.Err, syscall.EPIPE):
-		e.Err = fmt.Errorf("%w (%w)", errClosed, e.Err)
+		e.Err = inWords{errClosed, e.Err}
 	case isTimeout(e.Err) && e.Err != errStalled:
-		e.Err = fmt.Errorf("the receiver did not answer in time: %w", e.Err)
+		e.Err = inWords{errSilent, e.Err}
 	}
 	return e
 }
+
+// inWords says an error of the network in words that people know.
+type inWords struct{ said, cause error }
+
+func (e inWords) Error() string   { return e.said.Error() }
+func (e inWords) Unwrap() []error { return []error{e.said, e.cause} }
 
 func isTimeout(err error) bool {
 	var ne net.Error

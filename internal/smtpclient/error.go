@@ -64,11 +64,14 @@ func (e *Error) Permanent() bool {
 
 var errOutOfTurn = errors.New("the receiver answered before it was asked")
 
-// errClosed replaces io.EOF, which tells people nothing.
-var errClosed = errors.New("the receiver closed the connection")
+// What people are told instead of io.EOF and kin.
+var (
+	errClosed = errors.New("the receiver closed the connection")
+	errSilent = errors.New("the receiver did not answer in time")
+)
 
-// Exchange is one command and its reply. Secrets and content are left out of
-// Command, which is empty for the greeting.
+// Exchange is one command and its reply, which is zero where none came. Secrets
+// and content are left out of Command, which is empty for the greeting.
 type Exchange struct {
 	Command string
 	Reply   smtp.Reply

@@ -273,10 +273,10 @@ func (t *transaction) sayLine(k kind, line string) *Error {
 // error here.
 func (t *transaction) hear(s step) *Error {
 	r, err := t.readReply(t.opt.Timeouts.Command, maxReply)
+	t.note(t.text[s.from:s.to-2], r)
 	if err != nil {
 		return t.broke(stageOf[s.kind], err)
 	}
-	t.note(t.text[s.from:s.to-2], r)
 	switch s.kind {
 	case kindReset:
 		if r.Code/100 != 2 && r.Code != 421 {
@@ -376,10 +376,10 @@ func (t *transaction) hearEarly(steps []step, chunk step) *Error {
 		}
 	}
 	r, err := t.readReply(t.opt.Timeouts.Dot, maxReply)
+	t.note(t.text[chunk.from:chunk.to-2], r)
 	if err != nil {
 		return t.broke(StageDot, err)
 	}
-	t.note(t.text[chunk.from:chunk.to-2], r)
 	if t.hopeless() {
 		return t.only421(StageDot, r)
 	}
@@ -404,9 +404,7 @@ func (e *contentError) Unwrap() error { return e.err }
 // ended completes a transfer of content: r and err are what transmit gave, sent
 // whether the peer has it all.
 func (t *transaction) ended(command string, r smtp.Reply, sent bool, err error) *Error {
-	if r.Code != 0 {
-		t.note(command, r)
-	}
+	t.note(command, r)
 	switch {
 	case sent && err == nil:
 		return t.final(StageDot, r)

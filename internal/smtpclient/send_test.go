@@ -832,3 +832,27 @@ func TestHalfClosed(t *testing.T) {
 		t.Errorf("got %v, stage %s, unknown %v", e, e.Stage, e.Unknown)
 	}
 }
+
+// TestUnanswered: what got no answer is in the dialogue all the same.
+func TestUnanswered(t *testing.T) {
+	for _, tt := range []struct{ script, last string }{
+		{"C: MAIL*\nS: 250 ok\nC: RCPT*\n", "RCPT TO:<b@mx.test>"},
+		{"C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nC: DATA\nS: 354 go\nD: x|\n", "(content, 3 bytes)"},
+	} {
+		c, err := New(t.Context(), serve(t, func(p *peer) {
+			p.hello()
+			run(tt.script)(p)
+		}), "mx.test", plain)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		res, err := c.Send(t.Context(), mail("x\r\n", "b@mx.test"))
+		if err == nil {
+			t.Fatal("no error")
+		}
+		if last := res.Dialogue[len(res.Dialogue)-1]; last.Command != tt.last || last.Reply.Code != 0 {
+			t.Errorf("the dialogue ends with %q, %v; want %q unanswered", last.Command, last.Reply, tt.last)
+		}
+	}
+}
