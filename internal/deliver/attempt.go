@@ -20,6 +20,9 @@ import (
 func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
 	d := w.d
 	a := &relay.Attempt{Started: time.Now(), Helo: d.config.Hostname, Reused: w.served > 0}
+	if !a.Reused && w.link.dialled.After(it.Message.Received) {
+		a.Started = w.link.dialled // the connection was opened for it
+	}
 	res, err := w.send(ctx, it)
 	if a.Reused && stale(err) && ctx.Err() == nil {
 		// The receiver had enough of the connection before we began: that

@@ -25,9 +25,10 @@ import (
 
 // link is how a connection came about, for the record of its attempts.
 type link struct {
-	hosts  []relay.HostTry // the last one serves, where one does
-	source netip.Addr
-	tls    *relay.TLS
+	dialled time.Time       // when it was begun
+	hosts   []relay.HostTry // the last one serves, where one does
+	source  netip.Addr
+	tls     *relay.TLS
 	// best: the host that serves is a most preferred one. Only these name the
 	// site: what one of less preference says is not the site's word, or anybody
 	// could have a say by naming their own host behind the site's.
@@ -58,7 +59,7 @@ func (d *Dispatcher) dial(ctx context.Context, dest *destination, strict bool) (
 	if strict && mode == smtpclient.Opportunistic {
 		mode = smtpclient.Required
 	}
-	var l link
+	l := link{dialled: time.Now()}
 	var failed error
 	sessions := 0
 	for _, c := range d.candidates(dest) {
@@ -159,7 +160,7 @@ func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate
 			TLSConfig: &tls.Config{RootCAs: r.Roots}, Auth: r.Auth, Timeouts: d.config.Timeouts})
 	}
 	if err != nil {
-		try.Error = err.Error()
+		try.Error = words(err)
 		if e := (*smtpclient.Error)(nil); ctx.Err() == nil && errors.As(err, &e) && e.Reply == nil &&
 			(e.Stage == feedback.StageConnect || e.Stage == smtpclient.StageGreeting) {
 			d.dead.mark(c.addr, time.Now())
@@ -167,6 +168,20 @@ func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate
 	}
 	l.hosts = append(l.hosts, try)
 	return conn, err
+}
+
+// words is an error without the step in which it happened: the record has that
+// beside it.
+func words(err error) string {
+	var e *smtpclient.Error
+	switch {
+	case !errors.As(err, &e):
+		return err.Error()
+	case e.Reply != nil:
+		return e.Reply.String()
+	default:
+		return e.Err.Error()
+	}
 }
 
 // plainDialError says what happened without Go's way of saying it.
