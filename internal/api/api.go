@@ -17,6 +17,7 @@ import (
 	"postrider/internal/account"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/smtp"
 )
 
 // Log is what is known of deliveries.
@@ -93,10 +94,10 @@ func (a *API) status(context.Context, *struct{}) (*body[Status], error) {
 
 type deliveriesQuery struct {
 	Recipient string    `query:"recipient" doc:"Part of the recipient's address"`
-	Sender    string    `query:"sender" doc:"Part of the envelope sender"`
+	Sender    string    `query:"sender" doc:"Part of the envelope sender; <> for the null sender"`
 	Message   string    `query:"message" doc:"Id of the message, or its Message-ID header"`
 	Subject   string    `query:"subject" doc:"Part of the subject"`
-	Reply     string    `query:"reply" doc:"Part of the receiver's last reply"`
+	Reply     string    `query:"reply" doc:"Part of the receiver's last reply, codes included"`
 	Domain    string    `query:"domain" doc:"Domain of the recipient"`
 	State     []string  `query:"state" doc:"States, separated by commas"`
 	Since     time.Time `query:"since" doc:"Accepted at or after"`
@@ -109,6 +110,9 @@ type deliveriesQuery struct {
 func (q *deliveriesQuery) filter() (relay.DeliveryFilter, error) {
 	f := relay.DeliveryFilter{Recipient: q.Recipient, Sender: q.Sender, Message: q.Message, Subject: q.Subject, Reply: q.Reply,
 		Domain: q.Domain, Since: q.Since, Until: q.Until, Live: q.Live, Limit: q.Limit}
+	if ascii, err := smtp.ASCIIDomain(q.Domain); err == nil && q.Domain != "" {
+		f.Domain = ascii // as it is kept
+	}
 	for _, name := range q.State {
 		s, err := relay.ParseState(name)
 		if err != nil {
@@ -177,7 +181,14 @@ func (a *API) message(ctx context.Context, q *messageQuery) (*body[*Story], erro
 	if err != nil {
 		return nil, problem(err)
 	}
-	return answer(newStory(s), nil)
+	out := newStory(s)
+	all, err := a.Credentials.List(ctx, s.Message.Account)
+	for _, c := range all {
+		if c.ID == s.Message.Credential {
+			out.App = c.Name
+		}
+	}
+	return answer(out, err)
 }
 
 type orderQuery struct {
@@ -259,7 +270,11 @@ func parsePrefix(s string) (netip.Prefix, error) {
 	if a, err := netip.ParseAddr(s); err == nil {
 		return netip.PrefixFrom(a, a.BitLen()), nil
 	}
-	return netip.ParsePrefix(s)
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return p, fmt.Errorf("%q is not a network; write it as 192.168.1.0/24 or 2001:db8::/32, or name one address", s)
+	}
+	return p, nil
 }
 
 type revokeQuery struct {

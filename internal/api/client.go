@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/url"
@@ -74,6 +75,9 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 			return ctx.Err()
 		}
 		var op *net.OpError
+		if errors.Is(err, fs.ErrPermission) {
+			return fmt.Errorf("the server's control socket %s is for its owner: run this as the user that runs the server, or as root", c.socket)
+		}
 		if errors.As(err, &op) && op.Op == "dial" {
 			return fmt.Errorf("no server answers at %s: %w. Start one with \"postrider serve\", or name its data folder with -data", c.socket, op.Err)
 		}

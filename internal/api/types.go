@@ -67,6 +67,7 @@ type Story struct {
 	ID         string     `json:"id"`
 	Account    string     `json:"account"`
 	Credential string     `json:"credential,omitempty"`
+	App        string     `json:"credential_name,omitempty" doc:"Name of the credential: the app or device that sent it"`
 	Received   time.Time  `json:"received"`
 	Sender     string     `json:"sender"`
 	From       string     `json:"from"`

@@ -239,6 +239,8 @@ func TestLogAndMessage(t *testing.T) {
 		{[]string{"-outcome", "bounced"}, 1},
 		{[]string{"-outcome", "bounced,deferred"}, 2},
 		{[]string{"-reply", "user unknown"}, 1},
+		{[]string{"-reply", "550 5.1.1"}, 1},
+		{[]string{"-sender", "<>", "-recipient", "one.test"}, 0},
 		{[]string{"-subject", "about OK"}, 1},
 		{[]string{"-message", late.Message}, 1},
 		{[]string{"-message", late.HeaderID}, 1},
@@ -253,7 +255,7 @@ func TestLogAndMessage(t *testing.T) {
 		}
 	}
 	story := f.on("message", late.Message)
-	want(t, story, "<me@shop.test>", "deferred", "reply+451-4.7.1@two.test", "attempt 1", "from 127.0.0.1", "TLS1.3", "RCPT TO:<reply+451-4.7.1@two.test>", "451 4.7.1")
+	want(t, story, "<me@shop.test>", "Credential first", "deferred", "reply+451-4.7.1@two.test", "attempt 1", "from 127.0.0.1", "TLS1.3", "RCPT TO:<reply+451-4.7.1@two.test>", "451 4.7.1")
 	if same := f.on("message", late.HeaderID); same != story {
 		t.Errorf("by its Message-ID it differs:\n%s", same)
 	}

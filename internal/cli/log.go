@@ -281,7 +281,7 @@ func followLog(ctx context.Context, e *Env, c *api.Client, s search, asJSON bool
 func (s *search) matches(ev api.Event) bool {
 	has := func(text, part string) bool { return strings.Contains(strings.ToLower(text), strings.ToLower(part)) }
 	message, _, _ := strings.Cut(ev.Delivery, "-")
-	return has(ev.Recipient, s.recipient) && has(ev.Sender, s.sender) && has(ev.Reply.Text, s.reply) && has(ev.Subject, s.subject) &&
+	return has(ev.Recipient, s.recipient) && (has(ev.Sender, s.sender) || s.sender == relay.NullSender && ev.Sender == "") && has(ev.Reply.String(), s.reply) && has(ev.Subject, s.subject) &&
 		(s.message == "" || s.message == message || strings.Trim(s.message, "<>") == strings.Trim(ev.HeaderID, "<>")) &&
 		(s.domain == "" || strings.HasSuffix(strings.ToLower(ev.Recipient), "@"+strings.ToLower(s.domain))) &&
 		(s.outcome == "" || slices.Contains(split(s.outcome), ev.Kind))

@@ -97,6 +97,9 @@ func printStory(w io.Writer, s *api.Story) {
 	if s.User != "" {
 		fmt.Fprintf(w, "User       %s\n", clean(s.User))
 	}
+	if s.App != "" {
+		fmt.Fprintf(w, "Credential %s\n", clean(s.App))
+	}
 	if s.Protocol == "DSN" {
 		fmt.Fprint(w, "Origin     a report that this relay wrote itself\n")
 	}
@@ -205,6 +208,10 @@ func printAttempt(w io.Writer, a *relay.Attempt, n int, failed bool) {
 
 // printReply prints a reply as it came: each line with its code.
 func printReply(w io.Writer, r relay.Reply) {
+	if r.Code == 0 {
+		fmt.Fprintf(w, "%s< (no reply)\n", in)
+		return
+	}
 	lines := strings.Split(r.Text, "\n")
 	for i, line := range lines {
 		if r.Enhanced != "" {

@@ -8,10 +8,10 @@ import "time"
 // database's affair.
 type DeliveryFilter struct {
 	Recipient string // part of the recipient's address
-	Sender    string // part of the envelope sender
+	Sender    string // part of the envelope sender; NullSender asks for mail without one
 	Message   string // the message's id, or its Message-ID header with or without brackets
 	Subject   string // part of the subject
-	Reply     string // part of the last reply's text
+	Reply     string // part of the last reply: its code, enhanced code and text, as in "550 5.1.1 User unknown"
 	Domain    string // the recipient's domain, whole
 	States    []State
 	Since     time.Time // received at or after
@@ -23,6 +23,9 @@ type DeliveryFilter struct {
 	// page before.
 	Before *DeliveryID
 }
+
+// NullSender asks, as a DeliveryFilter's Sender, for mail from the null sender.
+const NullSender = "<>"
 
 // DefaultLimit is the length of a page that nobody asked a length for.
 const DefaultLimit = 100

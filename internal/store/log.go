@@ -61,9 +61,13 @@ func (db *DB) Deliveries(ctx context.Context, account relay.ID, f relay.Delivery
 	var c conditions
 	c.account("d.account", account)
 	c.contains("d.recipient", f.Recipient)
-	c.contains("m.sender", f.Sender)
+	if f.Sender == relay.NullSender {
+		c.add("m.sender = ''")
+	} else {
+		c.contains("m.sender", f.Sender)
+	}
 	c.contains("m.subject", f.Subject)
-	c.contains("d.reply", f.Reply)
+	c.contains("cast(d.code as text) || ' ' || d.enhanced || ' ' || d.reply", f.Reply)
 	if f.Domain != "" {
 		c.add("d.domain = ?", strings.ToLower(text(f.Domain)))
 	}

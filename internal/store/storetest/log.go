@@ -35,6 +35,8 @@ var logTests = []test{
 			{"part of a header", relay.DeliveryFilter{Message: "@x"}, nil},
 			{"subject", relay.DeliveryFilter{Subject: "grüße"}, ids(a1, a2)},
 			{"reply", relay.DeliveryFilter{Reply: "MAILBOX"}, ids(a2)},
+			{"reply code", relay.DeliveryFilter{Reply: "550"}, ids(a2)},
+			{"whole reply", relay.DeliveryFilter{Reply: "550 5.1.1 no such"}, ids(a2)},
 			{"domain", relay.DeliveryFilter{Domain: "Example.NET"}, ids(a1)},
 			{"part of a domain", relay.DeliveryFilter{Domain: "example"}, nil},
 			{"state", relay.DeliveryFilter{States: []relay.State{relay.Bounced}}, ids(a2)},
@@ -58,6 +60,14 @@ var logTests = []test{
 			}
 			f.equal(c.name, loggedIDs(got), c.want)
 		}
+		dsn := f.message("app@example.com")
+		dsn.Message.Envelope.Sender = ""
+		f.put(0, dsn)
+		got, err := f.db.Deliveries(f.Context(), f.me, relay.DeliveryFilter{Sender: relay.NullSender})
+		if err != nil {
+			f.Error(err)
+		}
+		f.equal("null sender", loggedIDs(got), ids(dsn.Deliveries[0].ID))
 		if _, err := f.db.Deliveries(f.Context(), f.me, relay.DeliveryFilter{Subject: strings.Repeat("x", 1001)}); relay.CodeOf(err) != relay.Invalid {
 			f.Errorf("an endless text: %v", err)
 		}
