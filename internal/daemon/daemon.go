@@ -73,10 +73,10 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder (data): %w", err)
 	}
-	if d.ports, err = bind(ctx, c, log); err != nil {
+	if d.store, err = sqlite.Open(ctx, filepath.Join(c.Data, storeName), log); err != nil {
 		return nil, err
 	}
-	if d.store, err = sqlite.Open(ctx, filepath.Join(c.Data, storeName), log); err != nil {
+	if d.ports, err = bind(ctx, c, log); err != nil {
 		return nil, err
 	}
 	if d.control, err = bindControl(ctx, c.Data); err != nil {

@@ -234,13 +234,14 @@ func (d *Dispatcher) forgetSites() {
 
 // settle makes an outcome durable. The error is logged here: whoever delivers
 // can do nothing about it, and the store's lease brings the delivery back.
-func (d *Dispatcher) settle(o relay.Outcome) {
+func (d *Dispatcher) settle(it *queue.Item, o relay.Outcome) {
 	err := d.queue.Settle(d.settling, o)
 	if err != nil && !errors.Is(err, store.ErrSettled) {
 		d.log.Error("an outcome is not stored; the delivery will be tried again", "delivery", o.Delivery, "outcome", o.Kind, "err", err)
 		return
 	}
-	d.log.Info("delivery", "id", o.Delivery, "outcome", o.Kind, "host", o.Host, "reply", o.Reply.String())
+	d.log.Info("delivery", "id", o.Delivery, "sender", it.Message.Envelope.Sender, "recipient", it.Delivery.Recipient.Address,
+		"outcome", o.Kind, "host", o.Host, "reply", o.Reply.String())
 }
 
 // settleAll settles many items that share a fate. Those that it does not come to
@@ -250,7 +251,7 @@ func (d *Dispatcher) settleAll(items []*queue.Item, outcome func(*queue.Item) re
 	g.SetLimit(256) // enough to fill a commit
 	for _, it := range items {
 		if d.running.Err() == nil && d.queue.Begin(it) {
-			g.Go(func() error { d.settle(outcome(it)); return nil })
+			g.Go(func() error { d.settle(it, outcome(it)); return nil })
 		}
 	}
 	g.Wait()

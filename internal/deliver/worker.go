@@ -51,7 +51,7 @@ func (w *worker) run() {
 		if o.Reply.Code == 421 && w.conn != nil && w.link.best {
 			w.pace((*schedule.Pace).Bad)
 		}
-		d.settle(o)
+		d.settle(it, o)
 		if w.conn == nil || w.served >= d.config.PerConn || !w.conn.Usable() {
 			return
 		}

@@ -149,6 +149,7 @@ func (s *session) submit(ctx context.Context) smtp.Reply {
 	if err != nil {
 		return s.refusal(err)
 	}
+	s.log.Info("accepted", "message", id, "sender", s.tx.envelope.Sender, "recipients", len(s.tx.envelope.Recipients))
 	s.messages++
 	s.commands = 0
 	return ok("Ok: queued as " + id.String())
