@@ -144,7 +144,7 @@ func (a *API) deliveries(ctx context.Context, q *deliveriesQuery) (*body[[]Deliv
 }
 
 type eventsQuery struct {
-	After string `query:"after" doc:"Id of the last event that is known; empty: from the beginning; now: from the present"`
+	After string `query:"after" doc:"Id of the last event that is known; empty: from the beginning"`
 	Limit int    `query:"limit" default:"1000" minimum:"1" maximum:"1000"`
 }
 
