@@ -80,6 +80,7 @@ type Story struct {
 	Listener   string     `json:"listener,omitempty"`
 	TLS        string     `json:"tls,omitempty"`
 	User       string     `json:"user,omitempty"`
+	About      string     `json:"about,omitempty" doc:"Of a delivery status notification: the message that it reports on"`
 	Kept       bool       `json:"kept" doc:"The content is still stored"`
 	Deliveries []Delivery `json:"deliveries"`
 	Events     []Event    `json:"events"`
@@ -92,6 +93,9 @@ func newStory(s *relay.Story) *Story {
 		Listener: m.Source.Listener, TLS: m.Source.TLS, User: m.Source.User, Kept: s.Content}
 	if !m.Credential.IsZero() {
 		out.Credential = m.Credential.String()
+	}
+	if !m.About.IsZero() {
+		out.About = m.About.String()
 	}
 	if m.Source.Client.IsValid() {
 		out.Client = m.Source.Client.String()

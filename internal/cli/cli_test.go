@@ -263,6 +263,11 @@ func TestLogAndMessage(t *testing.T) {
 		t.Errorf("a Message-ID that is not there: status %d, %s", status, errs)
 	}
 	want(t, f.on("message", "-json", late.ID), `"state": "deferred"`)
+
+	// A failure leads to the DSN, and the DSN back.
+	dsn, failed := f.until("me@shop.test", "delivered"), f.until("user-unknown", "bounced")
+	want(t, f.on("message", failed.Message), "reported: the sender is told by message "+dsn.Message)
+	want(t, f.on("message", dsn.Message), "About      message "+failed.Message)
 	if _, errs, status := call(t, "", "message", "06bw8sf8dhkx94jkm5k3vz1m3r", "-data", f.Dir); status != 1 {
 		t.Errorf("a message that is not there: status %d, %s", status, errs)
 	}

@@ -289,8 +289,8 @@ func (s *search) matches(ev api.Event) bool {
 
 func eventLine(ev api.Event) string {
 	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>", stamp(ev.At), ev.Delivery, ev.Kind, clean(ev.Sender), clean(ev.Recipient))
-	if r := ev.Reply.String(); r != "" {
-		line += "  " + clean(r)
+	if said := said(ev); said != "" {
+		line += "  " + said
 	}
 	return line
 }

@@ -100,6 +100,9 @@ func printStory(w io.Writer, s *api.Story) {
 	if s.App != "" {
 		fmt.Fprintf(w, "Credential %s\n", clean(s.App))
 	}
+	if s.About != "" {
+		fmt.Fprintf(w, "About      message %s, which it reports on to its sender\n", s.About)
+	}
 	if s.Protocol == "DSN" {
 		fmt.Fprint(w, "Origin     a report that this relay wrote itself\n")
 	}
@@ -139,12 +142,20 @@ func standing(d api.Delivery) string {
 	}
 }
 
+// said is what the receiver answered, or what stands for that.
+func said(ev api.Event) string {
+	if ev.Kind == "reported" {
+		return "the sender is told by message " + clean(ev.Reply.Text)
+	}
+	return clean(ev.Reply.String())
+}
+
 // printEvent prints a fact; its meaning too, where the delivery's own, which is
 // told already, is another.
 func printEvent(w io.Writer, ev api.Event, n int, told string) {
 	fmt.Fprintf(w, "  %s  %s", ev.At.Local().Format("2006-01-02 15:04:05.000"), ev.Kind)
-	if r := ev.Reply.String(); r != "" {
-		fmt.Fprintf(w, ": %s", clean(r))
+	if said := said(ev); said != "" {
+		fmt.Fprintf(w, ": %s", said)
 	}
 	fmt.Fprintln(w)
 	if ev.Diagnosis.Text != "" && ev.Diagnosis.Text != told {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"postrider/internal/dsn"
@@ -120,16 +121,28 @@ func (n *Notifier) write(ctx context.Context, notice relay.Notice, now time.Time
 		EnvID: m.Envelope.EnvID, OriginalID: m.HeaderID, Arrival: m.Received, Now: now, UTF8: m.Envelope.UTF8,
 		Full: m.Envelope.Ret == "FULL" || m.Envelope.Ret == "" && notice.Kind == relay.NotifyFailure}
 	r.MessageID = message.NewMessageID(notice.Message.String()+"."+fmt.Sprint(now.UnixNano()), n.config.Hostname)
+	moot := relay.Notice{Message: notice.Message, Kind: notice.Kind}
+	var rest []int
 	for _, d := range story.Deliveries {
-		// A delayed delivery that has ended meanwhile has its own report, or
-		// needs none.
-		if about(notice, d.ID.N) && (notice.Kind != relay.NotifyDelay || !d.State.Final()) {
+		switch {
+		case !slices.Contains(notice.Deliveries, d.ID.N):
+		case notice.Kind == relay.NotifyDelay && d.State.Final():
+			// It has its own report, or needs none.
+			moot.Deliveries = append(moot.Deliveries, d.ID.N)
+		default:
+			rest = append(rest, d.ID.N)
 			r.Recipients = append(r.Recipients, recipient(d, notice.Kind))
 		}
 	}
-	if len(r.Recipients) == 0 {
+	if len(moot.Deliveries) > 0 {
+		if err := n.store.EndNotice(ctx, moot); err != nil && !errors.Is(err, store.ErrSettled) {
+			return fmt.Errorf("end what is moot: %w", err)
+		}
+	}
+	if len(rest) == 0 {
 		return n.store.EndNotice(ctx, notice)
 	}
+	notice.Deliveries = rest
 	switch original, err := n.store.Content(ctx, notice.Message); {
 	case err == nil:
 		r.Original = original
@@ -150,15 +163,6 @@ func (n *Notifier) write(ctx context.Context, notice relay.Notice, now time.Time
 }
 
 var kinds = map[relay.Notify]dsn.Kind{relay.NotifyFailure: dsn.Failed, relay.NotifyDelay: dsn.Delayed, relay.NotifySuccess: dsn.Delivered}
-
-func about(notice relay.Notice, n int) bool {
-	for _, d := range notice.Deliveries {
-		if d == n {
-			return true
-		}
-	}
-	return false
-}
 
 func recipient(d *relay.Delivery, kind relay.Notify) dsn.Recipient {
 	out := dsn.Recipient{Final: d.Recipient.Address, ORcpt: d.Recipient.ORcpt, Status: d.Reply.Enhanced, RemoteMTA: d.Host,

@@ -14,10 +14,11 @@ const (
 	EventHeld      Kind = 6
 	EventReleased  Kind = 7 // from hold, or "retry now"
 	EventCancelled Kind = 8
+	EventReported  Kind = 9 // a DSN about it was written; its id is the reply's text. The state stays
 )
 
 var kindNames = map[Kind]string{EventAccepted: "accepted", EventDelivered: "delivered", EventDeferred: "deferred",
-	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled"}
+	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled", EventReported: "reported"}
 
 func (k Kind) String() string { return nameOf(kindNames, k) }
 

@@ -81,6 +81,7 @@ type Message struct {
 	Size       int64  // bytes of the content
 	EightBit   bool   // the body has bytes above 127
 	UTF8Header bool   // the header has bytes above 127
+	About      ID     // of a DSN: the message that it reports on; else zero
 }
 
 // Content is the bytes of a message, with CRLF line ends. It can be opened many

@@ -88,6 +88,28 @@ func (db *DB) put(ctx context.Context, w *writer, lease int64, s *relay.Submissi
 			return err
 		}
 	}
+	if s.Answers != nil {
+		return db.putReported(ctx, w, m, s.Answers)
+	}
+	return nil
+}
+
+// putReported notes with the deliveries that m, a DSN, is about that their sender
+// is told.
+func (db *DB) putReported(ctx context.Context, w *writer, m *relay.Message, about *relay.Notice) error {
+	what, err := encodeDetail(detail{Reply: relay.Reply{Text: m.ID.String()}})
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	for _, n := range about.Deliveries {
+		id, err := db.newID()
+		if err != nil {
+			return err
+		}
+		if _, err := w.exec(ctx, insertEvent, id[:], micros(m.Received), m.Account[:], about.Message[:], n, int64(relay.EventReported), what); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

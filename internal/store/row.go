@@ -64,6 +64,7 @@ type params struct {
 	Listener   string `json:"listener,omitempty"`
 	TLS        string `json:"tls,omitempty"`
 	User       string `json:"user,omitempty"`
+	About      string `json:"about,omitempty"`
 }
 
 func encodeParams(m *relay.Message) ([]byte, error) {
@@ -73,6 +74,9 @@ func encodeParams(m *relay.Message) ([]byte, error) {
 		Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, User: s.User}
 	if s.Client.IsValid() {
 		p.Client = s.Client.String()
+	}
+	if !m.About.IsZero() {
+		p.About = m.About.String()
 	}
 	return json.Marshal(p)
 }
@@ -92,6 +96,13 @@ func decodeParams(m *relay.Message, b []byte) error {
 			return fmt.Errorf("read client of message %s: %w", m.ID, err)
 		}
 		s.Client = client
+	}
+	if p.About != "" {
+		about, err := relay.ParseID(p.About)
+		if err != nil {
+			return fmt.Errorf("read what message %s is about: %w", m.ID, err)
+		}
+		m.About = about
 	}
 	return nil
 }

@@ -42,8 +42,8 @@ const (
 )
 
 func (db *DB) settle(ctx context.Context, w *writer, lease int64, o *relay.Outcome) error {
-	if o.Kind == relay.EventAccepted {
-		return untouched{&relay.Error{Code: relay.Invalid, Text: "Only Put accepts a message."}}
+	if o.Kind == relay.EventAccepted || o.Kind == relay.EventReported {
+		return untouched{&relay.Error{Code: relay.Invalid, Text: "Only Put accepts a message, or reports on one."}}
 	}
 	changed, err := w.setState(ctx, lease, o)
 	if err != nil {

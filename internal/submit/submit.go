@@ -133,6 +133,9 @@ func (e *Entrance) put(ctx context.Context, m *relay.Message, content relay.Cont
 		due = m.Envelope.Release.Truncate(time.Microsecond)
 	}
 	s := &relay.Submission{Message: m, Content: content, Answers: answers}
+	if answers != nil {
+		m.About = answers.Message
+	}
 	for i, r := range m.Envelope.Recipients {
 		addr, err := smtp.ParseAddress(r.Address, true)
 		if err != nil {

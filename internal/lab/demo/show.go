@@ -120,7 +120,7 @@ func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wan
 		}
 		for _, e := range events {
 			after = e.ID
-			fmt.Fprintf(w, "%6.2fs  %-9s  %-28s %s\n", e.At.Sub(began).Seconds(), e.Kind, e.Recipient, oneLine(e.Reply.String(), 90))
+			fmt.Fprintf(w, "%6.2fs  %-9s  %-28s %s\n", e.At.Sub(began).Seconds(), e.Kind, e.Recipient, oneLine(said(e), 90))
 			switch e.Kind {
 			case "delivered", "bounced", "expired", "cancelled":
 				final++
@@ -136,6 +136,14 @@ func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wan
 		}
 	}
 	return nil
+}
+
+// said is what the receiver answered, or what stands for that.
+func said(e api.Event) string {
+	if e.Kind == "reported" {
+		return "the sender is told by " + e.Reply.Text
+	}
+	return e.Reply.String()
 }
 
 // table prints every delivery and checks it against its scenario.

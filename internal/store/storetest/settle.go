@@ -225,8 +225,16 @@ var noticeTests = []test{
 		// One more comes while the DSN is being written: it waits for the next.
 		bounce(4, relay.NotifyFailure, 5*time.Minute)
 		dsn := f.message("app@example.com")
-		dsn.Answers = &failure
+		dsn.Answers, dsn.Message.About = &failure, s.Message.ID
 		f.put(f.lease, dsn)
+		f.equal("about", f.story(dsn.Message.ID).Message.About, s.Message.ID)
+		var reported []int
+		for _, e := range f.story(s.Message.ID).Events {
+			if e.Kind == relay.EventReported && e.Reply.Text == dsn.Message.ID.String() {
+				reported = append(reported, e.Delivery.N)
+			}
+		}
+		f.equal("reported", reported, []int{1, 2})
 		rest := relay.Notice{Message: s.Message.ID, Kind: relay.NotifyFailure, Due: noon.Add(5 * time.Minute), Deliveries: []int{4}}
 		f.notices(noon.Add(time.Hour), 10, delay, rest)
 
