@@ -31,7 +31,7 @@ func (s *sender) acknowledged() []string {
 
 // session sends over one connection until it breaks or stop is closed.
 func (s *sender) session(stop <-chan struct{}) error {
-	conn, err := net.DialTimeout("tcp", s.r.addr, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", s.r.Addr, 5*time.Second)
 	if err != nil {
 		return err
 	}
@@ -43,7 +43,7 @@ func (s *sender) session(stop <-chan struct{}) error {
 	if err := c.StartTLS(&tls.Config{InsecureSkipVerify: true}); err != nil {
 		return err
 	}
-	if err := c.Auth(smtp.PlainAuth("", "postrider", s.r.password, "localhost")); err != nil {
+	if err := c.Auth(smtp.PlainAuth("", "postrider", s.r.Password(), "localhost")); err != nil {
 		return err
 	}
 	for {
@@ -95,7 +95,7 @@ func TestKillLosesNothing(t *testing.T) {
 		}
 		enough := len(s.acknowledged()) + 200 + rand.IntN(200)
 		within(t, time.Minute, "enough messages are acknowledged", func() bool { return len(s.acknowledged()) >= enough })
-		r.kill()
+		r.Kill()
 		close(stop)
 		wg.Wait()
 		r.start()

@@ -37,7 +37,7 @@ func TestLoadArrivesOnce(t *testing.T) {
 
 	var out bytes.Buffer
 	cmd := exec.CommandContext(t.Context(), source, "-s", "32", "-l", "10240", "-m", "10000",
-		"-f", "sender@client.test", "-t", "ann@receiver.test", r.addr)
+		"-f", "sender@client.test", "-t", "ann@receiver.test", r.Addr)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()
 	if err := cmd.Run(); err != nil {

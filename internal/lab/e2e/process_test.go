@@ -1,22 +1,17 @@
 package e2e
 
 import (
-	"bufio"
-	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
-	"postrider/internal/lab/fakedns"
+	"postrider/internal/lab/process"
 	"postrider/internal/sink"
 )
 
@@ -33,163 +28,57 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "postrider")
-	build := exec.Command("go", "build", "-o", binary, "postrider/cmd/postrider")
-	build.Stderr = os.Stderr
-	if err := build.Run(); err != nil {
-		fmt.Fprintln(os.Stderr, "build postrider:", err)
+	if err := process.Build(context.Background(), "", binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
 
-// relay is a process of the program.
+// relay is a process of the program, for the time of a test.
 type relay struct {
-	t        *testing.T
-	config   string // file
-	dir      string
-	addr     string // of the listener
-	password string // of user postrider, once a first start has printed it
-	command  *exec.Cmd
-	ended    chan struct{}
+	*process.Relay
+	t *testing.T
 }
 
-// newRelay writes a configuration that sends all mail to the receiver. extra is
-// more TOML.
+// newRelay makes a relay that sends all mail to the receiver. extra is more TOML.
 func newRelay(t *testing.T, receiver, extra string) *relay {
 	t.Helper()
-	dns, err := fakedns.Start("")
+	r, err := process.New(process.Options{Binary: binary, Dir: t.TempDir(), Receiver: receiver, Settings: extra, Stderr: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(dns.Close)
-	r := &relay{t: t, dir: t.TempDir(), addr: freeAddr(t)}
-	r.config = filepath.Join(r.dir, "postrider.toml")
-	text := fmt.Sprintf(`hostname = "relay.test"
-data = %q
-%s
-[[listen]]
-name = "in"
-address = %q
-mode = "starttls"
-[[route]]
-domain = "*"
-to = %q
-[dns]
-servers = [%q]
-[log]
-level = "warn"
-`, filepath.Join(r.dir, "data"), extra, r.addr, receiver, dns.Addr())
-	if err := os.WriteFile(r.config, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return r
-}
-
-// freeAddr is an address that nobody listens on just now.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	t.Cleanup(r.Close)
+	return &relay{r, t}
 }
 
 // start runs the program and waits until its listener greets.
 func (r *relay) start() {
 	r.t.Helper()
-	cmd := exec.Command(binary, "serve", "-config", r.config)
-	cmd.Stderr = r.t.Output()
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	if err := r.Launch(); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := cmd.Start(); err != nil {
+	if err := r.Ready(r.t.Context(), 30*time.Second); err != nil {
 		r.t.Fatal(err)
 	}
-	r.command, r.ended = cmd, make(chan struct{})
-	printed := make(chan string, 1)
-	ended := r.ended
-	go func() {
-		defer close(ended)
-		s := bufio.NewScanner(out)
-		for s.Scan() {
-			if f := strings.Fields(s.Text()); len(f) == 2 && f[0] == "password" {
-				printed <- f[1]
-			}
-		}
-		cmd.Wait()
-	}()
-	r.t.Cleanup(r.kill)
-	deadline := time.Now().Add(30 * time.Second)
-	for !greets(r.addr) {
-		select {
-		case <-ended:
-			r.t.Fatal("the relay ended at its start")
-		case <-time.After(20 * time.Millisecond):
-		}
-		if time.Now().After(deadline) {
-			r.t.Fatal("the relay does not greet")
-		}
-	}
-	if r.password == "" {
-		r.password = <-printed
-	}
 }
 
-func greets(addr string) bool {
-	c, err := net.DialTimeout("tcp", addr, time.Second)
-	if err != nil {
-		return false
-	}
-	defer c.Close()
-	c.SetDeadline(time.Now().Add(2 * time.Second))
-	line, err := bufio.NewReader(c).ReadString('\n')
-	return err == nil && strings.HasPrefix(line, "220 ")
-}
-
-// kill ends the process as a power cut would, as far as the process can tell.
-func (r *relay) kill() {
-	if r.command != nil {
-		r.command.Process.Signal(syscall.SIGKILL)
-		<-r.ended
-		r.command = nil
-	}
-}
-
-// stop ends it politely; it must come to an end.
+// stop ends it politely.
 func (r *relay) stop() {
 	r.t.Helper()
-	r.command.Process.Signal(syscall.SIGTERM)
-	select {
-	case <-r.ended:
-	case <-time.After(40 * time.Second):
-		r.t.Fatal("the relay does not stop")
+	if err := r.Stop(); err != nil {
+		r.t.Fatal(err)
 	}
-	if code := r.command.ProcessState.ExitCode(); code != 0 {
-		r.t.Fatalf("the relay stops with status %d", code)
-	}
-	r.command = nil
 }
 
 // run calls a subcommand and gives what it prints.
 func (r *relay) run(args ...string) string {
 	r.t.Helper()
-	out, err := r.try(args...)
+	out, err := r.Run(r.t.Context(), args...)
 	if err != nil {
 		r.t.Fatalf("postrider %s: %v\n%s", strings.Join(args, " "), err, out)
 	}
 	return out
-}
-
-func (r *relay) try(args ...string) (string, error) {
-	args = append([]string{args[0], "-config", r.config}, args[1:]...)
-	var out bytes.Buffer
-	cmd := exec.Command(binary, args...)
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	return out.String(), err
 }
 
 // receiver is a sink that remembers which messages came, and how often.
