@@ -1,0 +1,77 @@
+package crash
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"net/url"
+	"path/filepath"
+
+	_ "modernc.org/sqlite" // to look into the store without the store's own code
+
+	"postrider/internal/relay"
+)
+
+// engine is a store under test.
+type engine struct {
+	settings string // TOML that chooses it
+	// inspect looks for rows that contradict each other, once the relay has
+	// stopped.
+	inspect func(ctx context.Context) (torn int, err error)
+}
+
+// openEngine gives the engine by its name. dir is the relay's folder.
+func openEngine(name, dir string) (engine, error) {
+	switch name {
+	case "sqlite":
+		return engine{inspect: func(ctx context.Context) (int, error) {
+			return inspectSQLite(ctx, filepath.Join(dir, "data", "postrider.db"))
+		}}, nil
+	}
+	return engine{}, fmt.Errorf("store %q is not known here: sqlite", name)
+}
+
+func inspectSQLite(ctx context.Context, file string) (int, error) {
+	name := url.URL{Scheme: "file", OmitHost: true, Path: file, RawQuery: "mode=ro"}
+	db, err := sql.Open("sqlite", name.String())
+	if err != nil {
+		return 0, fmt.Errorf("look into the store: %w", err)
+	}
+	defer db.Close()
+	var verdict string
+	if err := db.QueryRowContext(ctx, "pragma integrity_check").Scan(&verdict); err != nil {
+		return 0, fmt.Errorf("check the store: %w", err)
+	}
+	if verdict != "ok" {
+		return 0, fmt.Errorf("check the store: %s", verdict)
+	}
+	return inspect(ctx, db)
+}
+
+// inspect counts what no transaction leaves behind: a state without the event
+// that led to it, an event without its state, a message without deliveries or
+// without its first event, content that nothing needs, and none where it is
+// needed. The numbers in the statements are the engine's own: no placeholders
+// that engines write differently.
+func inspect(ctx context.Context, db *sql.DB) (torn int, err error) {
+	count := func(format string, args ...any) {
+		var n int
+		if err == nil {
+			err = db.QueryRowContext(ctx, fmt.Sprintf("select count(*) from "+format, args...)).Scan(&n)
+		}
+		torn += n
+	}
+	for _, k := range []relay.Kind{relay.EventDelivered, relay.EventBounced, relay.EventExpired} {
+		count("delivery d where d.state = %d and 1 <> (select count(*) from event e where e.message = d.message and e.n = d.n and e.kind = %d)", k.State(), k)
+		count("event e where e.kind = %d and not exists (select 1 from delivery d where d.message = e.message and d.n = e.n and d.state = %d)", k, k.State())
+	}
+	count("delivery d where 1 <> (select count(*) from event e where e.message = d.message and e.n = d.n and e.kind = %d)", relay.EventAccepted)
+	count("message m where not exists (select 1 from delivery d where d.message = m.id)")
+	const needed = "(exists (select 1 from delivery d where d.message = m.id and d.state < 10) or exists (select 1 from notice n where n.message = m.id))"
+	count("message m where exists (select 1 from content c where c.message = m.id) and not " + needed)
+	count("message m where not exists (select 1 from content c where c.message = m.id) and " + needed)
+	if err != nil {
+		return 0, fmt.Errorf("look for torn rows: %w", err)
+	}
+	return torn, nil
+}
