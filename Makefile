@@ -5,13 +5,21 @@
 # make race     every test under the race detector, the end-to-end ones too
 # make fuzz     each fuzz target for FUZZTIME
 # make bench    messages a second beside Postfix's own tools
+# make crash    kills the relay CYCLES times with -9, after SECONDS under load on
+#               average, and compares what it acknowledged with what arrived
+# make crash-proof  takes one promise after the other out of a copy of the
+#               source: the crash harness must find each
+# make crash-order  watches one message with strace: synced before its 250
 
 GO       ?= go
 FUZZTIME ?= 30s
 ARGS     ?=
 TESTARGS ?=
+CYCLES   ?= 20
+SECONDS  ?= 1.5
+STORE    ?= sqlite
 
-.PHONY: build test test-deps check demo race fuzz bench clean
+.PHONY: build test test-deps check demo race fuzz bench crash crash-proof crash-order clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postrider ./cmd/postrider
@@ -36,6 +44,15 @@ fuzz:
 
 bench: build
 	@scripts/bench-relay.sh $(ARGS)
+
+crash:
+	@$(GO) run ./cmd/crash -store "$(STORE)" -cycles "$(CYCLES)" -seconds "$(SECONDS)" $(ARGS)
+
+crash-proof: test-deps
+	@GO="$(GO)" scripts/crash-proof.sh $(ARGS)
+
+crash-order: test-deps
+	@$(GO) run ./cmd/crash -store "$(STORE)" -order $(ARGS)
 
 clean:
 	rm -rf bin internal/lab/interop/testdata/node_modules

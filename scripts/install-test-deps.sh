@@ -23,6 +23,7 @@ needs='
 /usr/bin/php                                          php-cli
 /usr/share/php/libphp-phpmailer/src/PHPMailer.php     libphp-phpmailer
 /usr/bin/python3                                      python3
+/usr/bin/strace                                       strace
 /usr/lib/python3/dist-packages/aiosmtpd/__init__.py   python3-aiosmtpd
 '
 

@@ -78,7 +78,19 @@ in flight     %7d   the most at one kill; %d at any time
 	fmt.Fprintf(out, "%s\n", line)
 }
 
+// watch prints the calls that keep one message.
 func watch(ctx context.Context, o crash.Options, out, errs io.Writer) int {
-	fmt.Fprintln(errs, "not yet")
-	return 2
+	calls, err := crash.Order(ctx, o)
+	for _, c := range calls {
+		fmt.Fprintln(out, c)
+	}
+	if err != nil {
+		fmt.Fprintln(errs, "crash:", err)
+		if len(calls) == 0 { // there was nothing to judge
+			return 2
+		}
+		return 1
+	}
+	fmt.Fprintln(out, "in order: written, synced, acknowledged")
+	return 0
 }

@@ -141,7 +141,21 @@ func (h *harness) prepare(ctx context.Context) (err error) {
 	return process.Build(ctx, h.o.Module, h.binary)
 }
 
-func (h *harness) run(ctx context.Context) (err error) {
+// run has the relay under load and killed.
+func (h *harness) run(ctx context.Context) error {
+	return h.serve(ctx, func(ctx context.Context) error {
+		if err := h.first(ctx); err != nil {
+			return err
+		}
+		if err := h.load(ctx); err != nil {
+			return err
+		}
+		return h.finish(ctx)
+	})
+}
+
+// serve runs f with a receiver that listens and a relay that can be started.
+func (h *harness) serve(ctx context.Context, f func(context.Context) error) (err error) {
 	if h.sink, err = sink.New(sink.Config{Received: h.got.received}); err != nil {
 		return fmt.Errorf("start receiver: %w", err)
 	}
@@ -164,13 +178,7 @@ func (h *harness) run(ctx context.Context) (err error) {
 	}
 	defer h.relay.Close()
 	h.api = api.NewClient(h.relay.Data)
-	if err := h.first(ctx); err != nil {
-		return err
-	}
-	if err := h.load(ctx); err != nil {
-		return err
-	}
-	return h.finish(ctx)
+	return f(ctx)
 }
 
 // settings let retries and DSNs come soon.

@@ -18,6 +18,9 @@ type engine struct {
 	// inspect looks for rows that contradict each other, once the relay has
 	// stopped.
 	inspect func(ctx context.Context) (torn int, err error)
+	// order checks in a trace that what is acknowledged was synced before, and
+	// gives the calls that matter.
+	order func(calls []call) ([]string, error)
 }
 
 // openEngine gives the engine by its name. dir is the relay's folder.
@@ -26,7 +29,7 @@ func openEngine(name, dir string) (engine, error) {
 	case "sqlite":
 		return engine{inspect: func(ctx context.Context) (int, error) {
 			return inspectSQLite(ctx, filepath.Join(dir, "data", "postrider.db"))
-		}}, nil
+		}, order: orderSQLite}, nil
 	}
 	return engine{}, fmt.Errorf("store %q is not known here: sqlite", name)
 }

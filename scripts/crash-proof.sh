@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Shows that the crash harness finds what it is for. Each mutation in
+# internal/lab/crash/testdata/mutations takes one promise out of a copy of the
+# source; the harness must report what the mutation's "Expect:" line says:
+# a figure of its result that must not be 0, repeats beyond the bound, or, for
+# "order", that the 250 comes before the sync. The source as it is must pass.
+#
+#   scripts/crash-proof.sh [NAME ...]      with names: only these mutations
+set -euo pipefail
+cd "$(dirname "$0")/.."
+GO=${GO:-go}
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+mutations=$PWD/internal/lab/crash/testdata/mutations
+failed=0
+
+"$GO" build -o "$folder/crash" ./cmd/crash
+
+# harness SOURCE LOG [FLAG ...] runs it; its exit status is the harness's.
+harness() {
+	local source=$1 log=$2
+	shift 2
+	"$folder/crash" -source "$source" -dir "$(mktemp -d -p "$folder")" -cycles "${CYCLES:-8}" -seconds 1 -patience 10s "$@" >"$log" 2>&1
+}
+
+# say NAME RESULT TEXT prints a row.
+say() { printf '%-12s %-8s %s\n' "$@"; }
+
+# figures LOG gives those of the result that are not in order, for people.
+figures() {
+	{ grep -oE '"(lost|altered|false_reports|torn|stuck|repeated|bound)":[0-9]+' "$1" | tr -d '"' | tr ':\n' ' ,' | sed 's/,$//; s/,/, /g'; } || true
+}
+
+say mutation result 'what the harness saw'
+if harness "$PWD" "$folder/none.log" && harness "$PWD" "$folder/order.log" -order; then
+	say none passes "$(figures "$folder/none.log")"
+else
+	failed=1
+	say none FAILS "$(tail -n 3 "$folder/none.log" "$folder/order.log" 2>/dev/null | tr '\n' ' ')"
+fi
+
+for patch in "$mutations"/*.patch; do
+	name=$(basename "$patch" .patch)
+	[ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
+	expect=$(sed -n 's/^Expect: //p' "$patch")
+	copy=$folder/$name
+	mkdir "$copy"
+	git ls-files -z --cached --others --exclude-standard -- '*.go' go.mod go.sum internal cmd | sort -zu |
+		tar --null --files-from=- -cf - | tar -xf - -C "$copy"
+	if ! (cd "$copy" && GIT_CEILING_DIRECTORIES=$folder git apply "$patch"); then
+		failed=1
+		say "$name" FAILS 'the patch does not fit the source any more'
+		continue
+	fi
+	log=$folder/$name.log seen=no
+	if [ "$expect" = order ]; then
+		if ! harness "$copy" "$log" -order && grep -q 'acknowledged before its commit is synced' "$log"; then seen=yes; fi
+		saw='the 250 before the sync'
+	else
+		if ! harness "$copy" "$log"; then
+			case $expect in
+			repeated) ! grep -qE '[0-9]+ repeated, but at most' "$log" || seen=yes ;;
+			*) ! grep -qE "\"$expect\":[1-9]" "$log" || seen=yes ;;
+			esac
+		fi
+		saw=$(figures "$log")
+	fi
+	if [ $seen = yes ]; then
+		say "$name" caught "$saw"
+	else
+		failed=1
+		say "$name" MISSED "$expect expected: ${saw:-nothing}"
+		tail -n 5 "$log"
+	fi
+done
+exit $failed
