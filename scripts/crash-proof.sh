@@ -3,9 +3,11 @@
 # internal/lab/crash/testdata/mutations takes one promise out of a copy of the
 # source; the harness must report what the mutation's "Expect:" line says:
 # a figure of its result that must not be 0, repeats beyond the bound, or, for
-# "order", that the 250 comes before the sync. The source as it is must pass.
+# "order", that the 250 comes before the sync. "Flags:" are for the harness. The
+# source as it is must pass.
 #
 #   scripts/crash-proof.sh [NAME ...]      with names: only these mutations
+#   CYCLES=8                           kills for each
 set -euo pipefail
 cd "$(dirname "$0")/.."
 GO=${GO:-go}
@@ -43,6 +45,7 @@ for patch in "$mutations"/*.patch; do
 	name=$(basename "$patch" .patch)
 	[ $# -eq 0 ] || [[ " $* " == *" $name "* ]] || continue
 	expect=$(sed -n 's/^Expect: //p' "$patch")
+	read -ra flags < <(sed -n 's/^Flags: //p' "$patch"; echo)
 	copy=$folder/$name
 	mkdir "$copy"
 	git ls-files -z --cached --others --exclude-standard -- '*.go' go.mod go.sum internal cmd | sort -zu |
@@ -54,10 +57,10 @@ for patch in "$mutations"/*.patch; do
 	fi
 	log=$folder/$name.log seen=no
 	if [ "$expect" = order ]; then
-		if ! harness "$copy" "$log" -order && grep -q 'acknowledged before its commit is synced' "$log"; then seen=yes; fi
+		if ! harness "$copy" "$log" "${flags[@]}" -order && grep -q 'acknowledged before its commit is synced' "$log"; then seen=yes; fi
 		saw='the 250 before the sync'
 	else
-		if ! harness "$copy" "$log"; then
+		if ! harness "$copy" "$log" "${flags[@]}"; then
 			case $expect in
 			repeated) ! grep -qE '[0-9]+ repeated, but at most' "$log" || seen=yes ;;
 			*) ! grep -qE "\"$expect\":[1-9]" "$log" || seen=yes ;;

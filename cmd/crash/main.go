@@ -34,6 +34,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.IntVar(&o.Cycles, "cycles", 20, "how often the relay is killed")
 	seconds := flags.Float64("seconds", 1.5, "mean time of load before a kill")
 	flags.IntVar(&o.Sessions, "sessions", 24, "SMTP sessions at once")
+	flags.IntVar(&o.Bounces, "bounces", 30, "recipients of a thousand that the receiver refuses for ever")
 	flags.StringVar(&o.Module, "source", "", "`folder` of the source that is built; empty: this one")
 	flags.StringVar(&o.Dir, "dir", "", "`folder` for everything; empty: a temporary one, which stays if something is wrong")
 	flags.DurationVar(&o.Patience, "patience", 30*time.Second, "how long the end waits for the next delivery before it gives up")

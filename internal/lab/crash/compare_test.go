@@ -57,7 +57,7 @@ func TestCompare(t *testing.T) {
 }
 
 func TestLetter(t *testing.T) {
-	w := newWriter()
+	w := newWriter(30)
 	seen := map[string]bool{}
 	for want := 1; want <= 300; want++ {
 		l, content := w.write()

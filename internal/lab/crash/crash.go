@@ -25,6 +25,7 @@ type Options struct {
 	Cycles   int           // kills; 0: 20
 	Load     time.Duration // mean time under load before a kill; 0: 1.5 s
 	Sessions int           // SMTP sessions at once; 0: 24
+	Bounces  int           // recipients of a thousand that the receiver refuses for ever; 0: 30
 	Module   string        // folder of the source that is built; empty: the current one
 	Dir      string        // folder for everything; empty: a temporary one, which stays when something is wrong
 	Patience time.Duration // how long the end waits for the next delivery before it gives up; 0: 30 s
@@ -94,6 +95,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	h.o.Cycles = orElse(o.Cycles, 20)
 	h.o.Load = orElse(o.Load, 1500*time.Millisecond)
 	h.o.Sessions = orElse(o.Sessions, 24)
+	h.o.Bounces = orElse(o.Bounces, 30)
 	h.o.Patience = orElse(o.Patience, 30*time.Second)
 	h.o.Store = orElse(o.Store, "sqlite")
 	h.result = &Result{Store: h.o.Store}
@@ -222,7 +224,7 @@ func (h *harness) start(ctx context.Context) error {
 // load lets clients send while the relay is killed and started.
 func (h *harness) load(ctx context.Context) error {
 	sending, stop := context.WithCancel(ctx)
-	writer := newWriter()
+	writer := newWriter(h.o.Bounces)
 	var wg sync.WaitGroup
 	for i := range h.o.Sessions {
 		c := &client{addr: h.relay.Addr, from: networkAddr, writer: writer, log: h.sent}

@@ -58,9 +58,9 @@ func indexOf(address string) (int, bool) {
 	return n, err == nil
 }
 
-// mix says how often a recipient of each kind is chosen, in thousandths. What is
-// not listed is accepted at once. The receiver's table of local parts
-// (docs/sink.md) says what they do.
+// mix says how often a recipient that is not refused for ever is of each kind, in
+// thousandths. What is not listed is accepted at once. The receiver's table of
+// local parts (docs/sink.md) says what they do.
 var mix = []struct {
 	kind  string
 	share int
@@ -70,11 +70,16 @@ var mix = []struct {
 	{"tempfail+2", 10},   // 451, twice
 	{"drop-data", 2},     // the connection breaks inside the content, once
 	{"shutdown", 1},      // 421, once
-	{"bounce", 20},       // 550 to RCPT
-	{"spam", 10},         // 550 to the content
 }
 
-func chooseKind() string {
+// chooseKind takes how many in a thousand are refused for ever.
+func chooseKind(refused int) string {
+	if rand.IntN(1000) < refused {
+		if rand.IntN(3) == 0 {
+			return "spam" // 550 to the content
+		}
+		return "bounce" // 550 to RCPT
+	}
 	n := rand.IntN(1000)
 	for _, m := range mix {
 		if n -= m.share; n < 0 {
@@ -108,13 +113,14 @@ func chooseSize() int {
 
 // writer makes letters.
 type writer struct {
-	text []byte // lines to cut bodies out of
+	text    []byte // lines to cut bodies out of
+	refused int    // recipients of a thousand that are refused for ever
 
 	mu   sync.Mutex
 	last int
 }
 
-func newWriter() *writer {
+func newWriter(refused int) *writer {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789 .,-"
 	var b bytes.Buffer
 	for b.Len() < 2*largest {
@@ -126,7 +132,7 @@ func newWriter() *writer {
 		}
 		b.WriteString("\r\n")
 	}
-	return &writer{text: b.Bytes()}
+	return &writer{text: b.Bytes(), refused: refused}
 }
 
 // write makes the next letter and its content.
@@ -140,7 +146,7 @@ func (w *writer) write() (letter, []byte) {
 		n = 2 + rand.IntN(maxRecipients-1)
 	}
 	for range n {
-		l.kinds = append(l.kinds, chooseKind())
+		l.kinds = append(l.kinds, chooseKind(w.refused))
 	}
 	size := chooseSize()
 	content := make([]byte, 0, size+1024)
