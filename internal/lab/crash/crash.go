@@ -46,7 +46,7 @@ type Result struct {
 	Refused       int     `json:"refused"`         // messages answered 4xx or 5xx: they do not count as acknowledged
 	Drain         float64 `json:"drain"`           // seconds from the end of the load until the queue was empty
 	Torn          int     `json:"torn"`            // rows of the store that contradict each other
-	Stuck         int     `json:"stuck"`           // deliveries that were still live at the end
+	Stuck         int     `json:"stuck"`           // deliveries that were still live at the end; 1000: that many or more
 	Comparison
 }
 
