@@ -47,12 +47,11 @@ func sinkPeer(conn net.Conn, ext ...string) {
 func BenchmarkSend(b *testing.B) {
 	content := []byte(strings.Repeat(strings.Repeat("x", 76)+"\r\n", 10<<10/78))
 	for name, bb := range map[string]struct {
-		ext   []string
-		early int64
+		ext []string
 	}{
-		"oneByOne":  {nil, 0},
-		"pipelined": {[]string{"PIPELINING", "SIZE"}, 0},
-		"early":     {[]string{"PIPELINING", "CHUNKING", "SIZE"}, 64 << 10},
+		"oneByOne":  {nil},
+		"pipelined": {[]string{"PIPELINING", "SIZE"}},
+		"chunked":   {[]string{"CHUNKING", "SIZE"}},
 	} {
 		b.Run(name, func(b *testing.B) {
 			ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -69,7 +68,7 @@ func BenchmarkSend(b *testing.B) {
 			if err != nil {
 				b.Fatal(err)
 			}
-			c, err := New(b.Context(), conn, "mx.test", Options{LocalName: "me.test", EarlyContent: bb.early})
+			c, err := New(b.Context(), conn, "mx.test", Options{LocalName: "me.test"})
 			if err != nil {
 				b.Fatal(err)
 			}

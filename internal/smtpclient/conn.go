@@ -60,12 +60,6 @@ type Options struct {
 	TLSConfig *tls.Config
 	Auth      *Auth // nil: no AUTH
 	Timeouts  Timeouts
-	// EarlyContent is up to which size, in bytes and at most 64 kB, a message
-	// goes by BDAT in one flight with its MAIL and RCPT, where the peer offers
-	// PIPELINING and CHUNKING; that saves a round trip. 0: never. Only for peers
-	// known to be sound: one that refuses the RCPT and then fails to skip the
-	// chunk (RFC 3030 section 2) would read the content as commands.
-	EarlyContent int64
 }
 
 // Bounds on what a peer may make us keep.

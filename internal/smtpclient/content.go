@@ -96,32 +96,6 @@ func (t *transaction) sendChunk(last bool) *Error {
 	return nil
 }
 
-// readChunk reads a small content whole, before anything is said.
-func (t *transaction) readChunk() *Error {
-	t.chunk = t.chunk[:0]
-	w := smallWriter{t.Conn}
-	t.dot.ResetLines(w)
-	err := t.copyContent(&t.dot)
-	if err == nil {
-		err = t.dot.Close()
-	}
-	if err != nil {
-		return &Error{Stage: StageData, Err: err}
-	}
-	return nil
-}
-
-// smallWriter fills the chunk, within the bound that early content has.
-type smallWriter struct{ c *Conn }
-
-func (w smallWriter) Write(p []byte) (int, error) {
-	if len(w.c.chunk)+len(p) > 2*maxEarly {
-		return 0, &contentError{errors.New("it is larger than it was said to be")}
-	}
-	w.c.chunk = append(w.c.chunk, p...)
-	return len(p), nil
-}
-
 // copyContent writes the content to w. Trouble in reading it is a contentError.
 func (t *transaction) copyContent(w io.Writer) error {
 	rc, err := t.m.Open()

@@ -38,7 +38,7 @@ func FuzzClient(f *testing.F) {
 			server.Close()
 			<-heard
 		}()
-		o := Options{LocalName: "me.test", EarlyContent: int64(how&4) << 10, Timeouts: Timeouts{time.Second, time.Second, time.Second, time.Second}}
+		o := Options{LocalName: "me.test", Timeouts: Timeouts{time.Second, time.Second, time.Second, time.Second}}
 		if how&1 == 0 {
 			o.TLS = Never
 		}

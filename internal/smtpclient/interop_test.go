@@ -94,8 +94,7 @@ func (b *inbox) listen(t *testing.T, cert tls.Certificate) string {
 	return ln.Addr().String()
 }
 
-// TestGoSMTP sends to emersion/go-smtp, over TLS and with AUTH, by DATA and by
-// BDAT in one flight.
+// TestGoSMTP sends to emersion/go-smtp, over TLS and with AUTH.
 func TestGoSMTP(t *testing.T) {
 	ca := newPKI(t)
 	contents := map[string]string{
@@ -104,45 +103,43 @@ func TestGoSMTP(t *testing.T) {
 		"big":   "Subject: big\r\n\r\n" + strings.Repeat(strings.Repeat("y", 76)+"\r\n", 20000),
 		"empty": "",
 	}
-	for _, early := range []int64{0, 64 << 10} {
-		b := new(inbox)
-		conn, err := net.Dial("tcp", b.listen(t, ca.good()))
-		if err != nil {
-			t.Fatal(err)
-		}
-		c, err := New(t.Context(), conn, "mx.test", Options{LocalName: "me.test", TLS: Required, EarlyContent: early,
-			TLSConfig: &tls.Config{RootCAs: ca.roots}, Auth: &Auth{User: user, Password: password}})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if e := c.Extensions(); !e.Pipelining || !e.Chunking || !e.DSN || !e.RequireTLS || !c.TLS().Verified || len(b.auth) != 1 {
-			t.Errorf("%+v, %+v, %v", e, c.TLS(), b.auth)
-		}
-		for name, content := range contents {
-			m := mail(content, "b@mx.test", "nobody@mx.test", "jörg@mx.test")
-			m.UTF8, m.EightBit, m.RequireTLS, m.EnvID, m.Ret = true, true, true, "id+1", "FULL"
-			res, err := c.Send(t.Context(), m)
-			if err != nil {
-				t.Fatalf("%s: %v", name, err)
-			}
-			got := b.got[len(b.got)-1]
-			if d := cmp.Diff([]string{"b@mx.test", "jörg@mx.test"}, got.To); d != "" || got.From != "a@me.test" || got.Content != content {
-				t.Errorf("%s: %s, content of %d bytes, want %d", name, d, len(got.Content), len(content))
-			}
-			if o := got.Opts; !o.UTF8 || !o.RequireTLS || o.EnvelopeID != "id+1" || o.Body != gosmtp.Body8BitMIME {
-				t.Errorf("%s: options %+v", name, o)
-			}
-			if res.Rcpts[1].Code != 550 || res.Rcpts[1].Enhanced != "5.1.1" {
-				t.Errorf("%s: refused with %v", name, res.Rcpts[1])
-			}
-			// All refused, and the content of an attacker must be nobody's command.
-			n := len(b.got)
-			m = mail("MAIL FROM:<evil@x.test>\r\nRCPT TO:<b@mx.test>\r\nDATA\r\nevil\r\n", "nobody@mx.test")
-			_, err = c.Send(t.Context(), m)
-			if e := asError(t, err); e.Stage != StageRcpt || !c.Usable() || len(b.got) != n {
-				t.Errorf("%s: got %v, usable %v, %d messages more", name, e, c.Usable(), len(b.got)-n)
-			}
-		}
-		c.Quit(t.Context())
+	b := new(inbox)
+	conn, err := net.Dial("tcp", b.listen(t, ca.good()))
+	if err != nil {
+		t.Fatal(err)
 	}
+	c, err := New(t.Context(), conn, "mx.test", Options{LocalName: "me.test", TLS: Required,
+		TLSConfig: &tls.Config{RootCAs: ca.roots}, Auth: &Auth{User: user, Password: password}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := c.Extensions(); !e.Pipelining || !e.Chunking || !e.DSN || !e.RequireTLS || !c.TLS().Verified || len(b.auth) != 1 {
+		t.Errorf("%+v, %+v, %v", e, c.TLS(), b.auth)
+	}
+	for name, content := range contents {
+		m := mail(content, "b@mx.test", "nobody@mx.test", "jörg@mx.test")
+		m.UTF8, m.EightBit, m.RequireTLS, m.EnvID, m.Ret = true, true, true, "id+1", "FULL"
+		res, err := c.Send(t.Context(), m)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		got := b.got[len(b.got)-1]
+		if d := cmp.Diff([]string{"b@mx.test", "jörg@mx.test"}, got.To); d != "" || got.From != "a@me.test" || got.Content != content {
+			t.Errorf("%s: %s, content of %d bytes, want %d", name, d, len(got.Content), len(content))
+		}
+		if o := got.Opts; !o.UTF8 || !o.RequireTLS || o.EnvelopeID != "id+1" || o.Body != gosmtp.Body8BitMIME {
+			t.Errorf("%s: options %+v", name, o)
+		}
+		if res.Rcpts[1].Code != 550 || res.Rcpts[1].Enhanced != "5.1.1" {
+			t.Errorf("%s: refused with %v", name, res.Rcpts[1])
+		}
+		// All refused, and the content of an attacker must be nobody's command.
+		n := len(b.got)
+		m = mail("MAIL FROM:<evil@x.test>\r\nRCPT TO:<b@mx.test>\r\nDATA\r\nevil\r\n", "nobody@mx.test")
+		_, err = c.Send(t.Context(), m)
+		if e := asError(t, err); e.Stage != StageRcpt || !c.Usable() || len(b.got) != n {
+			t.Errorf("%s: got %v, usable %v, %d messages more", name, e, c.Usable(), len(b.got)-n)
+		}
+	}
+	c.Quit(t.Context())
 }

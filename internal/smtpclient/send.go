@@ -23,9 +23,6 @@ type Result struct {
 // holds, so that neither side waits for the other to read (RFC 2920 section 3.1).
 const maxFlight = 8 << 10
 
-// maxEarly bounds Options.EarlyContent.
-const maxEarly = 64 << 10
-
 // step is one command of a transaction: where it stands in the transaction's
 // text, and what its reply means.
 type step struct {
@@ -40,10 +37,9 @@ const (
 	kindMail
 	kindRcpt
 	kindData
-	kindChunk // BDAT with its content in the same flight
 )
 
-var stageOf = [...]string{kindReset: StageMail, kindMail: StageMail, kindRcpt: StageRcpt, kindData: StageData, kindChunk: StageDot}
+var stageOf = [...]string{kindReset: StageMail, kindMail: StageMail, kindRcpt: StageRcpt, kindData: StageData}
 
 // transaction is one Send.
 type transaction struct {
@@ -92,12 +88,15 @@ func (c *Conn) fail() {
 	c.raw.Close()
 }
 
+// maxKept is the most, in bytes, that is kept of a chunk for the next message.
+const maxKept = 64 << 10
+
 // trim lets go of the memory of an unusual message.
 func (c *Conn) trim() {
 	if cap(c.lines) > 2*maxFlight {
 		c.lines = nil
 	}
-	if cap(c.chunk) > maxEarly {
+	if cap(c.chunk) > maxKept {
 		c.chunk = nil
 	}
 	if cap(c.steps) > 64 {
@@ -129,14 +128,8 @@ func (t *transaction) run() *Error {
 		}
 		return t.broke(StageMail, errOutOfTurn)
 	}
-	early, err := t.plan()
-	if err != nil {
-		return err
-	}
+	t.plan()
 	t.mails++
-	if early {
-		return t.runEarly()
-	}
 	if err := t.say(t.steps); err != nil {
 		return err
 	}
@@ -167,9 +160,11 @@ func (t *transaction) run() *Error {
 //     DATA, which every server knows best, is used.
 //   - Without PIPELINING, BDAT (RFC 3030) spares the round trip of DATA and is
 //     used where it is offered.
-//   - With both, BDAT can share the flight of MAIL and RCPT: one round trip. See
-//     Options.EarlyContent for why that is not the default, and early below.
-func (t *transaction) plan() (early bool, _ *Error) {
+//
+// With both, BDAT could share the flight of MAIL and RCPT and spare one round trip
+// more. It does not: a peer that refuses the RCPT and then fails to skip the chunk
+// (RFC 3030 section 2) would read the content as commands.
+func (t *transaction) plan() {
 	c, b := t.Conn, t.lines[:0]
 	steps := t.Conn.steps[:0]
 	add := func(k kind, from int) { steps = append(steps, step{k, from, len(b)}) }
@@ -185,17 +180,8 @@ func (t *transaction) plan() (early bool, _ *Error) {
 		b = t.m.Rcpts[i].append(b, &c.ext)
 		add(kindRcpt, from)
 	}
-	limit := min(c.opt.EarlyContent, maxEarly)
-	early = c.ext.Pipelining && c.ext.Chunking && t.m.Size > 0 && t.m.Size <= limit && len(b) < maxFlight
-	from = len(b)
-	switch {
-	case early:
-		if err := t.readChunk(); err != nil {
-			return false, err
-		}
-		b = appendBdat(b, len(c.chunk), true)
-		add(kindChunk, from)
-	case c.ext.Pipelining:
+	if c.ext.Pipelining {
+		from = len(b)
 		b = append(b, "DATA\r\n"...)
 		add(kindData, from)
 	}
@@ -203,7 +189,6 @@ func (t *transaction) plan() (early bool, _ *Error) {
 	t.steps, c.steps = steps, steps
 	t.res.Rcpts = make([]smtp.Reply, len(t.m.Rcpts))
 	t.res.Dialogue = make([]Exchange, 0, len(steps)+2)
-	return early, nil
 }
 
 func appendBdat(b []byte, n int, last bool) []byte {
@@ -348,42 +333,6 @@ func (t *transaction) judge() *Error {
 		t.note(".", r)
 	}
 	return err
-}
-
-// runEarly sends everything in one flight.
-func (t *transaction) runEarly() *Error {
-	last := len(t.steps) - 1
-	t.bw.WriteString(t.text)
-	t.bw.Write(t.chunk)
-	if r, err := t.flush(); err != nil {
-		return t.unsaid(t.steps[0], r, err)
-	}
-	err := t.hearEarly(t.steps[:last], t.steps[last])
-	if t.hopeless() {
-		return t.judge()
-	}
-	if err != nil && err.Reply == nil && t.res.Final == nil {
-		// The session broke with the content out: the peer may have taken it.
-		err.Stage, err.Unknown = StageDot, true
-	}
-	return err
-}
-
-func (t *transaction) hearEarly(steps []step, chunk step) *Error {
-	for _, s := range steps {
-		if err := t.hear(s); err != nil {
-			return err
-		}
-	}
-	r, err := t.readReply(t.opt.Timeouts.Dot, maxReply)
-	t.note(t.text[chunk.from:chunk.to-2], r)
-	if err != nil {
-		return t.broke(StageDot, err)
-	}
-	if t.hopeless() {
-		return t.only421(StageDot, r)
-	}
-	return t.final(StageDot, r)
 }
 
 // final judges the reply to the content.

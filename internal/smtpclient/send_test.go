@@ -19,7 +19,6 @@ type session struct {
 	ext     []string
 	rcpts   int // 0: one
 	script  string
-	opt     Options
 	stage   string // of the error; "": none
 	code    int    // of the error's reply; 0: none
 	unknown bool
@@ -276,47 +275,6 @@ var sessions = map[string]session{
 	"BDAT closed":    {ext: []string{"CHUNKING"}, script: "C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 250 ok\nB: x|", stage: StageDot, unknown: true},
 	"BDAT, no RCPT":  {ext: []string{"CHUNKING"}, script: "C: MAIL*\nS: 250 ok\nC: RCPT*\nS: 550 no\nG:", stage: StageRcpt, code: 550, usable: true},
 	"DATA if we may": {ext: []string{"CHUNKING", "PIPELINING"}, script: "C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD: x|\nS: 250 ok\nG:", usable: true},
-	"early": {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: `
-		C: MAIL*
-		C: RCPT*
-		B: x|
-		S: 250 ok
-		S: 250 ok
-		S: 250 queued
-		G:`, usable: true, codes: []int{250}},
-	"early, content refused": {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: `
-		C: MAIL*
-		C: RCPT*
-		B: x|
-		S: 250 ok
-		S: 250 ok
-		S: 550 spam
-		G:`, stage: StageDot, code: 550, usable: true},
-	"early, RCPT refused": {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: `
-		C: MAIL*
-		C: RCPT*
-		B: x|
-		S: 250 ok
-		S: 550 no b
-		S: 503 RCPT first
-		G:`, stage: StageRcpt, code: 550, usable: true},
-	"early, RCPT refused, yet taken": {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: `
-		C: MAIL*
-		C: RCPT*
-		B: x|
-		S: 250 ok
-		S: 550 no b
-		S: 250 ok
-		G:`, stage: StageRcpt, code: 550, usable: true},
-	"early, MAIL refused and closed": {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: `
-		C: MAIL*
-		C: RCPT*
-		B: x|
-		S: 550 no`, stage: StageMail, code: 550},
-	"early, closed":        {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: "C: MAIL*\nC: RCPT*\nB: x|\nS: 250 ok\nS: 250 ok", stage: StageDot, unknown: true},
-	"early, closed soon":   {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: "C: MAIL*\nC: RCPT*\nB: x|", stage: StageDot, unknown: true},
-	"early, RCPT 421":      {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1000}, script: "C: MAIL*\nC: RCPT*\nB: x|\nS: 250 ok\nS: 421 bye\nG:", stage: StageRcpt, code: 421},
-	"early, but too large": {ext: []string{"CHUNKING", "PIPELINING"}, opt: Options{EarlyContent: 1}, script: "C: MAIL*\nC: RCPT*\nC: DATA\nS: 250 ok\nS: 250 ok\nS: 354 go\nD: x|\nS: 250 ok\nG:", usable: true},
 }
 
 func TestSend(t *testing.T) {
@@ -326,9 +284,7 @@ func TestSend(t *testing.T) {
 				p.hello(s.ext...)
 				run(s.script)(p)
 			})
-			o := s.opt
-			o.LocalName = "me.test"
-			c, err := New(t.Context(), conn, "mx.test", o)
+			c, err := New(t.Context(), conn, "mx.test", plain)
 			if err != nil {
 				t.Fatal(err)
 			}
