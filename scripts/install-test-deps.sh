@@ -24,6 +24,8 @@ needs='
 /usr/share/php/libphp-phpmailer/src/PHPMailer.php     libphp-phpmailer
 /usr/bin/python3                                      python3
 /usr/bin/strace                                       strace
+/usr/lib/postgresql/*/bin/postgres                    postgresql
+/usr/sbin/pgbouncer                                   pgbouncer
 /usr/lib/python3/dist-packages/aiosmtpd/__init__.py   python3-aiosmtpd
 '
 
@@ -66,6 +68,11 @@ if [ ${#missing[@]} -gt 0 ]; then
 		"${as_root[@]}" env DEBIAN_FRONTEND=noninteractive NEEDRESTART_MODE=l \
 			apt-get -qq -o Dpkg::Use-Pty=0 "$@" >>"$log" 2>&1 </dev/null
 	}
+	# PostgreSQL too: no cluster of the system's is made.
+	clusters=/etc/postgresql-common/createcluster.d/postrider-tests.conf
+	"${as_root[@]}" mkdir -p "${clusters%/*}"
+	echo 'create_main_cluster = false' | "${as_root[@]}" tee "$clusters" >/dev/null
+	trap 'rm -f "$log"; "${as_root[@]}" rm -f "$clusters"' EXIT
 	{
 		apt update &&
 		apt install --no-install-recommends debconf &&
