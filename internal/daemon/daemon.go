@@ -227,7 +227,7 @@ func (d *Daemon) beat(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if err := d.store.Beat(ctx, d.lease); err != nil && ctx.Err() == nil {
+		if _, err := d.store.Beat(ctx, d.lease, Version); err != nil && ctx.Err() == nil {
 			d.log.Error("the heartbeat can't be stored", "err", err)
 		}
 	}

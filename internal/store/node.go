@@ -3,6 +3,9 @@ package store
 import (
 	"context"
 	"fmt"
+	"time"
+
+	"postrider/internal/relay"
 )
 
 // Join makes the node a new incarnation and gives its lease, a number that was
@@ -21,7 +24,7 @@ func (db *DB) Join(ctx context.Context, node string) (lease int64, err error) {
 			return err
 		}
 		for _, d := range dead {
-			if err := w.endLease(ctx, d); err != nil {
+			if _, err := w.endLease(ctx, d); err != nil {
 				return err
 			}
 		}
@@ -50,31 +53,139 @@ func (w *writer) leases(ctx context.Context, node string) (found []int64, err er
 	return found, err
 }
 
-// endLease takes the node off the list and releases what it held. Due times to
-// come are brought forward: nothing that was in hand has to wait.
-func (w *writer) endLease(ctx context.Context, lease int64) error {
+// endLease takes the node off the list and releases what it held, and says how
+// many deliveries those were. Due times to come are brought forward: nothing that
+// was in hand has to wait.
+func (w *writer) endLease(ctx context.Context, lease int64) (released int64, err error) {
 	if _, err := w.exec(ctx, "delete from node where lease = ?", lease); err != nil {
-		return err
+		return 0, err
 	}
 	now := w.dialect.Now
-	_, err := w.exec(ctx, "update delivery set lease = 0, due = case when due > "+now+" then "+now+" else due end where state < 3 and lease = ?", lease)
-	return err
+	return w.exec(ctx, "update delivery set lease = 0, due = case when due > "+now+" then "+now+" else due end where state < 3 and lease = ? and lease > 0", lease)
 }
 
-// Beat says that the node lives, by the database's clock. ErrLeaseLost means
-// that others may have taken its work: it must start no more attempts.
-func (db *DB) Beat(ctx context.Context, lease int64) error {
-	return db.write(ctx, "beat", func(ctx context.Context, w *writer) error {
-		changed, err := w.exec(ctx, "update node set beat = "+w.dialect.Now+" where lease = ?", lease)
+// Beat says that the node lives, by the database's clock, and runs the program
+// of that version. ErrLeaseLost means that others may have taken its work: it
+// must start no more attempts.
+func (db *DB) Beat(ctx context.Context, lease int64, version string) (relay.Pulse, error) {
+	var p relay.Pulse
+	err := db.write(ctx, "beat", func(ctx context.Context, w *writer) error {
+		began, found := time.Now(), false
+		err := w.query(ctx, "update node set beat = "+w.dialect.Now+", version = ? where lease = ? returning beat, draining", func(row scanner) error {
+			var beat, draining int64
+			found = true
+			err := row.Scan(&beat, &draining)
+			p = relay.Pulse{Draining: draining != 0, Ahead: began.Add(time.Since(began) / 2).Sub(fromMicros(beat))}
+			return err
+		}, text(version), lease)
+		if err == nil && !found {
+			err = leaseLost(lease)
+		}
+		return err
+	})
+	return p, err
+}
+
+func leaseLost(lease int64) error { return fmt.Errorf("lease %d: %w", lease, ErrLeaseLost) }
+
+// Draining tells whether the node is to drain. It costs less than a beat, and
+// says as well, by ErrLeaseLost, that the lease has ended.
+func (db *DB) Draining(ctx context.Context, lease int64) (draining bool, err error) {
+	found := false
+	err = db.read(ctx, "select draining from node where lease = ?", func(row scanner) error {
+		var d int64
+		err := row.Scan(&d)
+		draining, found = d != 0, true
+		return err
+	}, lease)
+	if err != nil {
+		return false, db.fail("look for orders to this node", err)
+	}
+	if !found {
+		return false, leaseLost(lease)
+	}
+	return draining, nil
+}
+
+// Drain orders the node of that name to drain, or to work again. A relay.Error
+// NotFound says that no such node takes part.
+func (db *DB) Drain(ctx context.Context, node string, drain bool) error {
+	return db.write(ctx, "drain node", func(ctx context.Context, w *writer) error {
+		changed, err := w.exec(ctx, "update node set draining = ? where name = ?", bit(drain), text(node))
 		if err == nil && changed == 0 {
-			err = fmt.Errorf("lease %d: %w", lease, ErrLeaseLost)
+			err = &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no node %q.", node), Advice: "\"postrider node list\" shows those that there are."}
 		}
 		return err
 	})
 }
 
+// Nodes gives the nodes that take part, by name.
+func (db *DB) Nodes(ctx context.Context) ([]relay.Node, error) {
+	var found []relay.Node
+	err := db.read(ctx, "select n.name, n.lease, n.joined, "+db.dialect.Now+" - n.beat, n.version, n.draining,"+
+		" (select count(*) from delivery d where d.lease = n.lease and d.lease > 0 and d.state < 3) from node n order by n.name, n.lease", func(row scanner) error {
+		var n relay.Node
+		var joined, silent, draining int64
+		if err := row.Scan(&n.Name, &n.Lease, &joined, &silent, &n.Version, &draining, &n.InHand); err != nil {
+			return err
+		}
+		n.Joined, n.Silent, n.Draining = fromMicros(joined), time.Duration(silent)*time.Microsecond, draining != 0
+		found = append(found, n)
+		return nil
+	})
+	if err != nil {
+		return nil, db.fail("list nodes", err)
+	}
+	return found, nil
+}
+
+// Dead is a node whose lease was ended.
+type Dead struct {
+	Name     string
+	Released int64 // deliveries that it held; they are due now
+}
+
+// Reap ends the leases of nodes that have not beaten for longer than silent, by
+// the database's clock. Where only one node can be, a start ends the lease of
+// the one before, and Reap does nothing.
+func (db *DB) Reap(ctx context.Context, silent time.Duration) ([]Dead, error) {
+	if db.dialect.Single {
+		return nil, nil
+	}
+	var ended []Dead
+	err := db.write(ctx, "end leases of dead nodes", func(ctx context.Context, w *writer) error {
+		ended = nil
+		var leases []int64
+		// Locked before it is judged: a beat that is being written counts. Who
+		// is being reaped by another node already is passed over.
+		err := w.query(ctx, "select lease, name from node where beat < "+w.dialect.Now+" - ? order by lease "+w.dialect.Lock, func(row scanner) error {
+			var lease int64
+			var d Dead
+			err := row.Scan(&lease, &d.Name)
+			leases, ended = append(leases, lease), append(ended, d)
+			return err
+		}, silent.Microseconds())
+		if err != nil {
+			return err
+		}
+		for i, lease := range leases {
+			if ended[i].Released, err = w.endLease(ctx, lease); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return ended, nil
+}
+
 // Leave ends the lease; what the node still held is released. Leaving twice is
 // harmless.
 func (db *DB) Leave(ctx context.Context, lease int64) error {
-	return db.write(ctx, "leave", func(ctx context.Context, w *writer) error { return w.endLease(ctx, lease) })
+	return db.write(ctx, "leave", func(ctx context.Context, w *writer) error {
+		_, err := w.endLease(ctx, lease)
+		return err
+	})
 }

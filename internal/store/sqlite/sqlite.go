@@ -82,6 +82,12 @@ func Migrate(ctx context.Context, path string, version int) error {
 	return store.Migrate(ctx, dialect(), handle(path, 1, writerPragmas), version)
 }
 
+// Upgrade takes the schema of the file path a step further, as a newer program
+// would, for tests of programs side by side.
+func Upgrade(ctx context.Context, path, migration string) error {
+	return store.Upgrade(ctx, dialect(), handle(path, 1, writerPragmas), migration)
+}
+
 func dialect() store.Dialect {
 	return store.Dialect{
 		Name:     "sqlite",

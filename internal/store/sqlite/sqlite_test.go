@@ -26,6 +26,7 @@ var engine = storetest.Engine{
 	New:     func(t testing.TB) string { return filepath.Join(t.TempDir(), "a?b%20 c#'.db") },
 	Open:    func(ctx context.Context, place string) (*store.DB, error) { return Open(ctx, place, slog.Default()) },
 	Migrate: Migrate,
+	Upgrade: Upgrade,
 	Exec: func(ctx context.Context, place, statement string, args ...any) error {
 		db := handle(place, 1, writerPragmas)
 		_, err := db.ExecContext(ctx, statement, args...)

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"context"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -63,6 +64,55 @@ var schemaTests = []test{
 			f.Errorf("opened a newer schema: %v", err)
 		}
 	}},
+	{"beside a newer program", func(f *fixture) {
+		// A newer program takes the schema a step further, by a step that serves
+		// programs of this one, while this one works. It goes on, and starts again.
+		waits := f.message("a@x.test")
+		f.put(f.lease, waits)
+		step := fmt.Sprintf(additive, store.Latest)
+		if err := f.engine.Upgrade(f.Context(), f.place, step); err != nil {
+			f.Fatalf("upgrade: %v", err)
+		}
+		for range 2 {
+			s := f.message("b@x.test")
+			f.put(f.lease, s)
+			f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered))
+			if _, err := f.db.Beat(f.Context(), f.lease, "old"); err != nil {
+				f.Errorf("beat: %v", err)
+			}
+			f.reopen()
+			var err error
+			if f.lease, err = f.db.Join(f.Context(), "node"); err != nil {
+				f.Fatalf("join: %v", err)
+			}
+		}
+		f.settle(0, outcome(waits.Deliveries[0], relay.EventDelivered))
+		// The next step leaves it behind.
+		err := f.engine.Upgrade(f.Context(), f.place, "alter table account drop column made_by;\n")
+		if !f.engine.Single && (relay.CodeOf(err) != relay.Conflict || !strings.Contains(err.Error(), "node")) {
+			f.Errorf("a step that the node which runs does not understand: %v", err)
+		}
+		if err := f.db.Leave(f.Context(), f.lease); err != nil {
+			f.Fatal(err)
+		}
+		if err := f.db.Close(); err != nil {
+			f.Fatal(err)
+		}
+		f.db = nil
+		if !f.engine.Single {
+			err = f.engine.Upgrade(f.Context(), f.place, "alter table account drop column made_by;\n")
+		}
+		if err != nil {
+			f.Fatalf("upgrade when no node runs: %v", err)
+		}
+		db, err := f.engine.Open(f.Context(), f.place)
+		if err == nil {
+			db.Close()
+		}
+		if relay.CodeOf(err) != relay.Conflict {
+			f.Errorf("opened a schema that leaves older programs behind: %v", err)
+		}
+	}},
 	{"closed", func(f *fixture) {
 		if err := f.db.Close(); err != nil {
 			f.Fatal(err)
@@ -109,11 +159,23 @@ var schemaTests = []test{
 	}},
 }
 
+// additive is a migration as a newer program may bring it: what is there stays
+// as it is, and older programs need not know of what is added.
+const additive = `-- A step that adds.
+-- serves programs from schema %d
+alter table account add column made_by text not null default '';
+create table novelty (
+	id   blob   not null primary key,
+	what bigint not null
+) without rowid;
+`
+
 // fillings put an account of this id and of the name "old" into each version of
 // the schema, to be found after the migrations from there.
 var (
 	old      = relay.ID{1, 15: 255}
 	fillings = map[int]string{
 		1: "insert into account (id, name, created) values (?, 'old', 0)",
+		2: "insert into account (id, name, created) values (?, 'old', 0)",
 	}
 )

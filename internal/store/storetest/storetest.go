@@ -30,6 +30,8 @@ type Engine struct {
 	Open func(ctx context.Context, place string) (*store.DB, error)
 	// Migrate gives the database an older schema.
 	Migrate func(ctx context.Context, place string, version int) error
+	// Upgrade takes the schema a step further, as a newer program would.
+	Upgrade func(ctx context.Context, place, migration string) error
 	// Exec runs a statement behind the store's back; arguments stand for "?".
 	Exec func(ctx context.Context, place, statement string, args ...any) error
 }
@@ -44,6 +46,7 @@ func Run(t *testing.T, e Engine) {
 		{"settle", settleTests},
 		{"claim", claimTests},
 		{"node", nodeTests},
+		{"cluster", clusterTests},
 		{"notice", noticeTests},
 		{"account", accountTests},
 		{"log", logTests},
