@@ -21,6 +21,7 @@ type Config struct {
 	DNS      DNS        `toml:"dns" doc:"Name resolution for deliveries."`
 	Route    []Route    `toml:"route" doc:"Where mail for a domain goes. The most exact domain wins; without a route a domain goes to its MX."`
 	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
+	HTTP     HTTP       `toml:"http" doc:"Metrics and health, for who watches the relay."`
 	Log      Log        `toml:"log" doc:"The relay's own log, on standard error."`
 }
 
@@ -114,6 +115,11 @@ type Notices struct {
 	From   string   `toml:"from" doc:"Address in the From header of notices. Empty: MAILER-DAEMON at the hostname."`
 	Gather Duration `toml:"gather" doc:"How long a notice waits for further failures of the same message."`
 	Delay  Duration `toml:"delay_warning" doc:"A sender is told when a delivery is late by this much. 0: never."`
+}
+
+// HTTP is how the relay is seen from outside.
+type HTTP struct {
+	Listen string `toml:"listen" doc:"host:port of /metrics (Prometheus), /healthz and /readyz, such as 127.0.0.1:9525. They ask for no password and tell nothing of single messages; keep them to networks that you trust. Empty: off."`
 }
 
 // Log is the relay's own log.

@@ -22,6 +22,7 @@ func (c *Config) Validate() error {
 	var v checker
 	v.relay(c)
 	v.listeners(c.Listen)
+	v.http(c)
 	v.limits(c)
 	v.queue(&c.Queue)
 	v.delivery(&c.Delivery)
@@ -153,6 +154,25 @@ func (v *checker) listeners(listen []Listener) {
 				v.add(at+".address", "%q is taken by the listener on %q", l.Address, other.Address)
 				break
 			}
+		}
+	}
+}
+
+// http allows a port of its own.
+func (v *checker) http(c *Config) {
+	if c.HTTP.Listen == "" {
+		return
+	}
+	host, port, err := splitAddress(c.HTTP.Listen, 0)
+	if err != nil {
+		v.fail("http.listen", err)
+		return
+	}
+	for i := range c.Listen {
+		h, p, err := splitAddress(c.Listen[i].Address, 0)
+		if err == nil && port != 0 && p == port && overlap(h, host) {
+			v.clash("http.listen", index("listen", i)+".address", "%q is taken by the listener on %q", c.HTTP.Listen, c.Listen[i].Address)
+			return
 		}
 	}
 }

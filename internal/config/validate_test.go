@@ -17,6 +17,7 @@ func TestValidate(t *testing.T) {
 			}
 		}
 	}
+	metrics := func(s string) func(*Config) { return func(c *Config) { c.HTTP.Listen = s } }
 	hostname := func(s string) func(*Config) { return func(c *Config) { c.Hostname = s } }
 	for name, c := range map[string]struct {
 		change func(*Config)
@@ -50,6 +51,13 @@ func TestValidate(t *testing.T) {
 		"third like first":    {listen(":1", ":2", ":1"), "listen[2].address"},
 		"negative port":       {listen(":-1"), "listen[0].address"},
 		"bad host":            {listen("a b:25"), "listen[0].address"},
+
+		"metrics off":           {metrics(""), ""},
+		"metrics":               {metrics("127.0.0.1:9525"), ""},
+		"metrics on any port":   {metrics("127.0.0.1:0"), ""},
+		"metrics without port":  {metrics("127.0.0.1"), "http.listen"},
+		"metrics on SMTP":       {metrics("127.0.0.1:587"), "http.listen"},
+		"metrics on SMTP twice": {metrics(":2525"), "http.listen"},
 
 		"name":             {hostname("mx-1.Example.com"), ""},
 		"label of 63":      {hostname(strings.Repeat("a", 63) + ".example"), ""},
