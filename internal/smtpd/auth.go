@@ -60,6 +60,7 @@ func (s *session) auth(ctx context.Context, args []byte) smtp.Reply {
 	if err != nil {
 		return s.loginFailed(mechanism, err)
 	}
+	s.l.config.Observer.Login(mechanism, 235)
 	s.identity, s.authenticated = id, true
 	s.log.Debug("logged in", "mechanism", mechanism, "credential", id.Credential.String()) // the user name may be an API key
 	return reply(235, "2.7.0", "You are logged in.")
@@ -77,6 +78,7 @@ func (s *session) loginFailed(mechanism string, err error) smtp.Reply {
 		return smtp.Reply{}
 	}
 	r = s.loginRefusal(err)
+	s.l.config.Observer.Login(mechanism, r.Code)
 	s.log.Info("login failed", "mechanism", mechanism, "reply", r.Code)
 	if s.failures++; s.failures >= maxLoginFailures {
 		s.send(r)

@@ -118,10 +118,11 @@ func (s *session) skipChunk(size int64, r smtp.Reply) smtp.Reply {
 // wrong with reading it.
 func (s *session) finish(ctx context.Context, err error) smtp.Reply {
 	defer s.reset()
+	s.about.sender = s.tx.envelope.Sender
 	most := int64(s.l.config.Limits.MessageSize)
 	switch written := s.tx.content.Err(); {
 	case err == nil:
-		return s.submit(ctx)
+		return s.submit(ctx, time.Now())
 	case errors.Is(err, smtp.ErrTooLarge):
 		return reply(552, "5.3.4", tooLarge(most))
 	case errors.Is(err, smtp.ErrBareLF): // the number is Exchange Online's, for who looks it up
@@ -138,18 +139,21 @@ func (s *session) finish(ctx context.Context, err error) smtp.Reply {
 	}
 }
 
-// submit hands the message to the entrance. 250 says that it is durable.
-func (s *session) submit(ctx context.Context) smtp.Reply {
+// submit hands the message to the entrance. 250 says that it is durable. The
+// content ended at the time given.
+func (s *session) submit(ctx context.Context, ended time.Time) smtp.Reply {
+	content := s.tx.buffer.Content()
 	id, err := s.l.entrance.Submit(ctx, submit.Draft{
 		Identity: s.tx.identity,
 		Envelope: s.tx.envelope,
 		Source:   s.source(),
-		Content:  s.tx.buffer.Content(),
+		Content:  content,
 	})
 	if err != nil {
 		return s.refusal(err)
 	}
 	s.log.Info("accepted", "message", id, "sender", s.tx.envelope.Sender, "recipients", len(s.tx.envelope.Recipients))
+	s.l.config.Observer.Accepted(Accepted{s.tx.identity.Stream, len(s.tx.envelope.Recipients), content.Size(), time.Since(ended)})
 	s.messages++
 	s.commands = 0
 	return ok("Ok: queued as " + id.String())

@@ -193,12 +193,18 @@ func testConfig(t testing.TB) Config {
 // that no test waits for TLS that begins by itself unless it asks for it.
 func start(t testing.TB, c Config, lc ListenerConfig) *fixture {
 	t.Helper()
+	return startLogging(t, c, lc, slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// startLogging is start with a log of one's own.
+func startLogging(t testing.TB, c Config, lc ListenerConfig, log slog.Handler) *fixture {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	f := &fixture{accounts: newAccounts(), entrance: new(entrance), addr: ln.Addr().String(), done: make(chan error, 1)}
-	f.Server = New(c, f.accounts, f.entrance, slog.New(slog.NewTextHandler(logWriter{t}, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	f.Server = New(c, f.accounts, f.entrance, slog.New(log))
 	f.habits.learn(netip.MustParseAddr("127.0.0.1"), true)
 	if lc.Name == "" {
 		lc.Name = "test"

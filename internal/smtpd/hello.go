@@ -78,6 +78,7 @@ func (s *session) starttls(ctx context.Context, args []byte) smtp.Reply {
 	}
 	if err := s.startTLS(ctx, nil); err != nil {
 		s.log.Info("session is ended", "err", err)
+		s.l.config.Observer.TurnedAway(s.l.Name, AwayTLS)
 		s.over = true
 	}
 	return smtp.Reply{}

@@ -18,6 +18,7 @@ import (
 	"postrider/internal/config"
 	"postrider/internal/message"
 	"postrider/internal/relay"
+	"postrider/internal/smtp"
 	"postrider/internal/submit"
 )
 
@@ -41,6 +42,74 @@ type Entrance interface {
 	Submit(ctx context.Context, d submit.Draft) (relay.ID, error)
 }
 
+// Observer is told what sessions do, to count it. Its methods are called from
+// many goroutines, on the way of every message: they do not wait.
+type Observer interface {
+	// Session tells that one began on a listener, or ended.
+	Session(listener string, begins bool)
+	// TurnedAway tells that one came to nothing, and why: one of the constants.
+	TurnedAway(listener, why string)
+	// Login tells of an AUTH that was decided, and the code of the reply.
+	Login(mechanism string, code int)
+	// Accepted tells of a message that is about to be answered with 250.
+	Accepted(m Accepted)
+	// Refused tells of a reply of 400 or more, at one of the stages.
+	Refused(stage string, r smtp.Reply)
+}
+
+// Why a session came to nothing.
+const (
+	AwayFull   = "full"         // as many sessions as may be
+	AwayClient = "client_limit" // as many of this client as may be
+	AwayProxy  = "proxy_header" // none came where one has to
+	AwayTLS    = "tls"          // the handshake failed, with STARTTLS too
+)
+
+// Stages are where a session can be refused something: at one of these
+// commands (DATA and BDAT are one), or anywhere else.
+const (
+	StageAuth     = "auth"
+	StageStartTLS = "starttls"
+	StageMail     = "mail"
+	StageRcpt     = "rcpt"
+	StageData     = "data"
+	StageOther    = "other"
+)
+
+func stageOf(v smtp.Verb) string {
+	switch v {
+	case smtp.AUTH:
+		return StageAuth
+	case smtp.STARTTLS:
+		return StageStartTLS
+	case smtp.MAIL:
+		return StageMail
+	case smtp.RCPT:
+		return StageRcpt
+	case smtp.DATA, smtp.BDAT:
+		return StageData
+	default:
+		return StageOther
+	}
+}
+
+// Accepted is a message that was taken in.
+type Accepted struct {
+	Stream     relay.Stream
+	Recipients int
+	Size       int64         // bytes of content, as they came
+	Took       time.Duration // from the end of the content to the reply
+}
+
+// unobserved is for a Config without an Observer.
+type unobserved struct{}
+
+func (unobserved) Session(string, bool)       {}
+func (unobserved) TurnedAway(string, string)  {}
+func (unobserved) Login(string, int)          {}
+func (unobserved) Accepted(Accepted)          {}
+func (unobserved) Refused(string, smtp.Reply) {}
+
 // Config is what all listeners have in common.
 type Config struct {
 	Hostname string        // in the greeting and EHLO
@@ -49,6 +118,7 @@ type Config struct {
 	TempDir  string        // for messages too large for memory; empty: the system's
 	Limits   config.Limits // what a client may do
 	Drain    time.Duration // how long a shutdown waits for messages that are under way
+	Observer Observer      // nil: nobody counts
 }
 
 // Modes of a listener, as in the configuration.
@@ -83,6 +153,9 @@ type Server struct {
 
 // New makes a server that listens nowhere yet.
 func New(c Config, a Accounts, e Entrance, log *slog.Logger) *Server {
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
 	return &Server{config: c, accounts: a, entrance: e, log: log, memory: message.NewMemory(allInMemory), clients: map[netip.Addr]int{}}
 }
 
@@ -154,7 +227,7 @@ func (l *listener) accept(ctx context.Context, ln net.Listener, start func(net.C
 
 // enter counts a session in, or tells which limit is reached. Address blocks of
 // IPv6 are counted as one client: a single customer has at least a /64.
-func (s *Server) enter(client netip.Addr) (leave func(), refused string) {
+func (s *Server) enter(client netip.Addr) (leave func(), why, refused string) {
 	if client.Is6() {
 		if p, err := client.Prefix(64); err == nil {
 			client = p.Addr()
@@ -164,9 +237,9 @@ func (s *Server) enter(client netip.Addr) (leave func(), refused string) {
 	defer s.mu.Unlock()
 	switch l := s.config.Limits; {
 	case s.total >= l.Sessions:
-		return nil, "The server has as many sessions as it can take. Try again later."
+		return nil, AwayFull, "The server has as many sessions as it can take. Try again later."
 	case s.clients[client] >= l.PerClient:
-		return nil, fmt.Sprintf("Your address has %d sessions already. Use those, or close some.", l.PerClient)
+		return nil, AwayClient, fmt.Sprintf("Your address has %d sessions already. Use those, or close some.", l.PerClient)
 	}
 	s.total++
 	s.clients[client]++
@@ -177,7 +250,7 @@ func (s *Server) enter(client netip.Addr) (leave func(), refused string) {
 		if s.clients[client]--; s.clients[client] == 0 {
 			delete(s.clients, client)
 		}
-	}, ""
+	}, "", ""
 }
 
 // habits remembers clients that wait for the greeting, as RFC 5321 section 3.1

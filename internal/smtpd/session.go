@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -46,6 +47,7 @@ type session struct {
 	authenticated bool // by AUTH; else identity comes from the network
 	tx            transaction
 
+	about    about
 	messages int // accepted
 	commands int // since the last message
 	errors   int
@@ -53,6 +55,12 @@ type session struct {
 	greeted  bool // a command was understood
 	over     bool // nothing more is read
 	linger   bool // the client may still be sending when we close
+}
+
+// about is what a reply answers, for the log and for counting.
+type about struct {
+	verb              smtp.Verb // of the command that is being obeyed
+	sender, recipient string    // where they could be read
 }
 
 // serve runs one session from accept to close.
@@ -64,12 +72,14 @@ func (l *listener) serve(soft, hard context.Context, c net.Conn) {
 		w.close(s.linger)
 	}()
 	if err := s.identify(); err != nil {
-		l.log.Info("connection refused", "listener", l.Name, "peer", c.RemoteAddr(), "err", err)
+		l.log.Info("connection refused", "listener", l.Name, "client", c.RemoteAddr().String(), "err", err)
+		l.config.Observer.TurnedAway(l.Name, AwayProxy)
 		return
 	}
-	s.log = l.log.With("listener", l.Name, "client", s.client.String())
-	leave, refused := l.enter(s.client.Addr())
+	s.log = l.log.With("listener", l.Name, "session", newSessionID(), "client", s.client.String())
+	leave, why, refused := l.enter(s.client.Addr())
 	if refused != "" {
+		l.config.Observer.TurnedAway(l.Name, why)
 		s.log.Info("session refused", "reason", refused)
 		if l.Mode != ModeTLS { // a TLS client would not understand it
 			s.send(reply(421, "4.7.0", refused))
@@ -77,10 +87,16 @@ func (l *listener) serve(soft, hard context.Context, c net.Conn) {
 		return
 	}
 	defer leave()
+	l.config.Observer.Session(l.Name, true)
+	defer l.config.Observer.Session(l.Name, false)
 	defer context.AfterFunc(soft, func() { w.stop(true) })()
 	defer context.AfterFunc(hard, func() { w.stop(false) })()
 	s.run(hard)
 }
+
+// newSessionID names a session in the log: what belongs together is found by
+// it, also where a client uses one port twice.
+func newSessionID() string { return rand.Text()[:12] }
 
 // identify learns the client's address, from the PROXY header where the peer is
 // a load balancer of ours.
@@ -117,6 +133,7 @@ func (s *session) run(ctx context.Context) {
 	s.log.Debug("session begins")
 	if err := s.greet(ctx); err != nil {
 		s.log.Info("session did not begin", "err", err)
+		s.l.config.Observer.TurnedAway(s.l.Name, AwayTLS)
 		return
 	}
 	for !s.over {
@@ -124,6 +141,7 @@ func (s *session) run(ctx context.Context) {
 			s.fail(errShutdown)
 			break
 		}
+		s.about = about{}
 		line, err := s.readLine(maxAuth) // AUTH may come with a long response
 		switch {
 		case errors.Is(err, smtp.ErrLineTooLong):
@@ -173,8 +191,22 @@ func (s *session) send(r smtp.Reply) {
 		last := len(r.Lines) - 1
 		r.Lines = append(slices.Clone(r.Lines[:last]), r.Lines[last]+" See "+help+"#"+r.Enhanced)
 	}
+	if r.Code >= 400 {
+		s.refused(r)
+	}
 	if _, err := s.w.out.Write(r.AppendTo(s.w.out.AvailableBuffer())); err != nil {
 		s.over = true
+	}
+}
+
+// refused notes a reply that refuses something. What is refused of a message is
+// told to the log too: people ask what became of it.
+func (s *session) refused(r smtp.Reply) {
+	stage := stageOf(s.about.verb)
+	s.l.config.Observer.Refused(stage, r)
+	switch stage {
+	case StageMail, StageRcpt, StageData:
+		s.log.Info("refused", "stage", stage, "sender", s.about.sender, "recipient", s.about.recipient, "reply", r.String())
 	}
 }
 
@@ -224,6 +256,7 @@ func (s *session) fail(err error) {
 // command obeys one line and gives the reply to it.
 func (s *session) command(ctx context.Context, line []byte) smtp.Reply {
 	verb, args := smtp.ParseCommand(line)
+	s.about = about{verb: verb}
 	switch {
 	case len(line) > 0 && line[0] == tlsRecord && !s.greeted:
 		s.l.habits.learn(s.client.Addr(), false) // next time we shall wait for it

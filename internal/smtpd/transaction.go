@@ -65,10 +65,11 @@ func (s *session) mail(ctx context.Context, args []byte) smtp.Reply {
 	if err != nil {
 		return asReply(err)
 	}
+	s.about.sender = m.From.String()
 	if r, bad := s.checkMail(m); bad {
 		return r
 	}
-	env := relay.Envelope{Sender: m.From.String(), UTF8: m.UTF8, RequireTLS: m.RequireTLS, Ret: m.Ret, EnvID: m.EnvID,
+	env := relay.Envelope{Sender: s.about.sender, UTF8: m.UTF8, RequireTLS: m.RequireTLS, Ret: m.Ret, EnvID: m.EnvID,
 		Priority: m.Priority, Release: m.HoldUntil}
 	if m.HoldFor > 0 {
 		env.Release = time.Now().Add(m.HoldFor)
@@ -122,7 +123,8 @@ func (s *session) rcpt(args []byte) smtp.Reply {
 	}
 	r, err := smtp.ParseRcpt(args, s.tx.envelope.UTF8)
 	if err == nil {
-		err = s.addRecipient(r)
+		s.about.sender, s.about.recipient = s.tx.envelope.Sender, r.To.String()
+		err = s.addRecipient(r, s.about.recipient)
 	}
 	if err != nil {
 		return s.refuseRecipient(asReply(err))
@@ -152,8 +154,9 @@ func (s *session) refuseRecipient(r smtp.Reply) smtp.Reply {
 	return r
 }
 
-// addRecipient puts a recipient into the envelope. The error is a Reply.
-func (s *session) addRecipient(r smtp.Rcpt) error {
+// addRecipient puts a recipient, whose address is given as text too, into the
+// envelope. The error is a Reply.
+func (s *session) addRecipient(r smtp.Rcpt, address string) error {
 	if r.To.IsLiteral() {
 		return reply(550, "5.1.2", "Mail to IP addresses is not relayed. Use an address with a domain.")
 	}
@@ -174,6 +177,6 @@ func (s *session) addRecipient(r smtp.Rcpt) error {
 	}
 	s.tx.seen[key] = struct{}{}
 	s.tx.envelope.Recipients = append(s.tx.envelope.Recipients,
-		relay.Recipient{Address: r.To.String(), Notify: relay.Notify(r.Notify), ORcpt: r.ORcpt})
+		relay.Recipient{Address: address, Notify: relay.Notify(r.Notify), ORcpt: r.ORcpt})
 	return nil
 }
