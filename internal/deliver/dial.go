@@ -64,6 +64,9 @@ func (d *Dispatcher) dial(ctx context.Context, dest *destination, strict bool) (
 	sessions := 0
 	for _, c := range d.candidates(dest) {
 		conn, err := d.dialOne(ctx, &l, dest.route, c, mode)
+		if e := (*smtpclient.Error)(nil); errors.As(err, &e) && e.Stage == smtpclient.StageTLS && ctx.Err() == nil {
+			d.config.Observer.TLSFailed(dest.site)
+		}
 		if mode == smtpclient.Opportunistic && brokenTLS(err) && ctx.Err() == nil {
 			// Mail that is sent in the clear to a broken server is what
 			// opportunistic means (RFC 7435 section 3).

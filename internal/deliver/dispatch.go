@@ -31,6 +31,23 @@ type Contents interface {
 	Content(ctx context.Context, message relay.ID) (relay.Content, error)
 }
 
+// Observer is told what becomes of attempts, to count it. Its methods are called
+// from many goroutines and do not wait.
+type Observer interface {
+	// Settled tells of an attempt whose outcome is stored. site names the
+	// receiving service; it is empty where none was found.
+	Settled(it *queue.Item, site string, o *relay.Outcome)
+	// TLSFailed tells of a host of the site whose TLS did not come about, be it
+	// that the mail then went in the clear or that it waits.
+	TLSFailed(site string)
+}
+
+// unobserved is for a Config without an Observer.
+type unobserved struct{}
+
+func (unobserved) Settled(*queue.Item, string, *relay.Outcome) {}
+func (unobserved) TLSFailed(string)                            {}
+
 // Config is how mail leaves.
 type Config struct {
 	Hostname    string
@@ -47,6 +64,7 @@ type Config struct {
 	Gather      time.Duration // that a notice waits for further failures
 	Delay       time.Duration // after which the sender is told of a delay; 0: never
 	Spool       string        // folder for temporary files
+	Observer    Observer      // nil: nobody counts
 }
 
 // Dispatcher delivers what it is offered.
@@ -101,6 +119,9 @@ const maxLookups = 100
 
 // New makes a dispatcher.
 func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *slog.Logger) *Dispatcher {
+	if c.Observer == nil {
+		c.Observer = unobserved{}
+	}
 	return &Dispatcher{config: c, queue: q, contents: contents, resolver: r, routes: routes, log: log,
 		lookups: make(chan struct{}, maxLookups), dead: deadHosts{until: map[netip.AddrPort]time.Time{}}, long: longAttempt,
 		domains: map[string]*domain{}, maxDomains: minRemembered, sites: map[string]*site{}, maxSites: minRemembered}
@@ -196,7 +217,7 @@ func (d *Dispatcher) lookUp(ctx context.Context, name string, dom *domain) {
 			p = &problem{enhanced: "4.4.3", text: err.Error()}
 		}
 		now := time.Now()
-		d.settleAll(items, func(it *queue.Item) relay.Outcome { return d.routeFailed(it, p, now) })
+		d.settleAll(items, "", func(it *queue.Item) relay.Outcome { return d.routeFailed(it, p, now) })
 	}
 }
 
@@ -232,26 +253,54 @@ func (d *Dispatcher) forgetSites() {
 	d.maxSites = max(minRemembered, 2*len(d.sites))
 }
 
+// Stats are counts for the operator.
+type Stats struct {
+	Connections int `json:"connections"` // open, or being opened
+	Idle        int `json:"idle"`        // of them, kept for the next message
+	Sites       int `json:"sites"`       // remembered
+}
+
+// Stats counts connections.
+func (d *Dispatcher) Stats() Stats {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return Stats{Connections: d.conns, Idle: d.idle, Sites: len(d.sites)}
+}
+
+// Site names the receiving service of a domain as far as it is known without
+// looking it up; empty where it is not.
+func (d *Dispatcher) Site(domain string) string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dom := d.domains[domain]; dom != nil && dom.dest != nil {
+		return dom.dest.site
+	}
+	return ""
+}
+
 // settle makes an outcome durable. The error is logged here: whoever delivers
 // can do nothing about it, and the store's lease brings the delivery back.
-func (d *Dispatcher) settle(it *queue.Item, o relay.Outcome) {
+func (d *Dispatcher) settle(it *queue.Item, site string, o relay.Outcome) {
 	err := d.queue.Settle(d.settling, o)
 	if err != nil && !errors.Is(err, store.ErrSettled) {
 		d.log.Error("an outcome is not stored; the delivery will be tried again", "delivery", o.Delivery, "outcome", o.Kind, "err", err)
 		return
 	}
-	d.log.Info("delivery", "id", o.Delivery, "sender", it.Message.Envelope.Sender, "recipient", it.Delivery.Recipient.Address,
+	if err == nil {
+		d.config.Observer.Settled(it, site, &o)
+	}
+	d.log.Info("delivery", "delivery", o.Delivery, "sender", it.Message.Envelope.Sender, "recipient", it.Delivery.Recipient.Address,
 		"outcome", o.Kind, "host", o.Host, "reply", o.Reply.String())
 }
 
 // settleAll settles many items that share a fate. Those that it does not come to
 // before the end stay with the queue.
-func (d *Dispatcher) settleAll(items []*queue.Item, outcome func(*queue.Item) relay.Outcome) {
+func (d *Dispatcher) settleAll(items []*queue.Item, site string, outcome func(*queue.Item) relay.Outcome) {
 	var g errgroup.Group
 	g.SetLimit(256) // enough to fill a commit
 	for _, it := range items {
 		if d.running.Err() == nil && d.queue.Begin(it) {
-			g.Go(func() error { d.settle(it, outcome(it)); return nil })
+			g.Go(func() error { d.settle(it, site, outcome(it)); return nil })
 		}
 	}
 	g.Wait()

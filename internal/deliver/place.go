@@ -7,6 +7,7 @@ import (
 
 // site is a receiving service.
 type site struct {
+	name    string
 	pace    schedule.Pace
 	lanes   map[laneKey]*lane
 	waiting schedule.Turns[*lane] // that want a worker
@@ -85,7 +86,7 @@ func (d *Dispatcher) enqueue(dest *destination, it *queue.Item) {
 	s := d.sites[dest.site]
 	if s == nil {
 		d.forgetSites()
-		s = &site{pace: schedule.NewPace(d.config.PerSite), lanes: map[laneKey]*lane{}}
+		s = &site{name: dest.site, pace: schedule.NewPace(d.config.PerSite), lanes: map[laneKey]*lane{}}
 		d.sites[dest.site] = s
 	}
 	key := laneKey{dest.lane, it.Message.Envelope.RequireTLS}

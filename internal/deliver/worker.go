@@ -51,7 +51,7 @@ func (w *worker) run() {
 		if o.Reply.Code == 421 && w.conn != nil && w.link.best {
 			w.pace((*schedule.Pace).Bad)
 		}
-		d.settle(it, o)
+		d.settle(it, w.lane.site.name, o)
 		if w.conn == nil || w.served >= d.config.PerConn || !w.conn.Usable() {
 			return
 		}
@@ -113,7 +113,7 @@ func (w *worker) connect(ctx context.Context) bool {
 	}
 	d.mu.Unlock()
 	now := time.Now()
-	d.settleAll(items, func(it *queue.Item) relay.Outcome { return d.connectFailed(it, link, err, started, now) })
+	d.settleAll(items, l.site.name, func(it *queue.Item) relay.Outcome { return d.connectFailed(it, link, err, started, now) })
 	return false
 }
 
