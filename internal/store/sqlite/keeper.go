@@ -42,7 +42,7 @@ func (k *keeper) run(ctx context.Context) {
 		case <-tick.C:
 		}
 		if err := k.keep(ctx); err != nil && ctx.Err() == nil {
-			k.log.Warn("the store's log could not be moved into its file; this will be tried again", "error", err)
+			k.log.Warn("the store's log could not be moved into its file; this will be tried again", "err", err)
 		}
 	}
 }
