@@ -25,12 +25,13 @@ type Store interface {
 	// Settle writes outcomes in one transaction. store.ErrSettled says that the
 	// delivery was final already, or is another node's.
 	Settle(ctx context.Context, lease int64, batch []relay.Outcome) []error
-	// Claim leases deliveries that are due.
-	Claim(ctx context.Context, lease int64, now time.Time, limit int) ([]relay.Claimed, error)
+	// Claim leases deliveries that are due, and tells what is left of the
+	// classes that were asked for.
+	Claim(ctx context.Context, lease int64, now time.Time, wants []relay.Want) ([]relay.Claimed, []relay.Waiting, error)
 	// Release gives leases back without an attempt.
 	Release(ctx context.Context, lease int64, ids []relay.DeliveryID) error
-	// NextDue is when the next delivery that nobody has leased becomes due.
-	NextDue(ctx context.Context) (time.Time, bool, error)
+	// Waiting gives the next classes after one, of which deliveries wait.
+	Waiting(ctx context.Context, after relay.Class, limit int) ([]relay.Waiting, error)
 }
 
 // Config bounds the queue.
@@ -248,7 +249,26 @@ func (q *Queue) claim(ctx context.Context) {
 }
 
 func (q *Queue) claimSome(ctx context.Context, limit int) (int, error) {
-	claimed, err := q.kept.Claim(ctx, q.lease, time.Now(), limit)
+	now := time.Now()
+	var wants []relay.Want
+	for after := (relay.Class{}); len(wants) < limit; {
+		page, err := q.kept.Waiting(ctx, after, 500)
+		if err != nil {
+			return 0, fmt.Errorf("look what waits: %w", err)
+		}
+		for _, w := range page {
+			if after = w.Class; !w.Due.After(now) {
+				wants = append(wants, relay.Want{Class: w.Class})
+			}
+		}
+		if len(page) < 500 {
+			break
+		}
+	}
+	for i := range wants {
+		wants[i].Limit = (limit + len(wants) - 1 - i) / len(wants)
+	}
+	claimed, _, err := q.kept.Claim(ctx, q.lease, now, wants)
 	if err != nil {
 		return 0, fmt.Errorf("claim deliveries: %w", err)
 	}
@@ -274,14 +294,20 @@ func (q *Queue) lookAhead(ctx context.Context, room bool) (time.Time, error) {
 	if !room {
 		return next, nil
 	}
-	due, ok, err := q.kept.NextDue(ctx)
-	if err != nil {
-		return next, fmt.Errorf("look for the next due delivery: %w", err)
+	for after := (relay.Class{}); ; {
+		page, err := q.kept.Waiting(ctx, after, 500)
+		if err != nil {
+			return next, fmt.Errorf("look for the next due delivery: %w", err)
+		}
+		for _, w := range page {
+			if after = w.Class; w.Due.Before(next) {
+				next = w.Due
+			}
+		}
+		if len(page) < 500 {
+			return next, nil
+		}
 	}
-	if ok && due.Before(next) {
-		next = due
-	}
-	return next, nil
 }
 
 // sleep waits until next, or until wake finds a reason to look earlier. full

@@ -65,17 +65,17 @@ func (f *faulty) Settle(ctx context.Context, lease int64, batch []relay.Outcome)
 	return errs
 }
 
-func (f *faulty) Claim(ctx context.Context, lease int64, now time.Time, limit int) ([]relay.Claimed, error) {
+func (f *faulty) Claim(ctx context.Context, lease int64, now time.Time, wants []relay.Want) ([]relay.Claimed, []relay.Waiting, error) {
 	if fault := f.claim.f.Load(); fault != nil {
 		if err := (*fault)(); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	claimed, err := f.DB.Claim(ctx, lease, now, limit)
+	claimed, left, err := f.DB.Claim(ctx, lease, now, wants)
 	if then := f.taken.f.Load(); then != nil {
 		(*then)(claimed)
 	}
-	return claimed, err
+	return claimed, left, err
 }
 
 func all[T any](batch []T, err error) []error { return slices.Repeat([]error{err}, len(batch)) }

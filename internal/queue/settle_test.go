@@ -13,6 +13,7 @@ import (
 
 	"postrider/internal/relay"
 	"postrider/internal/store"
+	"postrider/internal/store/storetest"
 )
 
 func TestSettleTriesOnWhileTheStoreIsAway(t *testing.T) {
@@ -310,7 +311,7 @@ func TestCloseGivesBack(t *testing.T) {
 		if r.Begin(unused) {
 			t.Error("an attempt begins after Close")
 		}
-		claimed, err := r.store.DB.Claim(r.Context(), 99, time.Now(), 10)
+		claimed, err := storetest.Claim(r.Context(), r.store.DB, 99, time.Now(), 10)
 		if err != nil || len(claimed) != 2 {
 			t.Fatalf("another node finds %d deliveries, %v; want 2", len(claimed), err)
 		}
@@ -389,7 +390,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		claimed, err := r.store.DB.Claim(t.Context(), lease, time.Now().Add(time.Hour), 10_000)
+		claimed, err := storetest.Claim(t.Context(), r.store.DB, lease, time.Now().Add(time.Hour), 10_000)
 		if err != nil {
 			t.Fatal(err)
 		}

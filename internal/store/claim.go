@@ -10,59 +10,94 @@ import (
 	"postrider/internal/relay"
 )
 
-// One stream at a time, so that the index gives just the due ones in order,
-// however many of the other stream wait.
-func (d *Dialect) claim() string {
-	return "update delivery set lease = ? where (message, n) in (" +
-		"select message, n from delivery where lease = 0 and state < 3 and stream = ? and due <= ? order by due limit ? " + d.Lock +
-		") returning " + deliveryColumns
+// ofClass finds what waits of one class; the index delivery_ready has just these
+// in order, however much else waits.
+const ofClass = " from delivery where lease = 0 and state < 3 and stream = ? and domain = ? and account = ?"
+
+// nearHead is how far into the line of a class expired deliveries are looked for.
+const nearHead = "500"
+
+// claims are the statements of Claim, in words of the dialect.
+type claims struct{ due, expired string }
+
+func (d *Dialect) claims() claims {
+	const update, returning = "update delivery set lease = ? where (message, n) in (select message, n ", ") returning " + deliveryColumns
+	return claims{
+		due: update + ofClass + " and due <= ? order by due limit ? " + d.Lock + returning,
+		expired: update + "from (select message, n, expires" + ofClass + " and due <= ? order by due limit " + nearHead + " " + d.Lock +
+			") head where expires <= ? limit ?" + returning,
+	}
 }
 
-// Claim takes up to limit deliveries that are due, in nobody's hand and not
-// held: transactional ones before broadcast, then the one that waits longest.
-// They are leased to lease until they are settled or released, or the lease
-// ends.
-func (db *DB) Claim(ctx context.Context, lease int64, now time.Time, limit int) ([]relay.Claimed, error) {
+// Claim takes what is wanted of each class, as far as it is due, in nobody's
+// hand and not held: those that wait longest first. They are leased to lease
+// until they are settled or released, or the lease ends. Besides, it tells of
+// each class that was asked for what is left of it; where that is nothing, the
+// class is not mentioned.
+func (db *DB) Claim(ctx context.Context, lease int64, now time.Time, wants []relay.Want) ([]relay.Claimed, []relay.Waiting, error) {
 	if lease == 0 {
-		return nil, errors.New("claim without a lease")
+		return nil, nil, errors.New("claim without a lease")
 	}
 	var claimed []relay.Claimed
+	var left []relay.Waiting
 	err := db.write(ctx, "claim", func(ctx context.Context, w *writer) error {
-		claimed = nil
-		for _, stream := range []relay.Stream{relay.Transactional, relay.Broadcast} {
-			taken, err := w.claimStream(ctx, lease, stream, now, limit-len(claimed))
+		claimed, left = nil, nil
+		for _, want := range wants {
+			taken, err := w.claimClass(ctx, lease, now, want)
 			if err != nil {
 				return err
 			}
 			claimed = append(claimed, taken...)
+			if left, err = w.leftOf(ctx, want.Class, left); err != nil {
+				return err
+			}
 		}
 		return w.loadMessages(ctx, claimed)
 	})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return claimed, nil
+	return claimed, left, nil
 }
 
-func (w *writer) claimStream(ctx context.Context, lease int64, stream relay.Stream, now time.Time, limit int) ([]relay.Claimed, error) {
-	if limit <= 0 {
-		return nil, nil
-	}
-	var taken []relay.Claimed
-	err := w.query(ctx, w.claim, func(row scanner) error {
+func (w *writer) claimClass(ctx context.Context, lease int64, now time.Time, want relay.Want) (taken []relay.Claimed, err error) {
+	take := func(row scanner) error {
 		var r deliveryRow
 		if err := row.Scan(r.targets()...); err != nil {
 			return err
 		}
 		taken = append(taken, relay.Claimed{Delivery: r.delivery()})
 		return nil
-	}, lease, int64(stream), micros(now), limit)
+	}
+	if want.Expired > 0 {
+		if err := w.query(ctx, w.claims.expired, take, lease, int64(want.Stream), text(want.Domain), want.Account[:],
+			micros(now), micros(now), want.Expired); err != nil {
+			return nil, err
+		}
+	}
+	if want.Limit > 0 {
+		if err := w.query(ctx, w.claims.due, take, lease, int64(want.Stream), text(want.Domain), want.Account[:],
+			micros(now), want.Limit); err != nil {
+			return nil, err
+		}
+	}
 	// RETURNING promises no order.
 	slices.SortFunc(taken, func(a, b relay.Claimed) int {
 		return cmp.Or(a.Delivery.Due.Compare(b.Delivery.Due),
 			slices.Compare(a.Delivery.ID.Message[:], b.Delivery.ID.Message[:]), cmp.Compare(a.Delivery.ID.N, b.Delivery.ID.N))
 	})
-	return taken, err
+	return taken, nil
+}
+
+// leftOf adds what is left of a class.
+func (w *writer) leftOf(ctx context.Context, c relay.Class, left []relay.Waiting) ([]relay.Waiting, error) {
+	err := w.query(ctx, "select due"+ofClass+" order by due limit 1", func(row scanner) error {
+		var due int64
+		err := row.Scan(&due)
+		left = append(left, relay.Waiting{Class: c, Due: fromMicros(due)})
+		return err
+	}, int64(c.Stream), text(c.Domain), c.Account[:])
+	return left, err
 }
 
 // loadMessages gives each delivery its message; deliveries of one share it.
@@ -107,25 +142,85 @@ func (db *DB) Release(ctx context.Context, lease int64, ids []relay.DeliveryID) 
 	})
 }
 
-// NextDue is when the first delivery in nobody's hand is due, held ones left
-// aside; false means that there is none.
-func (db *DB) NextDue(ctx context.Context) (time.Time, bool, error) {
-	var first time.Time
-	found := false
-	for _, stream := range []relay.Stream{relay.Transactional, relay.Broadcast} {
-		err := db.read(ctx, "select due from delivery where lease = 0 and state < 3 and stream = ? order by due limit 1", func(row scanner) error {
-			var due int64
-			if err := row.Scan(&due); err != nil {
-				return err
-			}
-			if t := time.UnixMicro(due).UTC(); !found || t.Before(first) {
-				first, found = t, true
-			}
-			return nil
-		}, int64(stream))
-		if err != nil {
-			return time.Time{}, false, db.fail("find next due", err)
-		}
+// Held gives all deliveries that are in the hand of lease.
+func (db *DB) Held(ctx context.Context, lease int64) ([]relay.DeliveryID, error) {
+	var held []relay.DeliveryID
+	// "lease > 0" for an engine that does not see that the index serves.
+	err := db.read(ctx, "select message, n from delivery where lease = ? and lease > 0 and state < 3", func(row scanner) error {
+		var message []byte
+		var id relay.DeliveryID
+		err := row.Scan(&message, &id.N)
+		id.Message = toID(message)
+		held = append(held, id)
+		return err
+	}, lease)
+	if err != nil {
+		return nil, db.fail("read what is in hand", err)
 	}
-	return first, found, nil
+	return held, nil
+}
+
+// readyColumns are what waitingRow scans: the index delivery_ready.
+const readyColumns = "stream, domain, account, due"
+
+const (
+	// nextReady finds what waits first of the next class. Who asks again and
+	// again walks from class to class, however much waits of each.
+	nextReady = "select " + readyColumns + " from delivery where lease = 0 and state < 3 and (stream, domain, account) > (?, ?, ?)" +
+		" order by stream, domain, account, due limit 1"
+	// walkReady is the same walk in one statement, where the engine has
+	// lateral joins.
+	walkReady = "with recursive walk (place, stream, domain, account, due) as (" +
+		"select cast(1 as bigint), f.stream, f.domain, f.account, f.due from (" + nextReady + ") f" +
+		" union all select w.place + 1, n.stream, n.domain, n.account, n.due from walk w cross join lateral (" +
+		"select " + readyColumns + " from delivery d where d.lease = 0 and d.state < 3 and (d.stream, d.domain, d.account) > (w.stream, w.domain, w.account)" +
+		" order by d.stream, d.domain, d.account, d.due limit 1) n where w.place < ?) select " + readyColumns + " from walk order by place"
+)
+
+// Waiting gives the classes that deliveries in nobody's hand wait of, held ones
+// left aside: up to limit of them, after the class after, in an order of the
+// database's own that starts after the zero Class.
+func (db *DB) Waiting(ctx context.Context, after relay.Class, limit int) ([]relay.Waiting, error) {
+	found := make([]relay.Waiting, 0, limit)
+	scan := func(row scanner) error {
+		var r relay.Waiting
+		var account []byte
+		var due int64
+		if err := row.Scan(&r.Stream, &r.Domain, &account, &due); err != nil {
+			return err
+		}
+		r.Account, r.Due = toID(account), fromMicros(due)
+		found = append(found, r)
+		return nil
+	}
+	var err error
+	if db.dialect.Lateral {
+		err = db.read(ctx, walkReady, scan, int64(after.Stream), text(after.Domain), after.Account[:], limit)
+	} else {
+		err = db.walkReady(ctx, after, limit, &found, scan)
+	}
+	if err != nil {
+		return nil, db.fail("read what waits", err)
+	}
+	return found, nil
+}
+
+// walkReady asks for one class after the other.
+func (db *DB) walkReady(ctx context.Context, after relay.Class, limit int, found *[]relay.Waiting, scan func(scanner) error) error {
+	next, err := db.readers.PrepareContext(ctx, db.dialect.rebind(nextReady))
+	if err != nil {
+		return err
+	}
+	defer next.Close()
+	for n := 0; n < limit; n++ {
+		rows, err := next.QueryContext(ctx, int64(after.Stream), text(after.Domain), after.Account[:])
+		if err != nil {
+			return err
+		}
+		if err := each(rows, scan); err != nil || len(*found) == n {
+			return err
+		}
+		after = (*found)[n].Class
+	}
+	return nil
 }

@@ -121,9 +121,10 @@ func (c *conditions) message(s string) {
 
 func (c *conditions) states(f relay.DeliveryFilter) {
 	if f.Live {
-		// The two indexes of what is live: the log may be long, and little of
+		// The three indexes of what is live: the log may be long, and little of
 		// it live.
-		c.add("(d.message, d.n) in (select message, n from delivery where state < 3 and lease >= 0 union all select message, n from delivery where state = 3)")
+		c.add("(d.message, d.n) in (select message, n from delivery where lease = 0 and state < 3 and stream > 0" +
+			" union all select message, n from delivery where lease > 0 and state < 3 union all select message, n from delivery where state = 3)")
 	}
 	if len(f.States) > 0 {
 		args := make([]any, len(f.States))

@@ -49,7 +49,7 @@ func (w *writer) leases(ctx context.Context, node string) (found []int64, err er
 		err = w.query(ctx, "select lease from node where name = ?", add, text(node))
 		return found, err
 	}
-	err = w.query(ctx, "select lease from node union select lease from delivery where state < 3 and lease > 0", add)
+	err = w.query(ctx, "select lease from node union select lease from delivery where lease > 0 and state < 3", add)
 	return found, err
 }
 
@@ -61,7 +61,7 @@ func (w *writer) endLease(ctx context.Context, lease int64) (released int64, err
 		return 0, err
 	}
 	now := w.dialect.Now
-	return w.exec(ctx, "update delivery set lease = 0, due = case when due > "+now+" then "+now+" else due end where state < 3 and lease = ? and lease > 0", lease)
+	return w.exec(ctx, "update delivery set lease = 0, due = case when due > "+now+" then "+now+" else due end where lease = ? and lease > 0 and state < 3", lease)
 }
 
 // Beat says that the node lives, by the database's clock, and runs the program

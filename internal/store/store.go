@@ -54,6 +54,8 @@ type Dialect struct {
 	// Lock ends a SELECT of rows that are about to be updated, so that other
 	// nodes pass over them; empty where there is one writer.
 	Lock string
+	// Lateral: it has lateral joins.
+	Lateral bool
 	// Single: one node by construction. A node that joins takes everything.
 	Single bool
 	// Schema turns the text of a migration into the engine's own.

@@ -17,7 +17,7 @@ import (
 type writer struct {
 	conn    *sql.Conn
 	dialect *Dialect
-	claim   string               // the text of the dialect's claim
+	claims  claims               // in words of the dialect
 	prep    map[string]*sql.Stmt // by the text before rebinding
 }
 
@@ -69,7 +69,7 @@ func (db *DB) openWriter(ctx context.Context) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	db.writer = &writer{conn: conn, dialect: &db.dialect, claim: db.dialect.claim(), prep: map[string]*sql.Stmt{}}
+	db.writer = &writer{conn: conn, dialect: &db.dialect, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}}
 	return db.writer, nil
 }
 

@@ -240,16 +240,20 @@ func TestPlans(t *testing.T) {
 	_, path, _ := opened(t)
 	db := handle(path, 1, readerPragmas)
 	defer db.Close()
+	const ofClass = "select due from delivery where lease = 0 and state < 3 and stream = 1 and domain = 'a' and account = x'00'"
 	for query, index := range map[string]string{
-		"select message, n from delivery where lease = 0 and state < 3 and stream = 1 and due <= 5 order by due limit 5": "delivery_waiting (lease=? AND stream=? AND due<?)",
-		"select due from delivery where lease = 0 and state < 3 and stream = 2 order by due limit 1":                     "delivery_waiting (lease=? AND stream=?)",
-		"update delivery set lease = 0 where state < 3 and lease = 7":                                                    "delivery_waiting (lease=?)",
-		"select lease from node union select lease from delivery where state < 3 and lease > 0":                          "delivery_waiting (lease>?)",
-		"select message, n from delivery where state < 3 and lease >= 0":                                                 "delivery_waiting (lease>?)",
-		"select message, n from delivery where state = 3":                                                                "delivery_held",
-		"select 1 from delivery where message = x'00' and state < 10":                                                    "PRIMARY KEY (message=?)",
-		"select id from event where message = x'00' order by id":                                                         "event_message (message=?)",
-		"select d.n from delivery d join message m on m.id = d.message where d.message >= x'00' order by d.message desc": "PRIMARY KEY (message>?)",
+		ofClass + " and due <= 5 order by due limit 5": "delivery_ready (stream=? AND domain=? AND account=? AND due<?)",
+		ofClass + " order by due limit 1":              "COVERING INDEX delivery_ready (stream=? AND domain=? AND account=?)",
+		"select due from delivery where lease = 0 and state < 3 and (stream, domain, account) > (1, 'a', x'00') order by stream, domain, account, due limit 1": "COVERING INDEX delivery_ready ((stream,domain,account)>(?,?,?))",
+		"update delivery set lease = 0 where lease = 7 and lease > 0 and state < 3":                                                                            "delivery_leased (lease=?)",
+		"select lease from node union select lease from delivery where lease > 0 and state < 3":                                                                "delivery_leased (lease>?)",
+		"select message, n from delivery where lease = 7 and lease > 0 and state < 3":                                                                          "delivery_leased (lease=?)",
+		"select message, n from delivery where lease = 0 and state < 3 and stream > 0":                                                                         "delivery_ready (stream>?)",
+		"select message, n from delivery where lease > 0 and state < 3":                                                                                        "delivery_leased (lease>?)",
+		"select message, n from delivery where state = 3":                                                                                                      "delivery_held",
+		"select 1 from delivery where message = x'00' and state < 10":                                                                                          "PRIMARY KEY (message=?)",
+		"select id from event where message = x'00' order by id":                                                                                               "event_message (message=?)",
+		"select d.n from delivery d join message m on m.id = d.message where d.message >= x'00' order by d.message desc":                                       "PRIMARY KEY (message>?)",
 	} {
 		plan := explain(t, db, query)
 		if !strings.Contains(plan, index) || strings.Contains(plan, "SCAN delivery\n") {

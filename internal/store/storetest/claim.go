@@ -12,30 +12,130 @@ import (
 var claimTests = []test{
 	{"order and limit", func(f *fixture) {
 		waits := f.waiting(6) // the last one waits longest
-		for _, i := range []int{1, 5} {
-			s := f.message("b@x.test")
-			s.Deliveries[0].Stream = relay.Broadcast
-			s.Deliveries[0].Due = noon.Add(-time.Duration(i) * time.Hour)
-			f.put(0, s)
-			waits = append(waits, s)
-		}
-		later := f.message("later@x.test")
+		other := f.message("b@x.test")
+		f.put(0, other)
+		later := f.message("later@example.net")
 		later.Deliveries[0].Due = noon.Add(time.Microsecond)
 		f.put(0, later)
+		net, test := waits[0].Deliveries[0].Class(), other.Deliveries[0].Class()
+		nobody := relay.Class{Stream: relay.Broadcast, Account: f.me, Domain: "example.net"}
 		var got []relay.DeliveryID
-		for _, n := range []int{4, 3, 5} {
-			for _, c := range f.claim(noon, n) {
+		take := func(now time.Time, wants []relay.Want, wantLeft ...relay.Waiting) {
+			f.Helper()
+			claimed, left, err := f.db.Claim(f.Context(), f.lease, now, wants)
+			if err != nil {
+				f.Fatal(err)
+			}
+			for _, c := range claimed {
+				got = append(got, c.Delivery.ID)
+			}
+			f.equal("left", left, wantLeft)
+		}
+		take(noon, []relay.Want{{Class: nobody, Limit: 5}, {Class: net, Limit: 4}, {Class: test}},
+			relay.Waiting{Class: net, Due: noon.Add(-2 * time.Second)}, relay.Waiting{Class: test, Due: noon})
+		take(noon, []relay.Want{{Class: test, Limit: 5}, {Class: net, Limit: 5}}, relay.Waiting{Class: net, Due: noon.Add(time.Microsecond)})
+		take(noon.Add(time.Microsecond), []relay.Want{{Class: net, Limit: 5}})
+		var want []relay.DeliveryID
+		for _, s := range []*relay.Submission{waits[5], waits[4], waits[3], waits[2], other, waits[1], waits[0], later} {
+			want = append(want, s.Deliveries[0].ID)
+		}
+		f.equal("claimed", got, want)
+	}},
+	{"expired near the head", func(f *fixture) {
+		waits := f.waiting(6)
+		class := waits[0].Deliveries[0].Class()
+		far := f.message("far@example.net")
+		far.Deliveries[0].Expires = noon.Add(-time.Hour)
+		var batch []*relay.Submission
+		for range 498 { // between the six and this one
+			s := f.message("b@example.net")
+			s.Deliveries[0].Due = noon.Add(-500 * time.Millisecond)
+			batch = append(batch, s)
+		}
+		f.put(0, append(batch, far)...)
+		for _, i := range []int{0, 2, 4} {
+			f.exec("update delivery set expires = 1 where message = ?", waits[i].Message.ID[:])
+		}
+		var got []relay.DeliveryID
+		for _, want := range []relay.Want{{Class: class, Limit: 1, Expired: 1}, {Class: class, Expired: 5}, {Class: class, Expired: 5}} {
+			claimed, _, err := f.db.Claim(f.Context(), f.lease, noon, []relay.Want{want})
+			if err != nil {
+				f.Fatal(err)
+			}
+			for _, c := range claimed {
 				got = append(got, c.Delivery.ID)
 			}
 		}
-		var want []relay.DeliveryID
-		for _, i := range []int{5, 4, 3, 2, 1, 0, 7, 6} {
-			want = append(want, waits[i].Deliveries[0].ID)
+		id := func(i int) relay.DeliveryID { return waits[i].Deliveries[0].ID }
+		// Then 501 are before the last one, and 500 are looked at.
+		f.equal("claimed", got, []relay.DeliveryID{id(5), id(4), id(2), id(0)})
+		f.claimAs(class, 1)
+		claimed, _, err := f.db.Claim(f.Context(), f.lease, noon, []relay.Want{{Class: class, Expired: 5}})
+		if err != nil || len(claimed) != 1 || claimed[0].Delivery.ID != far.Deliveries[0].ID {
+			f.Errorf("claimed %d, %v; want the one that has come near", len(claimed), err)
 		}
-		f.equal("claimed", got, want)
-		if got := f.claim(noon.Add(time.Microsecond), 5); len(got) != 1 || got[0].Delivery.ID != later.Deliveries[0].ID {
-			f.Errorf("claimed %d when the last one was due", len(got))
+	}},
+	{"waiting", func(f *fixture) {
+		other, err := f.db.EnsureAccount(f.Context(), "other")
+		if err != nil {
+			f.Fatal(err)
 		}
+		want := map[relay.Class]time.Time{}
+		for _, account := range []relay.ID{f.me, other} {
+			for i, domain := range []string{"a.test", "b.test", "c.test"} {
+				for _, stream := range []relay.Stream{relay.Transactional, relay.Broadcast} {
+					for n := range 3 {
+						s := Submission(account, noon, []byte("x"), "x@"+domain)
+						s.Message.Stream, s.Deliveries[0].Stream = stream, stream
+						s.Deliveries[0].Due = noon.Add(time.Duration(3*i-n) * time.Hour)
+						f.put(0, s)
+					}
+					want[relay.Class{Stream: stream, Account: account, Domain: domain}] = noon.Add(time.Duration(3*i-2) * time.Hour)
+				}
+			}
+		}
+		s := f.message("leased@x.test", "held@x.test")
+		s.Deliveries[1].State = relay.Held
+		f.put(f.lease, s)
+		last := relay.Class{Stream: relay.Transactional, Account: other, Domain: "c.test"}
+		f.claimAs(last, 3)
+		delete(want, last)
+		for _, page := range []int{1, 3, 11, 100} {
+			got := map[relay.Class]time.Time{}
+			var after relay.Class
+			for {
+				classes, err := f.db.Waiting(f.Context(), after, page)
+				if err != nil {
+					f.Fatal(err)
+				}
+				for _, w := range classes {
+					if _, twice := got[w.Class]; twice || w.Stream < after.Stream {
+						f.Errorf("page of %d: %v comes twice or out of order", page, w.Class)
+					}
+					got[w.Class], after = w.Due, w.Class
+				}
+				if len(classes) > page {
+					f.Errorf("page of %d has %d", page, len(classes))
+				}
+				if len(classes) < page {
+					break
+				}
+			}
+			f.equal("waiting", got, want)
+		}
+	}},
+	{"held", func(f *fixture) {
+		s := f.message("a@x.test", "b@x.test", "held@x.test", "d@x.test")
+		s.Deliveries[2].State = relay.Held
+		f.put(f.lease, s)
+		f.put(0, f.message("waits@x.test"))
+		f.put(f.lease+1, f.message("another@x.test"))
+		f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered), outcome(s.Deliveries[1], relay.EventDeferred))
+		got, err := f.db.Held(f.Context(), f.lease)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.equal("held", got, []relay.DeliveryID{s.Deliveries[3].ID})
 	}},
 	{"whole", func(f *fixture) {
 		s := full(f.me)
@@ -69,7 +169,7 @@ var claimTests = []test{
 	}},
 	{"never overlaps", func(f *fixture) {
 		const total, workers = 500, 16
-		f.waiting(total)
+		class := f.waiting(total)[0].Deliveries[0].Class()
 		var mu sync.Mutex
 		seen := map[relay.DeliveryID]int{}
 		var group sync.WaitGroup
@@ -77,7 +177,7 @@ var claimTests = []test{
 			group.Go(func() {
 				lease := f.lease + int64(i)
 				for {
-					got, err := f.db.Claim(f.Context(), lease, noon, 7)
+					got, _, err := f.db.Claim(f.Context(), lease, noon, []relay.Want{{Class: class, Limit: 7}})
 					if err != nil {
 						f.Errorf("claim: %v", err)
 					}
@@ -134,29 +234,9 @@ var claimTests = []test{
 			f.Error("a release is no attempt and no event")
 		}
 	}},
-	{"next due", func(f *fixture) {
-		check := func(want time.Time) {
-			f.Helper()
-			got, found, err := f.db.NextDue(f.Context())
-			if err != nil || found == want.IsZero() || !got.Equal(want) {
-				f.Errorf("next due %v %v %v, want %v", got, found, err, want)
-			}
-		}
-		check(time.Time{})
-		s := f.message("leased@x.test", "held@x.test", "later@x.test", "sooner@x.test")
-		s.Deliveries[1].State, s.Deliveries[1].Due = relay.Held, noon.Add(time.Second)
-		s.Deliveries[2].Due = noon.Add(2 * time.Minute)
-		s.Deliveries[3].Due, s.Deliveries[3].Stream = noon.Add(time.Minute+time.Microsecond), relay.Broadcast
-		f.put(f.lease, s)
-		check(noon.Add(time.Minute + time.Microsecond))
-		f.settle(0, order(s.Deliveries[3], relay.EventCancelled, noon))
-		check(noon.Add(2 * time.Minute))
-		f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered), order(s.Deliveries[2], relay.EventCancelled, noon))
-		check(time.Time{})
-	}},
 	{"needs a lease", func(f *fixture) {
 		f.waiting(1)
-		if _, err := f.db.Claim(f.Context(), 0, noon, 1); err == nil {
+		if _, _, err := f.db.Claim(f.Context(), 0, noon, nil); err == nil {
 			f.Error("claimed without a lease")
 		}
 		if err := f.db.Release(f.Context(), 0, nil); err == nil {

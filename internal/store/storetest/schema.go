@@ -137,7 +137,7 @@ var schemaTests = []test{
 					s := f.message("a@x.test", "b@x.test")
 					err := f.db.Put(ctx, f.lease, []*relay.Submission{s})[0]
 					_, _ = f.db.Story(ctx, f.me, s.Message.ID)
-					_, _ = f.db.Claim(ctx, f.lease, noon, 1)
+					_, _ = Claim(ctx, f.db, f.lease, noon, 1)
 					cancel()
 					mu.Lock()
 					acked[s.Message.ID] = err == nil

@@ -217,13 +217,45 @@ func (f *fixture) settle(lease int64, batch ...relay.Outcome) {
 	}
 }
 
+// claim takes up to limit deliveries of each class that waits.
 func (f *fixture) claim(now time.Time, limit int) []relay.Claimed {
 	f.Helper()
-	c, err := f.db.Claim(f.Context(), f.lease, now, limit)
+	c, err := Claim(f.Context(), f.db, f.lease, now, limit)
 	if err != nil {
 		f.Fatalf("claim: %v", err)
 	}
 	return c
+}
+
+// Claim takes up to limit deliveries of each of the first thousand classes.
+func Claim(ctx context.Context, db *store.DB, lease int64, now time.Time, limit int) ([]relay.Claimed, error) {
+	waiting, err := db.Waiting(ctx, relay.Class{}, 1000)
+	if err != nil {
+		return nil, err
+	}
+	var wants []relay.Want
+	for _, w := range waiting {
+		wants = append(wants, relay.Want{Class: w.Class, Limit: limit})
+	}
+	claimed, _, err := db.Claim(ctx, lease, now, wants)
+	return claimed, err
+}
+
+// claimAs takes n deliveries of a class, which must be there.
+func (f *fixture) claimAs(c relay.Class, n int) {
+	f.Helper()
+	claimed, _, err := f.db.Claim(f.Context(), f.lease, noon.Add(24*time.Hour), []relay.Want{{Class: c, Limit: n}})
+	if err != nil || len(claimed) != n {
+		f.Fatalf("claimed %d of %d: %v", len(claimed), n, err)
+	}
+}
+
+// exec runs a statement behind the store's back.
+func (f *fixture) exec(statement string, args ...any) {
+	f.Helper()
+	if err := f.engine.Exec(f.Context(), f.place, statement, args...); err != nil {
+		f.Fatal(err)
+	}
 }
 
 func (f *fixture) story(id relay.ID) *relay.Story {
