@@ -12,7 +12,8 @@ const (
 // Default is a relay that nobody configured.
 func Default() Config {
 	return Config{
-		Store: "sqlite",
+		Store:    SQLite,
+		Patience: minute,
 		Listen: []Listener{
 			{Address: ":2525", Mode: "starttls", MinTLS: "1.2", Default: true},
 			{Address: ":587", Mode: "starttls", MinTLS: "1.2", Default: true},

@@ -13,8 +13,8 @@ import (
 // width is that of explanations, in columns.
 const width = 78
 
-// Print writes c as TOML that Parse reads back to the same Config: each key
-// with its explanation, and its default where it has another value. Lists of
+// Print writes c as TOML that Parse reads back to the same Config, but for a
+// password in store, which is left out: each key with its explanation, and its default where it has another value. Lists of
 // tables that nobody wrote stand there as comments.
 func Print(w io.Writer, c Config) error {
 	p := printer{}

@@ -105,7 +105,8 @@ func (v *checker) relay(c *Config) {
 	if c.Node != "" && (len(c.Node) > maxNode || strings.IndexFunc(c.Node, func(r rune) bool { return !isNameRune(r) }) >= 0) {
 		v.add("node", "%s is not a name for a node; want up to %d letters, digits, dots, hyphens or underscores", quote(c.Node), maxNode)
 	}
-	v.oneOf("store", c.Store, "sqlite")
+	v.fail("store", c.Store.check())
+	v.zeroOrMore("store_wait", c.Patience)
 	if u, err := url.Parse(c.Help); c.Help != "" && (err != nil || u.Host == "" || u.Fragment != "" || len(c.Help) > maxHelp || strings.ContainsFunc(c.Help, func(r rune) bool { return r <= ' ' || r >= 0x7f })) {
 		v.add("help", "%s is not the address of a page; want one such as \"https://relay.example.com/replies\", up to %d characters and without a #", quote(c.Help), maxHelp)
 	}
