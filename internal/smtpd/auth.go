@@ -40,6 +40,9 @@ func (s *session) auth(ctx context.Context, args []byte) smtp.Reply {
 	case !s.mayLogin():
 		return reply(538, "5.7.11", "Logging in needs encryption. Send STARTTLS first (in the client's settings: \"STARTTLS\" or \"TLS\").")
 	}
+	if s.l.condition() == relay.Suspended {
+		return reply(454, "4.7.0", "Logins can't be checked at the moment. Try again later.")
+	}
 	var id *account.Identity
 	var err error
 	switch mechanism = strings.ToUpper(mechanism); mechanism {

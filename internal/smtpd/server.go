@@ -59,10 +59,11 @@ type Observer interface {
 
 // Why a session came to nothing.
 const (
-	AwayFull   = "full"         // as many sessions as may be
-	AwayClient = "client_limit" // as many of this client as may be
-	AwayProxy  = "proxy_header" // none came where one has to
-	AwayTLS    = "tls"          // the handshake failed, with STARTTLS too
+	AwayFull     = "full"         // as many sessions as may be
+	AwayClient   = "client_limit" // as many of this client as may be
+	AwayProxy    = "proxy_header" // none came where one has to
+	AwayTLS      = "tls"          // the handshake failed, with STARTTLS too
+	AwayDraining = "draining"     // this node takes no mail, by order
 )
 
 // Stages are where a session can be refused something: at one of these
@@ -119,6 +120,10 @@ type Config struct {
 	Limits   config.Limits // what a client may do
 	Drain    time.Duration // how long a shutdown waits for messages that are under way
 	Observer Observer      // nil: nobody counts
+	// Condition tells whether this node takes mail; nil: it does. Draining, it
+	// ends sessions instead of beginning messages, with 421; suspended, it
+	// refuses messages and logins with 4xx, without asking the store.
+	Condition func() relay.Condition
 }
 
 // Modes of a listener, as in the configuration.

@@ -17,6 +17,7 @@ import (
 	proxyproto "github.com/pires/go-proxyproto"
 
 	"postrider/internal/account"
+	"postrider/internal/relay"
 	"postrider/internal/smtp"
 )
 
@@ -87,6 +88,14 @@ func (l *listener) serve(soft, hard context.Context, c net.Conn) {
 		return
 	}
 	defer leave()
+	if l.condition() == relay.Draining {
+		l.config.Observer.TurnedAway(l.Name, AwayDraining)
+		s.log.Info("session refused", "reason", "this node drains")
+		if l.Mode != ModeTLS {
+			s.send(draining())
+		}
+		return
+	}
 	l.config.Observer.Session(l.Name, true)
 	defer l.config.Observer.Session(l.Name, false)
 	defer context.AfterFunc(soft, func() { w.stop(true) })()

@@ -51,6 +51,9 @@ func (s *session) mail(ctx context.Context, args []byte) smtp.Reply {
 	case s.messages >= limits.Messages:
 		return reply(421, "4.7.0", fmt.Sprintf("%d messages are the most in one session. Connect again.", limits.Messages))
 	}
+	if r := s.l.closed(); r.Code != 0 {
+		return r
+	}
 	id := s.identity
 	if id == nil {
 		id = s.l.accounts.Network(ctx, s.client.Addr())
