@@ -33,10 +33,19 @@ type Queue interface {
 	Stats() queue.Stats
 }
 
+// Nodes are those that share the store.
+type Nodes interface {
+	Nodes(ctx context.Context) ([]relay.Node, error)
+	// Drain orders a node to drain, or to work again.
+	Drain(ctx context.Context, node string, drain bool) error
+}
+
 // API serves operators.
 type API struct {
 	Log         Log
 	Queue       Queue
+	Nodes       Nodes
+	Condition   func() relay.Condition // of this node
 	Credentials *account.Manager
 	Account     relay.ID // that new credentials belong to
 	Info        Info
@@ -54,7 +63,8 @@ type Info struct {
 // Status is the answer to GET /v1/status.
 type Status struct {
 	Info
-	Queue queue.Stats `json:"queue"`
+	Condition string      `json:"condition" enum:"working,draining,without store,suspended" doc:"suspended: the store has been away for so long that nothing is begun"`
+	Queue     queue.Stats `json:"queue"`
 }
 
 // Handler serves the API.
@@ -72,6 +82,9 @@ func (a *API) Handler() http.Handler {
 	huma.Get(h, "/v1/credentials", a.listCredentials)
 	huma.Post(h, "/v1/credentials", a.addCredential)
 	huma.Delete(h, "/v1/credentials/{which}", a.revokeCredential)
+	huma.Get(h, "/v1/nodes", a.listNodes)
+	huma.Post(h, "/v1/nodes/{name}/drain", a.drainNode)
+	huma.Delete(h, "/v1/nodes/{name}/drain", a.undrainNode)
 	// For "go tool pprof"; who may open the socket may see the program at work.
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)
@@ -89,7 +102,7 @@ func answer[T any](v T, err error) (*body[T], error) {
 }
 
 func (a *API) status(context.Context, *struct{}) (*body[Status], error) {
-	return answer(Status{a.Info, a.Queue.Stats()}, nil)
+	return answer(Status{a.Info, a.Condition().String(), a.Queue.Stats()}, nil)
 }
 
 type deliveriesQuery struct {

@@ -3,10 +3,13 @@ package api
 import (
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -22,6 +25,13 @@ type kept struct {
 	story      func(relay.ID) (*relay.Story, error)
 	orders     []string
 	order      error
+	nodes      []relay.Node
+}
+
+func (k *kept) Nodes(context.Context) ([]relay.Node, error) { return k.nodes, k.order }
+func (k *kept) Drain(_ context.Context, node string, drain bool) error {
+	k.orders = append(k.orders, fmt.Sprint(node, " ", drain))
+	return k.order
 }
 
 func (k *kept) Deliveries(_ context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error) {
@@ -47,7 +57,7 @@ func serve(t *testing.T, k *kept) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: (&API{Log: k, Queue: k, Credentials: &account.Manager{}, Info: Info{Version: "1"}}).Handler()}
+	s := &http.Server{Handler: (&API{Log: k, Queue: k, Nodes: k, Condition: func() relay.Condition { return relay.Draining }, Credentials: &account.Manager{}, Info: Info{Version: "1", Node: "n1"}}).Handler()}
 	ended := make(chan struct{})
 	go func() { defer close(ended); s.Serve(ln) }()
 	t.Cleanup(func() { s.Close(); <-ended })
@@ -88,6 +98,33 @@ func TestFiltersReachTheLog(t *testing.T) {
 		if err := c.Get(t.Context(), "/v1/deliveries", bad, nil); err == nil {
 			t.Errorf("%v is taken", bad)
 		}
+	}
+}
+
+func TestNodes(t *testing.T) {
+	k := &kept{nodes: []relay.Node{{Name: "n1", Silent: 2 * time.Second, Version: "v", InHand: 3}, {Name: "n2", Draining: true, Silent: -time.Second}, {Name: "n3", Draining: true, Silent: time.Minute}}}
+	c := serve(t, k)
+	var all []Node
+	if err := c.Get(t.Context(), "/v1/nodes", nil, &all); err != nil {
+		t.Fatal(err)
+	}
+	want := []Node{{Name: "n1", State: "alive", Version: "v", Silent: 2, InHand: 3, Self: true}, {Name: "n2", State: "draining"}, {Name: "n3", State: "dead", Silent: 60}}
+	if !slices.Equal(all, want) {
+		t.Errorf("nodes %+v\nwant  %+v", all, want)
+	}
+	if err := errors.Join(c.Post(t.Context(), "/v1/nodes/a%2Fb/drain", nil, nil), c.Delete(t.Context(), "/v1/nodes/n2/drain", nil)); err != nil {
+		t.Error(err)
+	}
+	if want := []string{"a/b true", "n2 false"}; !slices.Equal(k.orders, want) {
+		t.Errorf("orders %q, want %q", k.orders, want)
+	}
+	k.order = &relay.Error{Code: relay.NotFound, Text: "There is no node \"n9\".", Advice: "Look."}
+	if err := c.Post(t.Context(), "/v1/nodes/n9/drain", nil, nil); err == nil || !strings.Contains(err.Error(), "n9") {
+		t.Errorf("drain a node that is not there: %v", err)
+	}
+	var s Status
+	if err := c.Get(t.Context(), "/v1/status", nil, &s); err != nil || s.Condition != "draining" {
+		t.Errorf("status %+v, %v", s, err)
 	}
 }
 

@@ -35,7 +35,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		serveCommand(), configCommand(), credentialCommand(), logCommand(), messageCommand(), queueCommand(), statusCommand(),
+		serveCommand(), configCommand(), credentialCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(),
 		sinkCommand(), demoCommand(), versionCommand(),
 	}
 }

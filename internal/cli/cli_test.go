@@ -65,7 +65,8 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 
 func TestBadWords(t *testing.T) {
 	for _, args := range [][]string{{"nonsense"}, {"log", "-nonsense"}, {"log", "word"}, {"message"}, {"credential"},
-		{"credential", "add"}, {"queue", "explode"}, {"queue", "cancel"}, {"log", "-since", "whenever"}, {"log", "-outcome", "lost"}, {"log", "-n", "-1"}, {"credential", "add", "-kind", "pass", "x"}, {"sink", "-voice", "none"}} {
+		{"credential", "add"}, {"queue", "explode"}, {"queue", "cancel"}, {"log", "-since", "whenever"}, {"log", "-outcome", "lost"}, {"log", "-n", "-1"}, {"credential", "add", "-kind", "pass", "x"}, {"sink", "-voice", "none"},
+		{"node"}, {"node", "drain"}, {"node", "list", "x"}, {"node", "list", "-undo"}, {"node", "drain", "x", "-json"}} {
 		out, errs, status := call(t, "", append(args, place0(args)...)...)
 		if status != 2 || errs == "" {
 			t.Errorf("%v: status %d, %q %q; want 2 and a reason", args, status, out, errs)
@@ -77,7 +78,7 @@ func TestBadWords(t *testing.T) {
 // machine's own.
 func place0(args []string) []string {
 	switch args[0] {
-	case "log", "message", "credential", "queue":
+	case "log", "message", "credential", "queue", "node":
 		return []string{"-data", "/nonexistent"}
 	}
 	return nil

@@ -235,13 +235,12 @@ func attempts(n int) string {
 
 // followLog shows events as they happen. It outlives the server's restarts.
 func followLog(ctx context.Context, e *Env, c *api.Client, s search, asJSON bool) error {
-	after := relay.FirstIDAt(time.Now()).String()
+	f := newFollower(c, relay.FirstIDAt(time.Now()))
 	tick := time.NewTicker(300 * time.Millisecond)
 	defer tick.Stop()
 	began, away := false, false
 	for {
-		var events []api.Event
-		err := c.Get(ctx, "/v1/events", url.Values{"after": {after}}, &events)
+		events, err := f.next(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -254,7 +253,6 @@ func followLog(ctx context.Context, e *Env, c *api.Client, s search, asJSON bool
 		}
 		began, away = true, err != nil
 		for _, ev := range events {
-			after = ev.ID
 			if !s.matches(ev) {
 				continue
 			}

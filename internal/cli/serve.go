@@ -119,7 +119,7 @@ func runStatus(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 		return printJSON(e.Stdout, s)
 	}
 	w := tabwriter.NewWriter(e.Stdout, 0, 8, 2, ' ', 0)
-	fmt.Fprintf(w, "Postrider\t%s on %s, node %s\n", s.Version, s.Hostname, s.Node)
+	fmt.Fprintf(w, "Postrider\t%s on %s, node %s, %s\n", s.Version, s.Hostname, s.Node, s.Condition)
 	fmt.Fprintf(w, "Started\t%s, %s ago\n", stamp(s.Started), age(time.Since(s.Started)))
 	names := make([]string, 0, len(s.Listeners))
 	for name, at := range s.Listeners {

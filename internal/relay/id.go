@@ -1,6 +1,7 @@
 package relay
 
 import (
+	"bytes"
 	"encoding/base32"
 	"encoding/hex"
 	"fmt"
@@ -28,6 +29,9 @@ func (id ID) String() string { return idText.EncodeToString(id[:]) }
 
 // IsZero tells whether the id names nothing.
 func (id ID) IsZero() bool { return id == ID{} }
+
+// Compare gives -1, 0 or 1, as id is less than, equal to or greater than other.
+func (id ID) Compare(other ID) int { return bytes.Compare(id[:], other[:]) }
 
 // Time is when the id was made, to the millisecond (RFC 9562 section 5.7).
 func (id ID) Time() time.Time {
