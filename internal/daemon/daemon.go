@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,15 +28,11 @@ import (
 	"postrider/internal/smtpclient"
 	"postrider/internal/smtpd"
 	"postrider/internal/store"
-	"postrider/internal/store/sqlite"
 	"postrider/internal/submit"
 )
 
 // Version of the program.
 const Version = "0.1.0-dev"
-
-// storeName is the database's file in the data folder.
-const storeName = "postrider.db"
 
 // Daemon is a relay that is open but does not run yet, or runs.
 type Daemon struct {
@@ -47,7 +42,7 @@ type Daemon struct {
 
 	log        *slog.Logger
 	store      *store.DB
-	lease      int64
+	node       *node
 	ports      []port
 	control    net.Listener
 	accounts   *account.Service
@@ -73,7 +68,10 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if err := os.MkdirAll(c.Data, 0o700); err != nil {
 		return nil, fmt.Errorf("make data folder (data): %w", err)
 	}
-	if d.store, err = sqlite.Open(ctx, filepath.Join(c.Data, storeName), log); err != nil {
+	if err = alone(ctx, c.Data); err != nil {
+		return nil, err
+	}
+	if d.store, err = openStore(ctx, c, log); err != nil {
 		return nil, err
 	}
 	if d.ports, err = bind(ctx, c, log); err != nil {
@@ -82,11 +80,13 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if d.control, err = bindControl(ctx, c.Data); err != nil {
 		return nil, err
 	}
-	if d.lease, err = d.store.Join(ctx, c.Node); err != nil {
+	joined := time.Now()
+	lease, err := d.store.Join(ctx, c.Node)
+	if err != nil {
 		return nil, fmt.Errorf("join the store as %s: %w", c.Node, err)
 	}
 	fitFiles(&d.Config, fileLimit(), log)
-	return d, d.wire(ctx)
+	return d, d.wire(ctx, lease, joined)
 }
 
 // abandon closes what Open has opened.
@@ -104,7 +104,7 @@ func (d *Daemon) abandon() {
 
 // wire makes the parts and ties them together, in the direction in which mail
 // flows.
-func (d *Daemon) wire(ctx context.Context) error {
+func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error {
 	c := d.Config
 	cert, err := certificate(c)
 	if err != nil {
@@ -131,15 +131,16 @@ func (d *Daemon) wire(ctx context.Context) error {
 	if d.First, err = firstCredential(ctx, credentials, home); err != nil {
 		return err
 	}
-	d.queue = queue.New(d.store, d.lease, queue.Config{Window: c.Queue.Window, WindowBytes: int64(c.Queue.WindowBytes),
+	d.queue = queue.New(d.store, lease, queue.Config{Window: c.Queue.Window, WindowBytes: int64(c.Queue.WindowBytes),
 		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes)}, d.log)
+	d.node = newNode(d.store, lessee{d.queue}, c.Node, c.Store.Shared(), lease, joined, d.log)
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
 		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue)
 	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
-		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain)}, d.accounts, entrance, d.log)
+		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition}, d.accounts, entrance, d.log)
 	d.dispatcher = deliver.New(deliverConfig(c), d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From}, d.store, entrance, d.log)
-	d.api = (&api.API{Log: d.store, Queue: d.queue, Credentials: credentials, Account: home,
+	d.api = (&api.API{Log: d.store, Queue: d.queue, Nodes: d.store, Condition: d.Condition, Credentials: credentials, Account: home,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}}).Handler()
 	return nil
 }
@@ -185,8 +186,8 @@ func (d *Daemon) addrs() map[string]string {
 // Addr is the address of a listener, by its name; empty where there is none.
 func (d *Daemon) Addr(listener string) string { return d.addrs()[listener] }
 
-// heartbeat is how often the node says that it lives.
-const heartbeat = 5 * time.Second
+// Condition is whether this node works: takes mail and delivers it.
+func (d *Daemon) Condition() relay.Condition { return d.node.condition() }
 
 // Run serves and delivers until ctx ends. Then it takes no more mail, finishes
 // what is under way within queue.drain, gives back the rest, and closes the
@@ -203,7 +204,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
 	g.Go(func() error { return d.serveControl(running) })
-	g.Go(func() error { return d.beat(running) })
+	g.Go(func() error { return d.node.keep(running, d.store, lessee{d.queue}.Look) })
 	for _, p := range d.ports {
 		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })
 		d.log.Info("listening", "name", p.config.Name, "address", p.Addr().String(), "mode", p.config.Mode)
@@ -213,24 +214,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 	closing := context.WithoutCancel(ctx) // drain: what follows is short, and must be done
 	err = errors.Join(err, d.queue.Close(closing))
 	stopWriting()
-	err = errors.Join(err, <-written, d.store.Leave(closing, d.lease), d.store.Close())
+	err = errors.Join(err, <-written, d.store.Leave(closing, d.node.current()), d.store.Close())
 	d.log.Info("stopped")
 	return err
-}
-
-func (d *Daemon) beat(ctx context.Context) error {
-	tick := time.NewTicker(heartbeat)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if _, err := d.store.Beat(ctx, d.lease, Version); err != nil && ctx.Err() == nil {
-			d.log.Error("the heartbeat can't be stored", "err", err)
-		}
-	}
 }
 
 func (d *Daemon) serveControl(ctx context.Context) error {

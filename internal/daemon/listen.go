@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+	"time"
 
 	"postrider/internal/api"
 	"postrider/internal/config"
@@ -83,11 +84,23 @@ func listenerConfig(l config.Listener) smtpd.ListenerConfig {
 	return out
 }
 
+// alone refuses to start where another server serves the data folder. SQLite has
+// a lock of its own; nodes on one PostgreSQL have none, and need a folder each.
+func alone(ctx context.Context, data string) error {
+	d := net.Dialer{Timeout: time.Second}
+	c, err := d.DialContext(ctx, "unix", filepath.Join(data, api.SocketName))
+	if err != nil {
+		return nil // none, or one that nobody serves any more
+	}
+	c.Close()
+	return fmt.Errorf("another server runs with the data folder %s (data): stop it, or give this one a folder of its own", data)
+}
+
 // bindControl opens the control socket. Whoever may open the file is an
 // operator, so only its owner may.
 func bindControl(ctx context.Context, data string) (net.Listener, error) {
 	path := filepath.Join(data, api.SocketName)
-	// Left over from a crash: the store's lock says that no other server runs.
+	// Left over from a crash: alone has looked.
 	if err := os.Remove(path); err != nil && !os.IsNotExist(err) {
 		return nil, fmt.Errorf("remove old control socket: %w", err)
 	}
