@@ -160,10 +160,9 @@ func idAt(t time.Time) (id relay.ID) {
 // Events gives the account's events after the one of that id, in the order of
 // ids; the zero id gives them from the first.
 //
-// On one node this is the order of commits, and who asks again with the last id
-// misses nothing. Where several nodes write, an event may be committed after
-// one with a greater id, by as much as their clocks differ and a commit takes:
-// a follower must ask again from some seconds back and pass over what it knows.
+// Where one node writes at a time this is the order of commits, and who asks
+// again with the last id misses nothing. Elsewhere an event may be committed after
+// one with a greater id: a Follower misses none.
 func (db *DB) Events(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Event, error) {
 	var c conditions
 	c.account("e.account", account)

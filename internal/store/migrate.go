@@ -32,16 +32,21 @@ func (db *DB) migrate(ctx context.Context, to int) error {
 	if err != nil {
 		return err
 	}
-	err = db.write(ctx, "prepare schema", func(ctx context.Context, w *writer) error {
+	prepare := func(ctx context.Context, w *writer) error {
 		_, err := w.conn.ExecContext(ctx, "create table if not exists schema_version (version bigint not null primary key, applied bigint not null)")
 		return err
-	})
+	}
+	err = db.write(ctx, "prepare schema", prepare)
+	if err != nil && db.dialect.Classify(err) == ClassConstraint {
+		// Another node made it at the same time.
+		err = db.write(ctx, "prepare schema", prepare)
+	}
 	if err != nil {
 		return err
 	}
-	for {
+	for others := 0; ; {
 		done := false
-		err := db.write(ctx, "migrate", func(ctx context.Context, w *writer) error {
+		err := db.writeWithin(ctx, 0, "migrate", func(ctx context.Context, w *writer) error {
 			have, err := schemaVersion(ctx, w)
 			if err != nil {
 				return err
@@ -51,6 +56,10 @@ func (db *DB) migrate(ctx context.Context, to int) error {
 			}
 			return w.migrateTo(ctx, have+1, texts[have])
 		})
+		if err != nil && others < Latest && db.dialect.Classify(err) == ClassConstraint {
+			others++ // another node has just made this step
+			continue
+		}
 		if err != nil || done {
 			return err
 		}
@@ -117,6 +126,11 @@ func (w *writer) others(ctx context.Context, version, oldest int) error {
 
 // migrateTo runs one migration in the transaction that is open.
 func (w *writer) migrateTo(ctx context.Context, version int, text string) error {
+	if w.dialect.Unhurried != "" {
+		if _, err := w.exec(ctx, w.dialect.Unhurried); err != nil {
+			return fmt.Errorf("make schema %d: %w", version, err)
+		}
+	}
 	// First, so that of two nodes that start together one waits for the other
 	// here and then fails on the key.
 	if _, err := w.exec(ctx, "insert into schema_version (version, applied) values (?, "+w.dialect.Now+")", version); err != nil {
@@ -170,14 +184,14 @@ func migrationTexts() ([]string, error) {
 // Migrate makes the schema of an older version, for tests of the way from
 // there. Only New is needed otherwise. It closes the handle.
 func Migrate(ctx context.Context, d Dialect, handle *sql.DB, version int) error {
-	db := bare(d, handle)
+	db := bare(d, handle, 1)
 	return errors.Join(db.migrate(ctx, version), db.Close())
 }
 
 // Upgrade takes the schema one step beyond what it is, as a program that is newer
 // than this one would, for tests of programs side by side. It closes the handle.
 func Upgrade(ctx context.Context, d Dialect, handle *sql.DB, migration string) error {
-	db := bare(d, handle)
+	db := bare(d, handle, 1)
 	err := db.write(ctx, "upgrade", func(ctx context.Context, w *writer) error {
 		have, err := schemaVersion(ctx, w)
 		if err != nil {
@@ -186,11 +200,4 @@ func Upgrade(ctx context.Context, d Dialect, handle *sql.DB, migration string) e
 		return w.migrateTo(ctx, have+1, migration)
 	})
 	return errors.Join(err, db.Close())
-}
-
-func bare(d Dialect, handle *sql.DB) *DB {
-	db := &DB{dialect: d, writers: handle, readers: handle, turn: make(chan struct{}, 1),
-		done: make(chan struct{}), stop: func() {}}
-	db.turn <- struct{}{}
-	return db
 }

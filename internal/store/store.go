@@ -15,6 +15,8 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/gofrs/uuid/v5"
 
@@ -58,6 +60,18 @@ type Dialect struct {
 	Lateral bool
 	// Single: one node by construction. A node that joins takes everything.
 	Single bool
+	// Prepare: statements are prepared once for each connection. Not where a
+	// pooler gives each transaction another one.
+	Prepare bool
+	// Retries is how often a transaction that failed for others' sake
+	// (ClassBusy) is begun again.
+	Retries int
+	// Patience is the longest that a transaction may take before the connection
+	// is given up for dead; 0 stands for ever. Queries have three times as long.
+	Patience time.Duration
+	// Unhurried, where not empty, takes the engine's own bounds of time off the
+	// transaction that is open: a migration takes as long as it must.
+	Unhurried string
 	// Schema turns the text of a migration into the engine's own.
 	Schema func(string) string
 	// Classify tells errors apart.
@@ -67,7 +81,8 @@ type Dialect struct {
 // Config is an open database, ready to be used as a store.
 type Config struct {
 	Dialect Dialect
-	Writer  *sql.DB // one connection of it is kept for writing
+	Writer  *sql.DB // its connections are kept for writing
+	Writers int     // how many; 0 stands for 1
 	Reader  *sql.DB
 	// Room, where not nil, tells whether n bytes of new mail may be kept. What
 	// becomes of mail is kept in any case.
@@ -90,12 +105,13 @@ type DB struct {
 	room    func(ctx context.Context, n int64) bool
 	closed  func() error
 
-	turn   chan struct{} // holds one token: whose turn it is to write
-	writer *writer       // guarded by turn
+	slots chan *slot // those that nobody writes on now
 
-	// ids makes the ids of events. Whoever holds the turn takes them, so that
-	// on one node their order is the order of commits.
-	ids *uuid.Gen
+	// ids makes the ids of events, by the database's clock: ahead is how much
+	// ours is ahead of it. Where there is one slot, their order is the order of
+	// commits.
+	ids   *uuid.Gen
+	ahead atomic.Int64 // nanoseconds
 
 	done   chan struct{} // closed by Close
 	stop   context.CancelFunc
@@ -105,25 +121,70 @@ type DB struct {
 // New brings the database to the newest schema and starts to look after it. It
 // closes the handles when it fails.
 func New(ctx context.Context, c Config) (*DB, error) {
-	db := &DB{dialect: c.Dialect, writers: c.Writer, readers: c.Reader, room: c.Room, closed: c.Closed,
-		turn: make(chan struct{}, 1), ids: uuid.NewGen(), done: make(chan struct{}), stop: func() {}}
-	db.turn <- struct{}{}
+	db := bare(c.Dialect, c.Writer, max(c.Writers, 1))
+	db.readers, db.room, db.closed = c.Reader, c.Room, c.Closed
 	if err := db.start(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
+	tend, stop := context.WithCancel(context.WithoutCancel(ctx))
+	db.stop = stop
 	if c.Tend != nil {
-		tend, stop := context.WithCancel(context.WithoutCancel(ctx))
-		db.stop = stop
 		db.tended.Go(func() { c.Tend(tend, db.exclusive) })
 	}
+	if !c.Dialect.Single {
+		db.tended.Go(func() { db.watchClock(tend) })
+	}
 	return db, nil
+}
+
+// bare makes a store that reads and writes by the same connections.
+func bare(d Dialect, handle *sql.DB, writers int) *DB {
+	db := &DB{dialect: d, writers: handle, readers: handle, slots: make(chan *slot, writers),
+		done: make(chan struct{}), stop: func() {}}
+	for range writers {
+		db.slots <- &slot{}
+	}
+	db.ids = uuid.NewGenWithOptions(uuid.WithEpochFunc(func() time.Time { return time.Now().Add(-time.Duration(db.ahead.Load())) }))
+	return db
 }
 
 func (db *DB) start(ctx context.Context) error {
 	if err := db.migrate(ctx, Latest); err != nil {
 		return err
 	}
-	return db.seedIDs(ctx)
+	if db.dialect.Single {
+		return db.seedIDs(ctx)
+	}
+	return db.readClock(ctx)
+}
+
+// clockInterval is how often our clock is compared with the database's.
+const clockInterval = 10 * time.Second
+
+// watchClock keeps the ids of events on the database's clock, which all nodes
+// share, until ctx ends.
+func (db *DB) watchClock(ctx context.Context) {
+	tick := time.NewTicker(clockInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_ = db.readClock(ctx) // the store is away: it stays as it was
+		}
+	}
+}
+
+func (db *DB) readClock(ctx context.Context) error {
+	began := time.Now()
+	var now int64
+	err := db.read(ctx, "select "+db.dialect.Now, func(row scanner) error { return row.Scan(&now) })
+	if err != nil {
+		return db.fail("read the store's clock", err)
+	}
+	db.ahead.Store(int64(began.Add(time.Since(began) / 2).Sub(fromMicros(now))))
+	return nil
 }
 
 // seedIDs makes new events' ids greater than all that exist, even if the clock
@@ -148,10 +209,11 @@ func (db *DB) Close() error {
 	close(db.done)
 	db.stop()
 	db.tended.Wait()
-	<-db.turn // wait for the one who writes; nobody writes after this
 	var err error
-	if db.writer != nil {
-		err = db.writer.close()
+	for range cap(db.slots) { // wait for those who write; nobody writes after this
+		if s := <-db.slots; s.writer != nil {
+			err = errors.Join(err, s.writer.close())
+		}
 	}
 	err = errors.Join(err, db.writers.Close(), db.readers.Close())
 	if db.closed != nil {

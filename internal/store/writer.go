@@ -6,71 +6,132 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"strconv"
 	"strings"
+	"time"
 
 	"postrider/internal/relay"
 )
 
-// writer is the connection that writes, with the statements prepared on it.
-// Only who holds the turn uses it.
+// slot is a place for one writer. Who has taken it from DB.slots uses it alone.
+type slot struct{ writer *writer }
+
+// writer is a connection that writes, with what is known of the statements used
+// on it.
 type writer struct {
 	conn    *sql.Conn
 	dialect *Dialect
-	claims  claims               // in words of the dialect
-	prep    map[string]*sql.Stmt // by the text before rebinding
+	claims  claims // in words of the dialect
+	used    bool   // a transaction ended on it
+	// By the texts before rebinding: what was prepared, or the texts as the
+	// engine wants them.
+	prep  map[string]*sql.Stmt
+	bound map[string]string
 }
 
-// write runs f in a transaction when it is its turn. The wait ends with ctx;
-// the transaction, once begun, does not: it commits or rolls back as a whole
-// and leaves the connection fit for the next one.
+// write runs f in a transaction when there is a slot. The wait ends with ctx; the
+// transaction, once begun, does not: it commits or rolls back as a whole and
+// leaves the connection fit for the next one. f may run more than once, each time
+// with nothing done.
 func (db *DB) write(ctx context.Context, doing string, f func(ctx context.Context, w *writer) error) error {
-	err := db.exclusive(ctx, func(ctx context.Context) error {
-		w, err := db.openWriter(ctx)
-		if err != nil {
-			return err
-		}
-		if err := w.transact(ctx, f); err != nil {
-			if w.broken(err, db.dialect) {
-				db.writer = nil
-				w.discard()
-			}
-			return err
-		}
-		return nil
-	})
+	return db.writeWithin(ctx, db.dialect.Patience, doing, f)
+}
+
+// writeWithin gives the transaction another bound of time; 0 stands for none.
+func (db *DB) writeWithin(ctx context.Context, patience time.Duration, doing string, f func(ctx context.Context, w *writer) error) error {
+	s, err := db.take(ctx)
 	if err != nil {
 		return db.fail(doing, err)
 	}
-	return nil
+	defer func() { db.slots <- s }()
+	ctx = context.WithoutCancel(ctx)
+	for try := 0; ; try++ {
+		err := db.attempt(ctx, s, patience, f)
+		if err == nil {
+			return nil
+		}
+		if try == db.dialect.Retries || db.dialect.Classify(err) != ClassBusy {
+			return db.fail(doing, err)
+		}
+		// Whoever was in the way is to get out of it: some milliseconds, more
+		// each time, and not all for the same time.
+		time.Sleep(rand.N(time.Millisecond << try))
+	}
+}
+
+// attempt runs f in a transaction once, on a connection that is known to work.
+func (db *DB) attempt(ctx context.Context, s *slot, patience time.Duration, f func(ctx context.Context, w *writer) error) error {
+	if patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, patience)
+		defer cancel()
+	}
+	for {
+		w, err := db.openWriter(ctx, s)
+		if err == nil {
+			old := w.used
+			var begun bool
+			begun, err = w.transact(ctx, f)
+			if err == nil {
+				return nil
+			}
+			if w.broken(err, db.dialect) {
+				s.writer = nil
+				w.discard()
+				// The connection went while it was idle, and nothing was done.
+				if old && !begun && ctx.Err() == nil {
+					continue
+				}
+			}
+		}
+		if ctx.Err() != nil {
+			return unanswered(err)
+		}
+		return err
+	}
+}
+
+func unanswered(err error) error {
+	return &relay.Error{Code: relay.Unavailable, Text: "The store does not answer.",
+		Advice: "Check the store's server and the way to it; work resumes by itself.", Err: err}
 }
 
 var errClosed = &relay.Error{Code: relay.Unavailable, Text: "The store is closed.", Advice: "Wait until the relay has started again."}
 
-// exclusive runs f while nobody writes. The context that f gets is not
-// cancelled with ctx.
-func (db *DB) exclusive(ctx context.Context, f func(context.Context) error) error {
+// take waits for a slot.
+func (db *DB) take(ctx context.Context) (*slot, error) {
 	select {
-	case <-db.turn:
+	case s := <-db.slots:
+		return s, nil
 	case <-db.done:
-		return errClosed
+		return nil, errClosed
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil, ctx.Err()
 	}
-	defer func() { db.turn <- struct{}{} }()
+}
+
+// exclusive runs f while nobody writes, where there is one slot. The context that
+// f gets is not cancelled with ctx.
+func (db *DB) exclusive(ctx context.Context, f func(context.Context) error) error {
+	s, err := db.take(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { db.slots <- s }()
 	return f(context.WithoutCancel(ctx))
 }
 
-func (db *DB) openWriter(ctx context.Context) (*writer, error) {
-	if db.writer != nil {
-		return db.writer, nil
+func (db *DB) openWriter(ctx context.Context, s *slot) (*writer, error) {
+	if s.writer != nil {
+		return s.writer, nil
 	}
 	conn, err := db.writers.Conn(ctx)
 	if err != nil {
 		return nil, err
 	}
-	db.writer = &writer{conn: conn, dialect: &db.dialect, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}}
-	return db.writer, nil
+	s.writer = &writer{conn: conn, dialect: &db.dialect, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}, bound: map[string]string{}}
+	return s.writer, nil
 }
 
 func (w *writer) close() error { return errors.Join(w.unprepare(), w.conn.Close()) }
@@ -103,23 +164,25 @@ func (w *writer) discard() {
 	_ = w.conn.Close()
 }
 
-func (w *writer) transact(ctx context.Context, f func(ctx context.Context, w *writer) error) error {
+// transact tells too whether the transaction was begun at all.
+func (w *writer) transact(ctx context.Context, f func(ctx context.Context, w *writer) error) (begun bool, err error) {
 	if _, err := w.exec(ctx, w.dialect.Begin); err != nil {
-		return err
+		return false, err
 	}
-	err := f(ctx, w)
+	err = f(ctx, w)
 	if err == nil {
 		_, err = w.exec(ctx, "commit")
 	}
 	if err == nil {
-		return nil
+		w.used = true
+		return true, nil
 	}
 	if _, rollback := w.exec(ctx, "rollback"); rollback != nil {
 		// SQLite rolls back by itself when the disk is full or fails; the
 		// second roll back is an error then. A fresh connection is sure.
-		return fmt.Errorf("%w (%w: %v)", err, errNoRollback, rollback)
+		return true, fmt.Errorf("%w (%w: %v)", err, errNoRollback, rollback)
 	}
-	return err
+	return true, err
 }
 
 // stmt gives the prepared statement. The texts are constants, or vary by a
@@ -136,13 +199,27 @@ func (w *writer) stmt(ctx context.Context, text string) (*sql.Stmt, error) {
 	return s, nil
 }
 
+// bind gives the text as the engine wants it.
+func (w *writer) bind(text string) string {
+	b, known := w.bound[text]
+	if !known {
+		b = w.dialect.rebind(text)
+		w.bound[text] = b
+	}
+	return b
+}
+
 // exec runs a statement and gives the number of rows that it changed.
 func (w *writer) exec(ctx context.Context, text string, args ...any) (int64, error) {
-	s, err := w.stmt(ctx, text)
-	if err != nil {
-		return 0, err
+	var r sql.Result
+	var err error
+	if !w.dialect.Prepare {
+		r, err = w.conn.ExecContext(ctx, w.bind(text), args...)
+	} else if s, failed := w.stmt(ctx, text); failed != nil {
+		err = failed
+	} else {
+		r, err = s.ExecContext(ctx, args...)
 	}
-	r, err := s.ExecContext(ctx, args...)
 	if err != nil {
 		return 0, err
 	}
@@ -151,11 +228,15 @@ func (w *writer) exec(ctx context.Context, text string, args ...any) (int64, err
 
 // query runs a statement and calls row for each of its rows.
 func (w *writer) query(ctx context.Context, text string, row func(scanner) error, args ...any) error {
-	s, err := w.stmt(ctx, text)
-	if err != nil {
-		return err
+	var rows *sql.Rows
+	var err error
+	if !w.dialect.Prepare {
+		rows, err = w.conn.QueryContext(ctx, w.bind(text), args...)
+	} else if s, failed := w.stmt(ctx, text); failed != nil {
+		err = failed
+	} else {
+		rows, err = s.QueryContext(ctx, args...)
 	}
-	rows, err := s.QueryContext(ctx, args...)
 	if err != nil {
 		return err
 	}
@@ -164,6 +245,20 @@ func (w *writer) query(ctx context.Context, text string, row func(scanner) error
 
 // read runs a query on the readers and calls row for each row.
 func (db *DB) read(ctx context.Context, text string, row func(scanner) error, args ...any) error {
+	asked := ctx
+	if db.dialect.Patience > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, 3*db.dialect.Patience)
+		defer cancel()
+	}
+	err := db.readIn(ctx, text, row, args...)
+	if err != nil && ctx.Err() != nil && asked.Err() == nil {
+		return unanswered(err)
+	}
+	return err
+}
+
+func (db *DB) readIn(ctx context.Context, text string, row func(scanner) error, args ...any) error {
 	rows, err := db.readers.QueryContext(ctx, db.dialect.rebind(text), args...)
 	if err != nil {
 		return err

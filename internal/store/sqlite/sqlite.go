@@ -94,6 +94,7 @@ func dialect() store.Dialect {
 		Now:      "cast(unixepoch('subsec') * 1000000 as integer)",
 		Begin:    "begin immediate",
 		Single:   true,
+		Prepare:  true,
 		Schema:   func(s string) string { return s },
 		Classify: classify,
 	}

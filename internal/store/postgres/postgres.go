@@ -1,0 +1,195 @@
+// Package postgres opens the store in a PostgreSQL database, which several nodes
+// share. It works through PgBouncer in transaction mode: statements are not
+// prepared by name, and nothing outlives a transaction.
+package postgres
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/stdlib"
+
+	"postrider/internal/relay"
+	"postrider/internal/store"
+)
+
+const (
+	// writers is how many transactions of a node are written at once, so that
+	// none waits for the sync of another.
+	writers = 6
+	// readers is the most queries at once besides.
+	readers = 6
+
+	// patience is the longest that a transaction may take before its connection
+	// is given up; the server gives up a statement a little earlier.
+	patience = 10 * time.Second
+	// connect is the longest that one host may take to accept a connection.
+	connect = 5 * time.Second
+	// lifetime of connections: so that new hosts behind a name come into use.
+	lifetime = 10 * time.Minute
+)
+
+// keepAlive finds connections dead that are idle, or that wait for a reply.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interval: 2 * time.Second, Count: 3}
+
+// begin bounds, at the server, how long a statement may take, and how long a
+// transaction may stay open whose node is gone: until then it keeps locks that
+// the others need to take over. They end with the transaction.
+const begin = "begin isolation level read committed; set local statement_timeout = 8000; set local idle_in_transaction_session_timeout = 5000"
+
+// Open opens the store in the database that dsn names: a URL or a line of
+// key=value, as libpq takes them, PGPASSWORD and the like included. No error
+// shows a password.
+func Open(ctx context.Context, dsn string, log *slog.Logger) (*store.DB, error) {
+	config, err := parse(dsn)
+	if err != nil {
+		return nil, err
+	}
+	db, err := store.New(ctx, store.Config{
+		Dialect: dialect(),
+		Writer:  handle(config, writers),
+		Writers: writers,
+		Reader:  handle(config, readers),
+	})
+	if err != nil {
+		return nil, fmt.Errorf("open store on PostgreSQL at %s: %w", config.Host, err)
+	}
+	return db, nil
+}
+
+// Migrate makes an older version of the schema, for tests of the way from there.
+func Migrate(ctx context.Context, dsn string, version int) error {
+	return aside(dsn, func(db *sql.DB) error { return store.Migrate(ctx, dialect(), db, version) })
+}
+
+// Upgrade takes the schema a step further, as a newer program would, for tests
+// of programs side by side.
+func Upgrade(ctx context.Context, dsn, migration string) error {
+	return aside(dsn, func(db *sql.DB) error { return store.Upgrade(ctx, dialect(), db, migration) })
+}
+
+func aside(dsn string, f func(*sql.DB) error) error {
+	config, err := parse(dsn)
+	if err != nil {
+		return err
+	}
+	return f(handle(config, 1))
+}
+
+// parse reads dsn. What it complains of is told without the text itself, which
+// may hold a password.
+func parse(dsn string) (*pgx.ConnConfig, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, &relay.Error{Code: relay.Invalid, Text: "The address of the PostgreSQL database can't be read.",
+			Advice: "Write postgres://user:password@host:port/database; a password with other characters than letters and digits goes into PGPASSWORD or a passfile."}
+	}
+	dialer := &net.Dialer{Timeout: connect, KeepAliveConfig: keepAlive}
+	config.DialFunc = dialer.DialContext
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = connect
+	}
+	// The columns of a statement are asked for once, and it is not prepared by
+	// name: PgBouncer may run it on any connection to the server.
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
+	return config, nil
+}
+
+// handle gives a pool of connections, none of which is opened yet.
+func handle(config *pgx.ConnConfig, conns int) *sql.DB {
+	db := stdlib.OpenDB(*config)
+	db.SetMaxOpenConns(conns)
+	db.SetMaxIdleConns(conns)
+	db.SetConnMaxLifetime(lifetime)
+	return db
+}
+
+func dialect() store.Dialect {
+	return store.Dialect{
+		Name:      "postgres",
+		Numbered:  true,
+		Now:       "cast(extract(epoch from clock_timestamp()) * 1000000 as bigint)",
+		Begin:     begin,
+		Lock:      "for update skip locked",
+		Lateral:   true,
+		Retries:   8,
+		Patience:  patience,
+		Unhurried: "set local statement_timeout = 0",
+		Schema:    schema,
+		Classify:  classify,
+	}
+}
+
+var (
+	blobs = regexp.MustCompile(`\bblob\b`)
+	// Texts are compared byte by byte, whatever the database's language.
+	texts    = regexp.MustCompile(`\btext\b`)
+	comments = regexp.MustCompile(`(?m)^--.*\n`)
+)
+
+// schema turns a migration into PostgreSQL's words.
+func schema(s string) string {
+	s = comments.ReplaceAllString(s, "")
+	s = blobs.ReplaceAllString(s, "bytea")
+	s = texts.ReplaceAllString(s, `text collate "C"`)
+	return strings.ReplaceAll(s, ") without rowid;", ");")
+}
+
+// classify tells errors apart by SQLSTATE
+// (https://www.postgresql.org/docs/current/errcodes-appendix.html), and those
+// without one by where they come from.
+func classify(err error) store.Class {
+	var e *pgconn.PgError
+	if errors.As(err, &e) {
+		return classifyState(e.Code)
+	}
+	var lost net.Error
+	var connecting *pgconn.ConnectError
+	if errors.As(err, &lost) || errors.As(err, &connecting) || pgconn.SafeToRetry(err) ||
+		errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, net.ErrClosed) ||
+		errors.Is(err, driver.ErrBadConn) || errors.Is(err, sql.ErrConnDone) {
+		return store.ClassAway
+	}
+	return store.ClassOther
+}
+
+func classifyState(code string) store.Class {
+	switch code {
+	case "40001", "40P01", "55P03": // serialization, deadlock, lock not to be had
+		return store.ClassBusy
+	case "42P06", "42P07", "42710": // schema, table, object exists already
+		return store.ClassConstraint
+	case "53100": // disk full
+		return store.ClassFull
+	case "25006", // read-only: a standby
+		"25P03", // was idle in a transaction for too long
+		"40003", // not known whether it was committed
+		"57014": // statement took too long
+		return store.ClassAway
+	}
+	if len(code) < 2 {
+		return store.ClassOther
+	}
+	switch code[:2] {
+	case "23": // integrity constraint
+		return store.ClassConstraint
+	case "08", // connection
+		"28", "3D", // not let in; no such database
+		"53", // memory, connections
+		"57", // shut down, crashed, starting
+		"58": // I/O
+		return store.ClassAway
+	}
+	return store.ClassOther
+}
