@@ -1,15 +1,21 @@
 package smtp
 
 import (
-	"bufio"
 	"bytes"
 	"errors"
 	"io"
+	"sync"
 )
 
-// readBuffer is the size of a Reader's buffer: the longest line of AUTH (RFC
-// 4954 section 4) fits in, and a usual message comes in few reads.
-const readBuffer = 16 << 10
+// A Reader has a small buffer of its own, which most commands fit in, and for
+// content, long lines and pipelined groups takes a large one from a Pool while
+// it needs it. So a client that says nothing costs little.
+const (
+	smallBuffer = 512
+	// readBuffer is the size of a large one: the longest line of AUTH (RFC 4954
+	// section 4) fits in, and a usual message comes in few reads.
+	readBuffer = 16 << 10
+)
 
 // maxSkip is how much of an over-long line is skipped.
 const maxSkip = 64 << 10
@@ -22,30 +28,142 @@ var (
 	ErrBareLF      = errors.New("line end is not CRLF alone") // in step: read to the end
 )
 
+// errFull is a buffer that is full before what is looked for has come.
+var errFull = errors.New("buffer full")
+
+// Pool lends large buffers to Readers. The zero Pool is ready; it may be used
+// from many goroutines.
+type Pool struct{ free sync.Pool }
+
+func (p *Pool) get() *[readBuffer]byte {
+	if b, ok := p.free.Get().(*[readBuffer]byte); ok {
+		return b
+	}
+	return new([readBuffer]byte)
+}
+
 // Reader reads what an SMTP client sends: lines, and content. It is not for
 // concurrent use.
 type Reader struct {
-	br   *bufio.Reader
+	from io.Reader
+	pool *Pool
 	bare bool
+
+	buf   []byte // small, or large
+	large *[readBuffer]byte
+	r, w  int  // buf[r:w] was read from the client and not by the caller
+	more  bool // the last read filled buf: there is more
+	err   error
+	small [smallBuffer]byte
 }
 
-// NewReader returns a Reader with a buffer of its own.
-func NewReader(r io.Reader) *Reader { return &Reader{br: bufio.NewReaderSize(r, readBuffer)} }
+// NewReader returns a Reader that takes large buffers from pool.
+func NewReader(from io.Reader, pool *Pool) *Reader {
+	r := &Reader{from: from, pool: pool}
+	r.buf = r.small[:]
+	return r
+}
 
-// Reset drops what is buffered and reads from r. After STARTTLS this is what
-// keeps commands that were sent in the clear from being obeyed as if they came
-// over TLS (RFC 3207 section 6).
+// Reset drops what is buffered and reads from another connection. After STARTTLS
+// this is what keeps commands that were sent in the clear from being obeyed as if
+// they came over TLS (RFC 3207 section 6).
 func (r *Reader) Reset(from io.Reader) {
-	r.br.Reset(from)
-	r.bare = false
+	r.Close()
+	r.from, r.bare, r.err = from, false, nil
+}
+
+// Close drops what is buffered and gives the large buffer back. It closes no
+// connection.
+func (r *Reader) Close() {
+	r.r, r.w, r.more = 0, 0, false
+	r.shrink()
+}
+
+func (r *Reader) shrink() {
+	if r.large != nil {
+		r.pool.free.Put(r.large)
+		r.large, r.buf = nil, r.small[:]
+	}
+}
+
+func (r *Reader) enlarge() {
+	if r.large == nil {
+		r.large = r.pool.get()
+		r.w = copy(r.large[:], r.buf[r.r:r.w])
+		r.r, r.buf = 0, r.large[:]
+	}
 }
 
 // Buffered is the number of bytes that can be read without waiting. Replies to
 // a pipelined group are flushed when it is 0 (RFC 2920 section 3.2).
-func (r *Reader) Buffered() int { return r.br.Buffered() }
+func (r *Reader) Buffered() int { return r.w - r.r }
 
-// Peek waits for n bytes and gives them without reading them.
-func (r *Reader) Peek(n int) ([]byte, error) { return r.br.Peek(n) }
+// fill waits for more input. Where there is none yet it waits with the small
+// buffer, unless content is to come.
+func (r *Reader) fill(content bool) error {
+	if r.err != nil {
+		err := r.err
+		r.err = nil
+		return err
+	}
+	switch {
+	case content || r.more:
+		r.enlarge()
+	case r.r == r.w:
+		r.r, r.w = 0, 0
+		r.shrink()
+	}
+	if r.r > 0 {
+		r.w = copy(r.buf, r.buf[r.r:r.w])
+		r.r = 0
+	}
+	for range 100 { // a Read may give nothing, but not for ever
+		n, err := r.from.Read(r.buf[r.w:])
+		r.w += n
+		r.more = r.w == len(r.buf)
+		if n > 0 {
+			r.err = err
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return io.ErrNoProgress
+}
+
+// slice reads up to and with the next LF. Where the buffer is full before, it
+// gives the whole of it and errFull; at the end of input, what is left, and why.
+// What it gives is valid until the next read.
+func (r *Reader) slice(content bool) (b []byte, err error) {
+	for seen := 0; err == nil; {
+		if i := bytes.IndexByte(r.buf[r.r+seen:r.w], '\n'); i >= 0 {
+			b = r.buf[r.r : r.r+seen+i+1]
+			r.r += len(b)
+			return b, nil
+		}
+		if seen = r.w - r.r; seen == readBuffer {
+			err = errFull
+		} else {
+			err = r.fill(content)
+		}
+	}
+	b = r.buf[r.r:r.w]
+	r.r = r.w
+	return b, err
+}
+
+// Peek waits for a byte and gives all that has come, without reading it.
+func (r *Reader) Peek() ([]byte, error) { return r.peek(false) }
+
+func (r *Reader) peek(content bool) ([]byte, error) {
+	if r.r == r.w {
+		if err := r.fill(content); err != nil {
+			return nil, err
+		}
+	}
+	return r.buf[r.r:r.w], nil
+}
 
 // BareLF tells whether the last line read by ReadLine ended in LF alone.
 func (r *Reader) BareLF() bool { return r.bare }
@@ -55,8 +173,8 @@ func (r *Reader) BareLF() bool { return r.bare }
 // read. limit is at most 16 KiB. A longer line is skipped and ErrLineTooLong; a
 // much longer one is ErrEndless.
 func (r *Reader) ReadLine(limit int) ([]byte, error) {
-	line, err := r.br.ReadSlice('\n')
-	if err == bufio.ErrBufferFull || err == nil && len(line) > limit {
+	line, err := r.slice(false)
+	if err == errFull || err == nil && len(line) > limit {
 		return nil, r.skipLine(err)
 	}
 	if err != nil {
@@ -71,11 +189,11 @@ func (r *Reader) ReadLine(limit int) ([]byte, error) {
 }
 
 func (r *Reader) skipLine(err error) error {
-	for n := 0; err == bufio.ErrBufferFull; n += readBuffer {
+	for n := 0; err == errFull; n += readBuffer {
 		if n >= maxSkip {
 			return ErrEndless
 		}
-		_, err = r.br.ReadSlice('\n')
+		_, err = r.slice(false)
 	}
 	if err != nil {
 		return unexpected(err, 1)
@@ -130,8 +248,8 @@ func (c *Content) Err() error {
 func (r *Reader) Dot(c *Content) error {
 	start, bareStart := true, false // of a line, after CRLF or after a bare LF
 	for {
-		part, err := r.br.ReadSlice('\n')
-		if err != nil && err != bufio.ErrBufferFull {
+		part, err := r.slice(true)
+		if err != nil && err != errFull {
 			return unexpected(err, 1)
 		}
 		c.read += int64(len(part))
@@ -161,14 +279,13 @@ func (r *Reader) Chunk(c *Content, n int64, last bool) error {
 	}
 	c.read += n
 	for n > 0 {
-		if _, err := r.br.Peek(1); err != nil {
+		block, err := r.peek(true)
+		if err != nil {
 			return unexpected(err, 1)
 		}
-		block, err := r.br.Peek(int(min(n, int64(r.br.Buffered()))))
-		if err != nil {
-			return err
-		}
+		block = block[:min(n, int64(len(block)))]
 		n -= int64(len(block))
+		r.r += len(block)
 		for rest := block; len(rest) > 0; {
 			end := bytes.IndexByte(rest, '\n') + 1
 			if end == 0 {
@@ -176,9 +293,6 @@ func (r *Reader) Chunk(c *Content, n int64, last bool) error {
 			}
 			c.part(rest[:end])
 			rest = rest[end:]
-		}
-		if _, err := r.br.Discard(len(block)); err != nil {
-			return err
 		}
 	}
 	if last && c.cr {

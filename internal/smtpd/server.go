@@ -150,6 +150,7 @@ type Server struct {
 	log      *slog.Logger
 	habits   habits
 	memory   *message.Memory // for the content of all sessions
+	buffers  smtp.Pool
 
 	mu      sync.Mutex
 	total   int

@@ -67,10 +67,11 @@ type about struct {
 // serve runs one session from accept to close.
 func (l *listener) serve(soft, hard context.Context, c net.Conn) {
 	w := newWire(c, time.Duration(l.config.Limits.Idle), time.Duration(l.config.Limits.Session))
-	s := &session{l: l, w: w, in: smtp.NewReader(w)}
+	s := &session{l: l, w: w, in: smtp.NewReader(w, &l.buffers)}
 	defer func() {
 		s.reset()
 		w.close(s.linger)
+		s.in.Close()
 	}()
 	if err := s.identify(); err != nil {
 		l.log.Info("connection refused", "listener", l.Name, "client", c.RemoteAddr().String(), "err", err)
@@ -173,11 +174,10 @@ func (s *session) greet(ctx context.Context) error {
 		}
 	case s.l.tls != nil:
 		s.w.line = time.Now().Add(s.l.habits.wait(s.client.Addr()))
-		b, err := s.in.Peek(1)
-		if err == nil && b[0] == tlsRecord {
+		first, err := s.in.Peek()
+		if err == nil && first[0] == tlsRecord {
 			s.log.Info("the client begins TLS on a port for STARTTLS: served all the same")
 			s.l.habits.learn(s.client.Addr(), false)
-			first, _ := s.in.Peek(s.in.Buffered())
 			if err := s.startTLS(ctx, bytes.Clone(first)); err != nil {
 				return err
 			}
@@ -203,7 +203,7 @@ func (s *session) send(r smtp.Reply) {
 	if r.Code >= 400 {
 		s.refused(r)
 	}
-	if _, err := s.w.out.Write(r.AppendTo(s.w.out.AvailableBuffer())); err != nil {
+	if s.w.send(r) != nil {
 		s.over = true
 	}
 }

@@ -82,7 +82,7 @@ func (s *session) startTLS(ctx context.Context, first []byte) error {
 	if err := s.w.arm(); err != nil {
 		return err
 	}
-	if err := s.w.out.Flush(); err != nil {
+	if err := s.w.flush(); err != nil {
 		return err
 	}
 	cert := new(tls.Certificate)

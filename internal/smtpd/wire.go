@@ -1,11 +1,12 @@
 package smtpd
 
 import (
-	"bufio"
 	"errors"
 	"net"
 	"sync"
 	"time"
+
+	"postrider/internal/smtp"
 )
 
 // errShutdown is what reading gives once the server is going down.
@@ -14,13 +15,22 @@ var errShutdown = errors.New("server is shutting down")
 // lastWord is how long a client has to take the 421 of a forced end.
 const lastWord = 2 * time.Second
 
+// Replies are gathered up to these many bytes. A session that waits keeps room
+// for a few only.
+const (
+	maxGathered = 4096
+	keptRoom    = 512
+)
+
 // wire is a connection with its bounds in time. Replies are gathered, and sent
 // when the session comes to wait for input: so those to a pipelined group go out
 // together (RFC 2920 section 3.2).
 type wire struct {
 	raw  net.Conn // below TLS
 	conn net.Conn // raw, or TLS over it
-	out  *bufio.Writer
+
+	out    []byte // gathered
+	broken error  // of writing: nothing is written any more
 
 	idle    time.Duration // longest wait for a line, or stall in content
 	ends    time.Time     // of the session
@@ -35,18 +45,12 @@ type wire struct {
 }
 
 func newWire(c net.Conn, idle, session time.Duration) *wire {
-	w := &wire{raw: c, conn: c, idle: idle, ends: time.Now().Add(session)}
-	w.out = bufio.NewWriter(writeFunc(w.write))
-	return w
+	return &wire{raw: c, conn: c, idle: idle, ends: time.Now().Add(session)}
 }
-
-type writeFunc func([]byte) (int, error)
-
-func (f writeFunc) Write(b []byte) (int, error) { return f(b) }
 
 // Read sends what waits to be sent, then reads within the bounds.
 func (w *wire) Read(b []byte) (int, error) {
-	if err := w.out.Flush(); err != nil {
+	if err := w.flush(); err != nil {
 		return 0, err
 	}
 	if err := w.arm(); err != nil {
@@ -88,8 +92,28 @@ func (w *wire) late() string {
 	}
 }
 
+// send gathers a reply.
+func (w *wire) send(r smtp.Reply) error {
+	w.out = r.AppendTo(w.out)
+	if len(w.out) < maxGathered {
+		return w.broken
+	}
+	return w.flush()
+}
+
+// flush sends what was gathered.
+func (w *wire) flush() error {
+	if len(w.out) > 0 && w.broken == nil {
+		w.broken = w.write(w.out)
+	}
+	if w.out = w.out[:0]; cap(w.out) > keptRoom {
+		w.out = nil
+	}
+	return w.broken
+}
+
 // write bounds the time that a client takes for our replies.
-func (w *wire) write(b []byte) (int, error) {
+func (w *wire) write(b []byte) error {
 	w.mu.Lock()
 	wait := w.idle
 	if w.hard {
@@ -98,9 +122,10 @@ func (w *wire) write(b []byte) (int, error) {
 	err := w.raw.SetWriteDeadline(time.Now().Add(wait))
 	w.mu.Unlock()
 	if err != nil {
-		return 0, err
+		return err
 	}
-	return w.conn.Write(b)
+	_, err = w.conn.Write(b)
+	return err
 }
 
 // setBusy marks the beginning and end of a message.
@@ -137,7 +162,7 @@ func (w *wire) stop(soft bool) {
 // the client is still sending: input that nobody read would make the system
 // reset the connection, and the client would never see our last reply.
 func (w *wire) close(linger bool) {
-	w.out.Flush()
+	_ = w.flush() // the session is over in any case
 	if c, ok := w.conn.(interface{ CloseWrite() error }); ok && linger && c.CloseWrite() == nil {
 		const most, moment = 256 << 10, 500 * time.Millisecond
 		w.raw.SetReadDeadline(time.Now().Add(moment))
