@@ -21,6 +21,6 @@ func fitFiles(c *config.Config, limit int, log *slog.Logger) {
 		}
 	}
 	// The rest is for the store (about 20) and for messages in files.
-	fit("limits.sessions", &c.Limits.Sessions, max(limit/2-16, 8))
+	fit("limits.sessions", &c.Limits.Sessions, max(limit*3/5-16, 8))
 	fit("delivery.connections", &c.Delivery.Connections, max(limit/5, 4))
 }
