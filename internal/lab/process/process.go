@@ -37,7 +37,7 @@ func Build(ctx context.Context, module, file string) error {
 type Options struct {
 	Binary   string    // the built program
 	Dir      string    // folder for its configuration and data
-	Receiver string    // host:port that all mail goes to
+	Receiver string    // host:port that all mail goes to; empty: to its MX, which may be on loopback
 	Settings string    // more TOML, before the first table
 	Stderr   io.Writer // for what it logs
 }
@@ -70,6 +70,10 @@ func New(o Options) (*Relay, error) {
 	if err != nil {
 		return nil, fmt.Errorf("start DNS server: %w", err)
 	}
+	to := fmt.Sprintf("to = %q", o.Receiver)
+	if o.Receiver == "" {
+		to = "to = \"mx\"\nallow_private = [\"127.0.0.0/8\"]"
+	}
 	r := &Relay{Config: filepath.Join(o.Dir, "postrider.toml"), Data: filepath.Join(o.Dir, "data"), Addr: addr,
 		binary: o.Binary, stderr: o.Stderr, dns: dns, told: make(chan struct{})}
 	text := fmt.Sprintf(`hostname = "relay.test"
@@ -81,18 +85,21 @@ address = %q
 mode = "starttls"
 [[route]]
 domain = "*"
-to = %q
+%s
 [dns]
 servers = [%q]
 [log]
 level = "warn"
-`, r.Data, o.Settings, addr, o.Receiver, dns.Addr())
+`, r.Data, o.Settings, addr, to, dns.Addr())
 	if err := os.WriteFile(r.Config, []byte(text), 0o600); err != nil {
 		dns.Close()
 		return nil, fmt.Errorf("write configuration: %w", err)
 	}
 	return r, nil
 }
+
+// DNS is the server that the relay asks.
+func (r *Relay) DNS() *fakedns.Server { return r.dns }
 
 // freeAddr is an address that nobody listens on just now.
 func freeAddr() (string, error) {
