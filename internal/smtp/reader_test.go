@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -47,6 +48,55 @@ func (endless) Read(b []byte) (int, error) {
 		b[i] = 'x'
 	}
 	return len(b), nil
+}
+
+// waiter calls back whenever a Reader comes to wait for input, and gives it in
+// pieces.
+type waiter struct {
+	pieces []string
+	waits  func()
+}
+
+func (w *waiter) Read(b []byte) (int, error) {
+	w.waits()
+	if len(w.pieces) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, w.pieces[0])
+	if w.pieces[0] = w.pieces[0][n:]; w.pieces[0] == "" {
+		w.pieces = w.pieces[1:]
+	}
+	return n, nil
+}
+
+// A large buffer is held only while there is input for it.
+func TestLargeBufferIsLent(t *testing.T) {
+	long := strings.Repeat("x", 5000)
+	var r *Reader
+	var held []bool
+	w := &waiter{pieces: []string{"NOOP\r\n", long + "\r\n", "DATA\r\n", "a\r\n.\r\nRS", "ET\r\n", "QUIT\r\n"}}
+	w.waits = func() { held = append(held, r.large != nil) }
+	r = NewReader(w, new(Pool))
+	for _, want := range []string{"NOOP", long, "DATA", ".", "RSET", "QUIT"} {
+		if want == "." {
+			if err := r.Dot(NewContent(io.Discard, ContentOptions{})); err != nil {
+				t.Fatal(err)
+			}
+			continue
+		}
+		if line, err := r.ReadLine(10_000); string(line) != want || err != nil {
+			t.Fatalf("got %.20q, %v; want %.20q", line, err, want)
+		}
+	}
+	// The long line takes two reads, and so does RSET, which begins in the buffer
+	// of the content before it.
+	if want := []bool{false, false, true, false, true, true, false}; !slices.Equal(held, want) {
+		t.Errorf("large while waiting: %v; want %v", held, want)
+	}
+	r.enlarge()
+	if r.Reset(w); r.large != nil {
+		t.Error("Reset keeps a large buffer")
+	}
 }
 
 // contents are what follows DATA, and what becomes of it. Each must be read to

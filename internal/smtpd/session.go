@@ -64,44 +64,59 @@ type about struct {
 	sender, recipient string    // where they could be read
 }
 
-// serve runs one session from accept to close.
+// serve runs one session from accept to close. A session waits in run most of
+// its life: what comes before is in functions of its own, so that its stack is
+// small then.
 func (l *listener) serve(soft, hard context.Context, c net.Conn) {
 	w := newWire(c, time.Duration(l.config.Limits.Idle), time.Duration(l.config.Limits.Session))
 	s := &session{l: l, w: w, in: smtp.NewReader(w, &l.buffers)}
-	defer func() {
-		s.reset()
-		w.close(s.linger)
-		s.in.Close()
-	}()
-	if err := s.identify(); err != nil {
-		l.log.Info("connection refused", "listener", l.Name, "client", c.RemoteAddr().String(), "err", err)
-		l.config.Observer.TurnedAway(l.Name, AwayProxy)
-		return
-	}
-	s.log = l.log.With("listener", l.Name, "session", newSessionID(), "client", s.client.String())
-	leave, why, refused := l.enter(s.client.Addr())
-	if refused != "" {
-		l.config.Observer.TurnedAway(l.Name, why)
-		s.log.Info("session refused", "reason", refused)
-		if l.Mode != ModeTLS { // a TLS client would not understand it
-			s.send(reply(421, "4.7.0", refused))
-		}
+	defer s.end()
+	leave := s.admit()
+	if leave == nil {
 		return
 	}
 	defer leave()
-	if l.condition() == relay.Draining {
-		l.config.Observer.TurnedAway(l.Name, AwayDraining)
-		s.log.Info("session refused", "reason", "this node drains")
-		if l.Mode != ModeTLS {
-			s.send(draining())
-		}
-		return
-	}
 	l.config.Observer.Session(l.Name, true)
 	defer l.config.Observer.Session(l.Name, false)
 	defer context.AfterFunc(soft, func() { w.stop(true) })()
 	defer context.AfterFunc(hard, func() { w.stop(false) })()
 	s.run(hard)
+}
+
+// admit lets a client in; nil says that it is refused.
+func (s *session) admit() (leave func()) {
+	if err := s.identify(); err != nil {
+		s.l.log.Info("connection refused", "listener", s.l.Name, "client", s.w.raw.RemoteAddr().String(), "err", err)
+		s.l.config.Observer.TurnedAway(s.l.Name, AwayProxy)
+		return nil
+	}
+	s.log = s.l.log.With("listener", s.l.Name, "session", newSessionID(), "client", s.client.String())
+	leave, why, refused := s.l.enter(s.client.Addr())
+	if refused != "" {
+		s.l.config.Observer.TurnedAway(s.l.Name, why)
+		s.log.Info("session refused", "reason", refused)
+		if s.l.Mode != ModeTLS { // a TLS client would not understand it
+			s.send(reply(421, "4.7.0", refused))
+		}
+		return nil
+	}
+	if s.l.condition() == relay.Draining {
+		leave()
+		s.l.config.Observer.TurnedAway(s.l.Name, AwayDraining)
+		s.log.Info("session refused", "reason", "this node drains")
+		if s.l.Mode != ModeTLS {
+			s.send(draining())
+		}
+		return nil
+	}
+	return leave
+}
+
+// end frees what the session has.
+func (s *session) end() {
+	s.reset()
+	s.w.close(s.linger)
+	s.in.Close()
 }
 
 // newSessionID names a session in the log: what belongs together is found by
@@ -153,16 +168,21 @@ func (s *session) run(ctx context.Context) {
 		}
 		s.about = about{}
 		line, err := s.readLine(maxAuth) // AUTH may come with a long response
-		switch {
-		case errors.Is(err, smtp.ErrLineTooLong):
-			s.answer(lineTooLong())
-		case err != nil:
-			s.fail(err)
-		default:
-			s.answer(s.command(ctx, line))
-		}
+		s.handle(ctx, line, err)
 	}
 	s.log.Debug("session ends", "messages", s.messages, "errors", s.errors)
+}
+
+// handle does what a line asks for.
+func (s *session) handle(ctx context.Context, line []byte, err error) {
+	switch {
+	case errors.Is(err, smtp.ErrLineTooLong):
+		s.answer(lineTooLong())
+	case err != nil:
+		s.fail(err)
+	default:
+		s.answer(s.command(ctx, line))
+	}
 }
 
 // greet begins TLS where the client does so, and sends the greeting.

@@ -19,7 +19,7 @@ const lastWord = 2 * time.Second
 // for a few only.
 const (
 	maxGathered = 4096
-	keptRoom    = 512
+	keptRoom    = 128
 )
 
 // wire is a connection with its bounds in time. Replies are gathered, and sent
