@@ -5,6 +5,8 @@
 # make race     every test under the race detector, the end-to-end ones too
 # make fuzz     each fuzz target for FUZZTIME
 # make bench    messages a second beside Postfix's own tools
+# make bench-backlog  whom a million deliveries hold up that one site does not
+#               take, and what idle sessions cost; ARGS='-only slow -n 50000'
 # make crash    kills the relay CYCLES times with -9, after SECONDS under load on
 #               average, and compares what it acknowledged with what arrived
 # make crash-proof  takes one promise after the other out of a copy of the
@@ -19,7 +21,7 @@ CYCLES   ?= 20
 SECONDS  ?= 1.5
 STORE    ?= sqlite
 
-.PHONY: build test test-deps check demo race fuzz bench crash crash-proof crash-order clean
+.PHONY: build test test-deps check demo race fuzz bench bench-backlog crash crash-proof crash-order clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postrider ./cmd/postrider
@@ -44,6 +46,9 @@ fuzz:
 
 bench: build
 	@scripts/bench-relay.sh $(ARGS)
+
+bench-backlog:
+	@$(GO) run ./cmd/bench-backlog $(ARGS)
 
 crash:
 	@$(GO) run ./cmd/crash -store "$(STORE)" -cycles "$(CYCLES)" -seconds "$(SECONDS)" $(ARGS)
