@@ -132,8 +132,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		return err
 	}
 	d.queue = queue.New(d.store, lease, queue.Config{Window: c.Queue.Window, WindowBytes: int64(c.Queue.WindowBytes),
-		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes)}, d.log)
-	d.node = newNode(d.store, lessee{d.queue}, c.Node, c.Store.Shared(), lease, joined, d.log)
+		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes),
+		Site: func(domain string) string { return d.dispatcher.Site(domain) }}, d.log)
+	d.node = newNode(d.store, d.queue, c.Node, c.Store.Shared(), lease, joined, d.log)
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
 		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue)
 	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
@@ -204,7 +205,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
 	g.Go(func() error { return d.serveControl(running) })
-	g.Go(func() error { return d.node.keep(running, d.store, lessee{d.queue}.Look) })
+	g.Go(func() error { return d.node.keep(running, d.store, d.queue.Look) })
 	for _, p := range d.ports {
 		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })
 		d.log.Info("listening", "name", p.config.Name, "address", p.Addr().String(), "mode", p.config.Mode)
@@ -212,7 +213,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	err := g.Wait()
 
 	closing := context.WithoutCancel(ctx) // drain: what follows is short, and must be done
-	err = errors.Join(err, d.queue.Close(closing))
+	err = errors.Join(err, d.queue.Drain(closing))
 	stopWriting()
 	err = errors.Join(err, <-written, d.store.Leave(closing, d.node.current()), d.store.Close())
 	d.log.Info("stopped")

@@ -177,6 +177,20 @@ func (d *Dispatcher) Offer(it *queue.Item) {
 	}
 }
 
+// Site tells the site that a domain's mail goes to, as far as it is known; empty
+// says that it is not.
+func (d *Dispatcher) Site(name string) string {
+	if r := d.routes.find(name, d.config.Port); r.Host != "" {
+		return r.site()
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if dom := d.domains[name]; dom != nil && dom.dest != nil {
+		return dom.dest.site
+	}
+	return ""
+}
+
 // admit sorts an item to where it goes. d.mu is held.
 func (d *Dispatcher) admit(it *queue.Item) {
 	name := it.Delivery.Domain
@@ -265,17 +279,6 @@ func (d *Dispatcher) Stats() Stats {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return Stats{Connections: d.conns, Idle: d.idle, Sites: len(d.sites)}
-}
-
-// Site names the receiving service of a domain as far as it is known without
-// looking it up; empty where it is not.
-func (d *Dispatcher) Site(domain string) string {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if dom := d.domains[domain]; dom != nil && dom.dest != nil {
-		return dom.dest.site
-	}
-	return ""
 }
 
 // settle makes an outcome durable. The error is logged here: whoever delivers

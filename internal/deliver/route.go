@@ -26,6 +26,9 @@ type Route struct {
 	Private []netip.Prefix   // private networks that the route may deliver to
 }
 
+// site names the receiving service of a route with a fixed host.
+func (r *Route) site() string { return net.JoinHostPort(r.Host, strconv.Itoa(r.Port)) }
+
 // Routes is the table of routes.
 type Routes []Route
 
@@ -88,8 +91,7 @@ func (d *Dispatcher) resolve(ctx context.Context, domain string) (*destination, 
 			p.permanent, p.enhanced = false, "4.4.4"
 			return nil, p
 		}
-		at := net.JoinHostPort(r.Host, strconv.Itoa(r.Port))
-		dest = &destination{route: r, site: at, hosts: []dns.Host{{Name: r.Host, Addrs: addrs}}, expires: time.Now().Add(fixedTTL)}
+		dest = &destination{route: r, site: r.site(), hosts: []dns.Host{{Name: r.Host, Addrs: addrs}}, expires: time.Now().Add(fixedTTL)}
 	}
 	if err := dest.keepAllowed(domain); err != nil {
 		return nil, err

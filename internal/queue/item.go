@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"postrider/internal/relay"
+	"postrider/internal/schedule"
 	"postrider/internal/store"
 )
 
@@ -16,14 +17,26 @@ type Item struct {
 	Message  *relay.Message
 
 	content *content
+	part    schedule.Part // whose room it has
+	version version
 	// Guarded by Queue.mu:
-	flight bool // an attempt is under way
-	gone   bool // settled, or taken away by an operator
+	lease  int64 // that it is in hand by
+	flight bool  // an attempt is under way
+	gone   bool  // settled, or taken away by an operator, or by Suspend or Drain
 }
+
+// version tells one stand of a delivery from another.
+type version struct {
+	updated  int64 // microseconds since 1970
+	attempts int
+}
+
+func versionOf(d *relay.Delivery) version { return version{d.Updated.UnixMicro(), d.Attempts} }
 
 // content is shared by the deliveries of one message.
 type content struct {
 	data relay.Content // nil: in the store only
+	part schedule.Part // whose memory it has
 	refs int           // guarded by Queue.mu
 }
 
@@ -36,11 +49,11 @@ func (it *Item) Content() relay.Content {
 }
 
 // Begin marks that an attempt starts. It is false where the item has been held
-// or cancelled meanwhile.
+// or cancelled meanwhile, and where this node must not begin any.
 func (q *Queue) Begin(it *Item) bool {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if it.gone || q.closed {
+	if it.gone || q.asleep {
 		return false
 	}
 	it.flight = true
@@ -63,8 +76,10 @@ func (q *Queue) dropLocked(it *Item) {
 	}
 	it.content.refs--
 	if it.content.refs == 0 && it.content.data != nil {
-		q.bytes -= it.content.data.Size()
+		q.memory.Take(it.content.part, -it.content.data.Size())
 	}
+	q.room.Take(it.part, -1)
+	q.roomLocked(it.part)
 }
 
 // Order does what an operator wants with a delivery: hold, release (which is
@@ -88,7 +103,7 @@ func (q *Queue) Order(ctx context.Context, account relay.ID, id relay.DeliveryID
 		// Without our lease, so that the order fails if the delivery is being
 		// claimed at this moment, by us or by another node.
 		if err = q.kept.Settle(ctx, 0, []relay.Outcome{o})[0]; err == nil && kind == relay.EventReleased {
-			q.wake(now)
+			q.hurry(ctx, id, now)
 		}
 	case kind == relay.EventReleased:
 		return nil // it is next in line already
@@ -101,4 +116,28 @@ func (q *Queue) Order(ctx context.Context, account relay.ID, id relay.DeliveryID
 			Advice: "It has ended, or it is being taken in hand. Look again.", Err: err}
 	}
 	return err
+}
+
+// hurry lets a delivery that waits in the store be claimed soon.
+func (q *Queue) hurry(ctx context.Context, id relay.DeliveryID, now time.Time) {
+	c, err := q.kept.Class(ctx, id)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if err != nil {
+		q.claimer.rewalk = true // that finds it
+	} else {
+		q.waiting.Note(c, now)
+		q.waiting.Hurry(c)
+	}
+	q.stirLocked()
+}
+
+// answered tells whether an attempt ended where the receiver speaks of the
+// message, and no more of us or of itself.
+func answered(a *relay.Attempt) bool {
+	switch a.Stage {
+	case "mail", "rcpt", "data", "dot":
+		return true
+	}
+	return false
 }

@@ -1,6 +1,6 @@
 // Package queue is the durable core: it makes messages and outcomes durable in
 // batches, holds what this node has leased in a window of bounded memory, and
-// claims from the store what has become due.
+// claims from the store what has become due, fairly.
 package queue
 
 import (
@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postrider/internal/relay"
+	"postrider/internal/schedule"
 	"postrider/internal/store"
 )
 
@@ -25,6 +26,11 @@ type Store interface {
 	// Settle writes outcomes in one transaction. store.ErrSettled says that the
 	// delivery was final already, or is another node's.
 	Settle(ctx context.Context, lease int64, batch []relay.Outcome) []error
+	Line
+}
+
+// Line is what waits in the store, and who has it in hand.
+type Line interface {
 	// Claim leases deliveries that are due, and tells what is left of the
 	// classes that were asked for.
 	Claim(ctx context.Context, lease int64, now time.Time, wants []relay.Want) ([]relay.Claimed, []relay.Waiting, error)
@@ -32,6 +38,10 @@ type Store interface {
 	Release(ctx context.Context, lease int64, ids []relay.DeliveryID) error
 	// Waiting gives the next classes after one, of which deliveries wait.
 	Waiting(ctx context.Context, after relay.Class, limit int) ([]relay.Waiting, error)
+	// Held gives what is leased.
+	Held(ctx context.Context, lease int64) ([]relay.DeliveryID, error)
+	// Class gives the class of a delivery.
+	Class(ctx context.Context, id relay.DeliveryID) (relay.Class, error)
 }
 
 // Config bounds the queue.
@@ -40,12 +50,14 @@ type Config struct {
 	WindowBytes int64 // content in memory
 	Batch       int   // submissions or outcomes in one commit
 	BatchBytes  int64 // content in one commit
+	// Site, where not nil, tells the site of a domain, as far as it is known;
+	// empty says that it is not. It is asked often, and must not wait.
+	Site func(domain string) string
 }
 
 // Queue is the durable core of one node.
 type Queue struct {
 	kept   Store
-	lease  int64
 	config Config
 	log    *slog.Logger
 	puts   *committer[*relay.Submission]
@@ -54,27 +66,44 @@ type Queue struct {
 	poke   chan struct{}
 
 	mu      sync.Mutex
+	lease   int64
+	asleep  bool // Suspend or Drain: nothing is begun, put or claimed
+	dead    bool // Suspend: the lease is over, or may be
 	hand    map[relay.DeliveryID]*Item
-	bytes   int64     // content in memory
+	room    *schedule.Room // for deliveries in hand
+	memory  *schedule.Room // for their content, in bytes
+	waiting *schedule.Directory
 	flight  int       // items of hand that an attempt is under way for
 	peak    int       // the most there were at once
-	nextDue time.Time // when the claimer looks next
-	starved bool      // the claimer waits for room
 	ended   time.Time // when Run ended
-	closed  bool      // nothing new is taken in hand
+	claimer claimer
 }
+
+// mostClasses bounds what the directory remembers; a class takes about 300
+// bytes. What is beyond waits until it is seen by a later walk.
+const mostClasses = 400_000
 
 // New makes the queue of the node that holds the given lease.
 func New(kept Store, lease int64, c Config, log *slog.Logger) *Queue {
-	q := &Queue{kept: kept, lease: lease, config: c, log: log, poke: make(chan struct{}, 1), hand: map[relay.DeliveryID]*Item{}}
-	q.puts = newCommitter(func(ctx context.Context, b []*relay.Submission) []error { return kept.Put(ctx, lease, b) }, c.Batch, c.BatchBytes)
-	q.ends = newCommitter(func(ctx context.Context, b []relay.Outcome) []error { return kept.Settle(ctx, lease, b) }, c.Batch, c.BatchBytes)
+	if c.Site == nil {
+		c.Site = func(string) string { return "" }
+	}
+	q := &Queue{kept: kept, lease: lease, config: c, log: log, poke: make(chan struct{}, 1), hand: map[relay.DeliveryID]*Item{},
+		room: schedule.NewRoom(int64(c.Window)), memory: schedule.NewRoom(c.WindowBytes), waiting: schedule.NewDirectory(mostClasses)}
+	q.puts = newCommitter(func(ctx context.Context, b []*relay.Submission) []error { return kept.Put(ctx, q.leased(), b) }, c.Batch, c.BatchBytes)
+	q.ends = newCommitter(func(ctx context.Context, b []relay.Outcome) []error { return kept.Settle(ctx, q.leased(), b) }, c.Batch, c.BatchBytes)
 	return q
+}
+
+func (q *Queue) leased() int64 {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.lease
 }
 
 // Run claims deliveries and hands them, and those that Put takes in hand, to
 // ready, until ctx ends. Then it claims no more; Put and Settle work on until
-// Close.
+// Drain.
 func (q *Queue) Run(ctx context.Context, ready func(*Item)) error {
 	q.mu.Lock()
 	q.ready = ready
@@ -102,26 +131,23 @@ func (q *Queue) Put(ctx context.Context, s *relay.Submission) error {
 	if ctx.Err() != nil {
 		return &relay.Error{Code: relay.Unavailable, Text: "The client has gone.", Advice: "Send the message again.", Err: ctx.Err()}
 	}
-	items := q.reserve(s)
-	err := q.puts.offer(s, s.Content.Size())
+	items, err := q.reserve(s)
+	if err != nil {
+		return err
+	}
+	err = q.puts.offer(s, s.Content.Size())
 	if err == nil {
-		for _, it := range items {
-			q.ready(it)
-		}
-		if len(items) == 0 {
-			q.wake(s.Deliveries[0].Due)
-		}
+		q.accepted(s, items)
 		return nil
 	}
 	q.mu.Lock()
 	for _, it := range items {
 		q.dropLocked(it)
 	}
-	room := q.starved && q.roomyLocked()
-	q.mu.Unlock()
-	if room {
-		q.wake(time.Time{})
+	if len(items) > 0 && doubtful(err) {
+		q.doubtLocked()
 	}
+	q.mu.Unlock()
 	var known *relay.Error
 	switch {
 	case errors.As(err, &known):
@@ -133,32 +159,85 @@ func (q *Queue) Put(ctx context.Context, s *relay.Submission) error {
 	}
 }
 
-// reserve takes the deliveries of a submission in hand if they are due now and
-// there is room; else they wait in the store.
-func (q *Queue) reserve(s *relay.Submission) []*Item {
+// accepted moves a message on that is durable: its items to ready, or what waits
+// in the store to the directory.
+func (q *Queue) accepted(s *relay.Submission, items []*Item) {
 	q.mu.Lock()
-	defer q.mu.Unlock()
-	s.InHand = false
-	if q.closed || q.ready == nil || len(q.hand)+len(s.Deliveries) > q.config.Window {
-		return nil
-	}
-	for _, d := range s.Deliveries {
-		if d.State != relay.Queued || d.Due.After(s.Message.Received) {
-			return nil
+	for _, it := range items {
+		if it.gone { // by Suspend or Drain, while it was written
+			q.doubtLocked()
+			break
 		}
 	}
-	s.InHand = true
-	c := &content{refs: len(s.Deliveries)}
-	if b, ok := s.Content.(interface{ Bytes() []byte }); ok && b.Bytes() != nil && q.bytes+s.Content.Size() <= q.config.WindowBytes {
+	if len(items) == 0 {
+		var last relay.Class
+		for _, d := range s.Deliveries {
+			if c := d.Class(); c != last && d.State == relay.Queued {
+				q.noteLocked(c, d.Due)
+				last = c
+			}
+		}
+	}
+	q.mu.Unlock()
+	for _, it := range items {
+		q.ready(it)
+	}
+}
+
+// reserve takes the deliveries of a submission in hand if they are due now and
+// each has room; else they wait in the store.
+func (q *Queue) reserve(s *relay.Submission) ([]*Item, error) {
+	now := s.Message.Received
+	fit := true
+	for _, d := range s.Deliveries {
+		fit = fit && d.State == relay.Queued && !d.Due.After(now)
+	}
+	var parts []schedule.Part // of each delivery
+	if fit {
+		parts = make([]schedule.Part, len(s.Deliveries))
+		for i, d := range s.Deliveries {
+			if i > 0 && d.Domain == s.Deliveries[i-1].Domain {
+				parts[i] = parts[i-1]
+			} else {
+				parts[i] = schedule.PartOf(d.Class(), q.config.Site)
+			}
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.asleep {
+		return nil, &relay.Error{Code: relay.Unavailable, Text: "This node takes no mail at the moment.", Advice: "Try again later."}
+	}
+	if s.InHand = fit && q.ready != nil && q.takeLocked(parts); !s.InHand {
+		return nil, nil
+	}
+	c := &content{refs: len(s.Deliveries), part: parts[0]}
+	if b, ok := s.Content.(interface{ Bytes() []byte }); ok && b.Bytes() != nil && s.Content.Size() <= q.memory.Quota(c.part, schedule.Whole) {
 		c.data = s.Content
-		q.bytes += s.Content.Size()
+		q.memory.Take(c.part, s.Content.Size())
 	}
 	items := make([]*Item, len(s.Deliveries))
 	for i, d := range s.Deliveries {
-		items[i] = &Item{Delivery: d, Message: s.Message, content: c}
+		items[i] = &Item{Delivery: d, Message: s.Message, content: c, part: parts[i], lease: q.lease, version: version{updated: now.UnixMicro()}}
 		q.hand[d.ID] = items[i]
 	}
-	return items
+	return items, nil
+}
+
+// takeLocked takes room for deliveries of these parts, all or none. New mail gets
+// half of what its part may have: where more waits in the store, that is older
+// and has the other half.
+func (q *Queue) takeLocked(parts []schedule.Part) bool {
+	for i, p := range parts {
+		if q.room.Quota(p, schedule.Half) == 0 {
+			for _, taken := range parts[:i] {
+				q.room.Take(taken, -1)
+			}
+			return false
+		}
+		q.room.Take(p, 1)
+	}
+	return true
 }
 
 // Settle makes an outcome durable. The item, if there is one, leaves this
@@ -170,22 +249,36 @@ func (q *Queue) Settle(ctx context.Context, o relay.Outcome) error {
 	it := q.hand[o.Delivery]
 	q.mu.Unlock()
 	err := q.settle(ctx, o)
+	if it == nil {
+		return err
+	}
 	q.mu.Lock()
-	if it != nil { // not whatever has that name now: it may have been claimed anew
-		q.dropLocked(it)
+	defer q.mu.Unlock()
+	q.dropLocked(it) // not whatever has that name now: it may have been claimed anew
+	if err != nil {
+		return err
 	}
-	room := q.starved && q.roomyLocked()
-	q.mu.Unlock()
-	if err == nil && (o.Kind == relay.EventDeferred || o.Kind == relay.EventReleased) {
-		q.wake(o.Due)
-	} else if room {
-		q.wake(time.Time{})
+	if it.lease != q.lease && q.claimer.late != nil {
+		q.claimer.late[o.Delivery] = it.version
 	}
-	return err
+	q.learnLocked(it.Delivery.Class(), &o)
+	return nil
 }
 
-// roomyLocked tells whether there is enough room to make a claim worth it.
-func (q *Queue) roomyLocked() bool { return len(q.hand) <= q.config.Window*3/4 }
+// learnLocked tells the directory what an outcome says of its class.
+func (q *Queue) learnLocked(c relay.Class, o *relay.Outcome) {
+	if o.Kind == relay.EventDeferred {
+		q.noteLocked(c, o.Due)
+	}
+	switch a := o.Attempt; {
+	case o.Kind == relay.EventDelivered, o.Kind == relay.EventBounced && a != nil && answered(a):
+		if q.waiting.Worked(c) {
+			q.stirLocked()
+		}
+	case o.Kind != relay.EventBounced && a != nil && a.Stage != "": // deferred or expired, and not by our own end
+		q.waiting.Failed(c, o.At, answered(a))
+	}
+}
 
 // lastTries is how long outcomes are tried to be stored after Run has ended.
 const lastTries = 10 * time.Second
@@ -220,160 +313,68 @@ func (q *Queue) settle(ctx context.Context, o relay.Outcome) error {
 	}
 }
 
-// claim takes what is due from the store, as long as there is room.
-func (q *Queue) claim(ctx context.Context) {
-	const most = 500 // at a time: other writers wait meanwhile
-	failing := false
-	for ctx.Err() == nil {
-		room := q.look()
-		n, err := 0, error(nil)
-		if room > 0 {
-			n, err = q.claimSome(ctx, min(room, most))
-		}
-		if err == nil && n == most {
-			continue
-		}
-		var next time.Time
-		if err == nil {
-			next, err = q.lookAhead(ctx, room > n)
-		}
-		if err != nil {
-			if !failing && ctx.Err() == nil {
-				q.log.Error("due deliveries can't be claimed; trying on", "err", err)
-			}
-			next = time.Now().Add(time.Second)
-		}
-		failing = err != nil
-		q.sleep(ctx, next, err == nil && n == room)
-	}
-}
-
-func (q *Queue) claimSome(ctx context.Context, limit int) (int, error) {
-	now := time.Now()
-	var wants []relay.Want
-	for after := (relay.Class{}); len(wants) < limit; {
-		page, err := q.kept.Waiting(ctx, after, 500)
-		if err != nil {
-			return 0, fmt.Errorf("look what waits: %w", err)
-		}
-		for _, w := range page {
-			if after = w.Class; !w.Due.After(now) {
-				wants = append(wants, relay.Want{Class: w.Class})
-			}
-		}
-		if len(page) < 500 {
-			break
-		}
-	}
-	for i := range wants {
-		wants[i].Limit = (limit + len(wants) - 1 - i) / len(wants)
-	}
-	claimed, _, err := q.kept.Claim(ctx, q.lease, now, wants)
-	if err != nil {
-		return 0, fmt.Errorf("claim deliveries: %w", err)
-	}
-	items := make([]*Item, 0, len(claimed))
+// Drain gives back what is in hand and has not been tried, and takes no more:
+// Begin is false from now on, and Put refuses. Attempts under way go on and may
+// settle. It is for the end of a node, after Run, and for one that is to be idle
+// until Resume.
+func (q *Queue) Drain(ctx context.Context) error {
 	q.mu.Lock()
-	for _, c := range claimed {
-		it := &Item{Delivery: c.Delivery, Message: c.Message, content: &content{refs: 1}}
-		q.hand[c.Delivery.ID] = it
-		items = append(items, it)
-	}
+	q.asleep = true
+	ids := q.forgetLocked()
+	lease := q.lease
 	q.mu.Unlock()
-	for _, it := range items {
-		q.ready(it)
+	if len(ids) == 0 {
+		return nil
 	}
-	return len(claimed), nil
-}
-
-// lookAhead says when to look again: when the next delivery is due, or, where
-// there is no room, when some comes free.
-func (q *Queue) lookAhead(ctx context.Context, room bool) (time.Time, error) {
-	const longest = time.Minute // other nodes may have put something
-	next := time.Now().Add(longest)
-	if !room {
-		return next, nil
-	}
-	for after := (relay.Class{}); ; {
-		page, err := q.kept.Waiting(ctx, after, 500)
-		if err != nil {
-			return next, fmt.Errorf("look for the next due delivery: %w", err)
-		}
-		for _, w := range page {
-			if after = w.Class; w.Due.Before(next) {
-				next = w.Due
-			}
-		}
-		if len(page) < 500 {
-			return next, nil
-		}
-	}
-}
-
-// sleep waits until next, or until wake finds a reason to look earlier. full
-// says that there was no room for more: then room is such a reason.
-func (q *Queue) sleep(ctx context.Context, next time.Time, full bool) {
-	q.mu.Lock()
-	if full && q.roomyLocked() { // made since the claimer looked
+	if err := q.kept.Release(ctx, lease, ids); err != nil {
+		q.mu.Lock()
+		q.doubtLocked()
 		q.mu.Unlock()
-		return
+		return fmt.Errorf("give back %d deliveries: %w", len(ids), err)
 	}
-	q.nextDue, q.starved = next, full
-	q.mu.Unlock()
-	t := time.NewTimer(max(time.Until(next), 5*time.Millisecond))
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	case <-q.poke:
-	}
+	return nil
 }
 
-// wake lets the claimer look at the given time at the latest.
-func (q *Queue) wake(at time.Time) {
-	q.mu.Lock()
-	sooner := q.nextDue.IsZero() || at.Before(q.nextDue)
-	if sooner {
-		q.nextDue = at
-	}
-	q.mu.Unlock()
-	if sooner {
-		select {
-		case q.poke <- struct{}{}:
-		default:
-		}
-	}
-}
-
-// look says how much room there is, and makes wake note whatever comes from now
-// on: it may come too late for what the claimer is about to see.
-func (q *Queue) look() (room int) {
+// Suspend is for a node whose lease may be over: from now on Begin is false and
+// Put refuses. What is in hand without an attempt is forgotten: it is whoever's
+// the store says. Attempts under way go on; their outcomes are settled when the
+// store can be reached. It does not wait.
+func (q *Queue) Suspend(context.Context) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.nextDue, q.starved = time.Time{}, false
-	return max(0, q.config.Window-len(q.hand))
+	q.asleep, q.dead = true, true
+	q.forgetLocked()
 }
 
-// Close gives back what is in hand and has not been tried. Run must have ended,
-// and so must every Put.
-func (q *Queue) Close(ctx context.Context) error {
+// Resume takes up work again, after Suspend or Drain, with the lease that the
+// node holds now. An attempt that is still under way since before is not made a
+// second time.
+func (q *Queue) Resume(lease int64) {
 	q.mu.Lock()
-	q.closed = true
-	var ids []relay.DeliveryID
+	defer q.mu.Unlock()
+	q.lease, q.asleep, q.dead = lease, false, false
+	q.claimer.rewalk = true
+	q.doubtLocked()
+}
+
+// Look makes the node look soon at all that waits in the store: others may have
+// left it something.
+func (q *Queue) Look() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.claimer.rewalk = true
+	q.stirLocked()
+}
+
+// forgetLocked takes out of hand what no attempt is under way for.
+func (q *Queue) forgetLocked() (ids []relay.DeliveryID) {
 	for id, it := range q.hand {
 		if !it.flight {
 			ids = append(ids, id)
 			q.dropLocked(it)
 		}
 	}
-	q.mu.Unlock()
-	if len(ids) == 0 {
-		return nil
-	}
-	if err := q.kept.Release(ctx, q.lease, ids); err != nil {
-		return fmt.Errorf("give back %d deliveries: %w", len(ids), err)
-	}
-	return nil
+	return ids
 }
 
 // Stats are counts for the operator.
@@ -382,11 +383,12 @@ type Stats struct {
 	InFlight int   `json:"in_flight"` // of them with an attempt under way: what a crash may repeat
 	Peak     int   `json:"peak"`      // the most in flight since the start
 	Bytes    int64 `json:"bytes"`     // content in memory
+	Classes  int   `json:"classes"`   // known to wait in the store: one for each account, domain and stream
 }
 
 // Stats counts what is in hand.
 func (q *Queue) Stats() Stats {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return Stats{InHand: len(q.hand), InFlight: q.flight, Peak: q.peak, Bytes: q.bytes}
+	return Stats{InHand: len(q.hand), InFlight: q.flight, Peak: q.peak, Bytes: q.memory.Used(), Classes: q.waiting.Len()}
 }

@@ -131,7 +131,7 @@ func TestSettleSparesWhatWasClaimedAnew(t *testing.T) {
 		})
 		r.store.settled.set(func(int64, []relay.Outcome) {
 			r.store.settled.clear()
-			r.wake(time.Now())
+			r.Look()
 			<-claimed
 			time.Sleep(time.Millisecond) // for it to be taken in hand
 		})
@@ -298,18 +298,18 @@ func TestOrderOutlivesItsClient(t *testing.T) {
 	})
 }
 
-func TestCloseGivesBack(t *testing.T) {
+func TestDrainGivesBack(t *testing.T) {
 	inBubble(t, usual, func(r *rig) {
 		waiting := r.put(r.message("x", "a@example.net", "b@example.net", "c@example.net"))
 		flying := r.take()
 		r.stop()
 		unused := r.next()
-		if err := r.Close(r.Context()); err != nil {
+		if err := r.Drain(r.Context()); err != nil {
 			t.Fatal(err)
 		}
 		r.want(Stats{InHand: 1, InFlight: 1, Peak: 1, Bytes: 1})
 		if r.Begin(unused) {
-			t.Error("an attempt begins after Close")
+			t.Error("an attempt begins after Drain")
 		}
 		claimed, err := storetest.Claim(r.Context(), r.store.DB, 99, time.Now(), 10)
 		if err != nil || len(claimed) != 2 {
@@ -320,8 +320,8 @@ func TestCloseGivesBack(t *testing.T) {
 				t.Errorf("another node finds %s", c.Delivery.ID)
 			}
 		}
-		if err := r.Close(r.Context()); err != nil {
-			t.Errorf("closing twice: %v", err)
+		if err := r.Drain(r.Context()); err != nil {
+			t.Errorf("draining twice: %v", err)
 		}
 	})
 }
@@ -382,7 +382,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 		<-enough
 		r.stop()
 		g.Wait()
-		if err := r.Close(t.Context()); err != nil {
+		if err := r.Drain(t.Context()); err != nil {
 			t.Fatal(err)
 		}
 		left := map[relay.DeliveryID]bool{}

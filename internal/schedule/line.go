@@ -19,8 +19,7 @@ type ring[T any] struct {
 // share is what one account has waiting, first come first served.
 type share[T any] struct {
 	account relay.ID
-	items   []T
-	head    int // items before it are gone
+	items   fifo[T]
 }
 
 // Push puts an item at the end of its account's share.
@@ -35,7 +34,7 @@ func (l *Line[T]) Push(stream relay.Stream, account relay.ID, item T) {
 		r.by[account] = s
 		r.accounts = append(r.accounts, s)
 	}
-	s.items = append(s.items, item)
+	s.items.push(item)
 	l.length++
 }
 
@@ -61,19 +60,11 @@ func (r *ring[T]) pop() T {
 		r.turn = 0
 	}
 	s := r.accounts[r.turn]
-	var none T
-	item := s.items[s.head]
-	s.items[s.head] = none // let go of what it holds
-	s.head++
-	switch {
-	case s.head == len(s.items):
+	item := s.items.pop()
+	if s.items.len() == 0 {
 		delete(r.by, s.account)
 		r.accounts = append(r.accounts[:r.turn], r.accounts[r.turn+1:]...)
 		return item
-	case s.head > 64 && s.head > len(s.items)/2:
-		n := copy(s.items, s.items[s.head:])
-		clear(s.items[n:])
-		s.items, s.head = s.items[:n], 0
 	}
 	r.turn++
 	return item

@@ -160,6 +160,24 @@ func (db *DB) Held(ctx context.Context, lease int64) ([]relay.DeliveryID, error)
 	return held, nil
 }
 
+// Class gives the class of a delivery, or a relay.Error NotFound.
+func (db *DB) Class(ctx context.Context, id relay.DeliveryID) (c relay.Class, err error) {
+	found := false
+	err = db.read(ctx, "select stream, account, domain from delivery where message = ? and n = ?", func(row scanner) error {
+		var account []byte
+		err := row.Scan(&c.Stream, &account, &c.Domain)
+		c.Account, found = toID(account), true
+		return err
+	}, id.Message[:], id.N)
+	if err != nil {
+		return c, db.fail("find delivery", err)
+	}
+	if !found {
+		return c, notFound("delivery", id)
+	}
+	return c, nil
+}
+
 // readyColumns are what waitingRow scans: the index delivery_ready.
 const readyColumns = "stream, domain, account, due"
 
