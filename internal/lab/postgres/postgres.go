@@ -38,6 +38,8 @@ type Options struct {
 	Unsynced bool
 	// Settings are more lines of the server's configuration: "name = value".
 	Settings []string
+	// Dir is where the server's folder is made. Empty: among temporary files.
+	Dir string
 }
 
 // Server is a PostgreSQL server. One goroutine at a time may start and end it;
@@ -69,7 +71,7 @@ func Run(t testing.TB, o Options) *Server {
 
 // New makes a cluster of databases and starts its server. Close ends it.
 func New(ctx context.Context, o Options) (*Server, error) {
-	s, err := prepare()
+	s, err := prepare(o.Dir)
 	if err != nil {
 		return nil, err
 	}
@@ -94,8 +96,8 @@ func (s *Server) make(ctx context.Context, o Options) error {
 	return s.Start(ctx)
 }
 
-// prepare finds the programs and makes a folder for a server.
-func prepare() (*Server, error) {
+// prepare finds the programs and makes a folder for a server in dir.
+func prepare(dir string) (*Server, error) {
 	bin, err := programs()
 	if err != nil {
 		return nil, err
@@ -108,7 +110,7 @@ func prepare() (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	folder, err := os.MkdirTemp("", "postrider-postgres-")
+	folder, err := os.MkdirTemp(dir, "postrider-postgres-")
 	if err != nil {
 		return nil, fmt.Errorf("make folder for PostgreSQL: %w", err)
 	}
@@ -241,6 +243,14 @@ func (s *Server) Close() error { return errors.Join(s.Kill(), os.RemoveAll(s.fol
 
 // Addr is host:port, for a proxy in front of it.
 func (s *Server) Addr() string { return s.addr }
+
+// PID is the process that starts all others of the server; 0 while none runs.
+func (s *Server) PID() int {
+	if s.process == nil {
+		return 0
+	}
+	return s.process.cmd.Process.Pid
+}
 
 // URL is the server's database that exists from the start.
 func (s *Server) URL() string { return s.database("postgres") }

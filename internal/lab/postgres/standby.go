@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,7 +13,7 @@ import (
 // Standby makes a copy of the server that follows it, and lets every commit
 // wait for that one. Promote makes it a server of its own.
 func (s *Server) Standby(ctx context.Context) (*Server, error) {
-	copied, err := prepare()
+	copied, err := prepare(filepath.Dir(s.folder))
 	if err != nil {
 		return nil, err
 	}
