@@ -22,11 +22,11 @@ import (
 	"postrider/internal/lab/fakedns"
 )
 
-// Build builds the program from the module in the folder module (empty: the
-// current one) into a file.
+// Build builds the program, as make build does, from the module in the folder
+// module (empty: the current one) into a file.
 func Build(ctx context.Context, module, file string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-o", file, "postrider/cmd/postrider")
-	cmd.Dir = module
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", file, "postrider/cmd/postrider")
+	cmd.Dir, cmd.Env = module, append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("build postrider: %w\n%s", err, out)
 	}
