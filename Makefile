@@ -4,7 +4,8 @@
 # make demo     a relay and a receiver on loopback; ARGS=-once leaves when done
 # make race     every test under the race detector, the end-to-end ones too
 # make fuzz     each fuzz target for FUZZTIME
-# make bench    messages a second beside Postfix's own tools
+# make bench    the relay's speed and cost beside Postfix's: docs/performance.md;
+#               ARGS=-quick takes less than a minute
 # make bench-backlog  whom a million deliveries hold up that one site does not
 #               take, and what idle sessions cost; ARGS='-only slow -n 50000'
 # make crash    kills the relay CYCLES times with -9, after SECONDS under load on
@@ -44,8 +45,8 @@ race: test-deps
 fuzz:
 	@GO="$(GO)" scripts/fuzz.sh $(FUZZTIME)
 
-bench: build
-	@scripts/bench-relay.sh $(ARGS)
+bench: test-deps
+	@$(GO) run ./cmd/bench $(ARGS)
 
 bench-backlog:
 	@$(GO) run ./cmd/bench-backlog $(ARGS)

@@ -28,7 +28,7 @@ var levels = [][]string{
 		"internal/deliver", "internal/feedback", "internal/suppression", "internal/webhook", "internal/report",
 		"internal/reputation", "internal/template"},
 	4: {"internal/smtpd", "internal/api", "internal/compat", "internal/web", "internal/track", "internal/sink"},
-	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench-backlog"},
+	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench", "cmd/bench-backlog"},
 }
 
 // module is the import path that the packages of this repository begin with.
