@@ -34,8 +34,10 @@ func bind(ctx context.Context, c config.Config, log *slog.Logger) ([]port, error
 			p.Close()
 		}
 	}
+	// No TCP keep-alive: sessions have time limits of their own, and to set it up
+	// costs each connection four system calls.
+	lc := net.ListenConfig{KeepAlive: -1}
 	for i, l := range c.Listen {
-		var lc net.ListenConfig
 		ln, err := lc.Listen(ctx, "tcp", l.Address)
 		if err != nil {
 			err = bindError(fmt.Sprintf("listen[%d].address", i), l.Address, err)

@@ -146,7 +146,7 @@ func (d *Dispatcher) candidates(dest *destination) []candidate {
 // dialOne connects to one address and notes in l what came of it.
 func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate, mode smtpclient.TLSMode) (*smtpclient.Conn, error) {
 	try := relay.HostTry{Name: c.name, Addr: c.addr}
-	dialer := net.Dialer{Timeout: d.config.Connect}
+	dialer := net.Dialer{Timeout: d.config.Connect, KeepAlive: -1} // no connection is idle for long
 	for _, s := range d.config.Source {
 		if s.Is4() == c.addr.Addr().Unmap().Is4() {
 			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s, 0))

@@ -82,7 +82,7 @@ func (p *spliced) Open() (io.ReadCloser, error) {
 }
 
 const (
-	firstRoom = 4 << 10  // what a Buffer starts with
+	firstRoom = 16 << 10 // what a Buffer starts with: enough for most mail
 	fileRoom  = 64 << 10 // written to the file at once
 )
 
