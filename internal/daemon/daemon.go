@@ -205,7 +205,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
 	g.Go(func() error { return d.serveControl(running) })
-	g.Go(func() error { return d.node.keep(running, d.store, d.queue.Look) })
+	g.Go(func() error { return d.node.keep(running, d.store) })
 	for _, p := range d.ports {
 		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })
 		d.log.Info("listening", "name", p.config.Name, "address", p.Addr().String(), "mode", p.config.Mode)

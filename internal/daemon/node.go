@@ -30,20 +30,22 @@ const (
 // members is where nodes are registered.
 type members interface {
 	Join(ctx context.Context, node string) (lease int64, err error)
-	Beat(ctx context.Context, lease int64, version string) (relay.Pulse, error)
-	Draining(ctx context.Context, lease int64) (bool, error)
+	Beat(ctx context.Context, n relay.Node) (ahead time.Duration, err error)
+	News(ctx context.Context, lease int64) (relay.News, error)
 	Drain(ctx context.Context, node string, drain bool) error
-	Nodes(ctx context.Context) ([]relay.Node, error)
+	Released(ctx context.Context) error
 }
 
 // work is what a node does by its lease.
 type work interface {
 	// Suspend begins no attempt any more and forgets what is in hand.
 	Suspend(ctx context.Context)
-	// Resume begins to work, by that lease.
-	Resume(lease int64)
 	// Drain begins no attempt any more and gives back what is in hand.
 	Drain(ctx context.Context) error
+	// Resume works on, by that lease.
+	Resume(lease int64)
+	// Look looks what there is to do.
+	Look()
 	Stats() queue.Stats
 }
 
@@ -60,6 +62,7 @@ type node struct {
 	tried time.Time     // the last beat, stored or not; run's alone
 	told  time.Duration // how far the clock is off, as it was logged last; run's alone
 	given bool          // what was in hand when the order to drain came is given back; run's alone
+	known relay.News    // run's alone
 
 	change sync.Mutex // held while the work is stopped or begun
 
@@ -102,7 +105,7 @@ func (n *node) current() int64 {
 // process has the node's name.
 func (n *node) run(ctx context.Context) error {
 	if n.shared {
-		lapsing := context.WithoutCancel(ctx)
+		lapsing := context.WithoutCancel(ctx) // drain: what is in hand is forgotten in any case
 		n.fence = time.AfterFunc(fence-time.Since(n.sure), func() { n.lapse(lapsing) })
 		defer n.fence.Stop()
 	}
@@ -130,32 +133,32 @@ func (n *node) round(ctx context.Context) error {
 		n.rejoin(asking)
 		return nil
 	}
-	var draining bool
 	var err error
 	if began := time.Now(); away || began.Sub(n.tried) >= beatEvery {
 		n.tried = began
-		var p relay.Pulse
-		if p, err = n.members.Beat(asking, lease, Version); err == nil {
-			draining = p.Draining
-			n.stored(began, p)
+		var ahead time.Duration
+		if ahead, err = n.members.Beat(asking, relay.Node{Name: n.name, Lease: lease, Version: Version}); err == nil {
+			n.stored(began, ahead)
 		}
-	} else {
-		draining, err = n.members.Draining(asking, lease)
+	}
+	var news relay.News
+	if err == nil {
+		news, err = n.members.News(asking, lease)
 	}
 	switch {
 	case ctx.Err() != nil:
 	case errors.Is(err, store.ErrLeaseLost):
-		return n.lost(asking)
+		return n.lost(asking, err)
 	case err != nil:
 		n.failed(err)
 	default:
-		n.obey(asking, draining)
+		n.obey(asking, news)
 	}
 	return nil
 }
 
 // stored notes a beat.
-func (n *node) stored(began time.Time, p relay.Pulse) {
+func (n *node) stored(began time.Time, ahead time.Duration) {
 	n.mu.Lock()
 	was := n.away
 	n.away, n.sure = false, began
@@ -167,7 +170,7 @@ func (n *node) stored(began time.Time, p relay.Pulse) {
 		n.log.Info("the store answers again")
 	}
 	const much = 2 * time.Second
-	if off := p.Ahead.Round(time.Second); (off-n.told).Abs() >= much && time.Since(began) < much {
+	if off := ahead.Round(time.Second); (off-n.told).Abs() >= much && time.Since(began) < much {
 		n.told = off
 		n.log.Warn("this machine's clock is not that of the store: mail is tried at the right time all the same, but dates in it are off; set it by NTP", "ahead", off)
 	}
@@ -209,25 +212,22 @@ func (n *node) stop(ctx context.Context, why string, more ...any) {
 
 // lost finds that the lease was ended: by others, who took this node for dead,
 // or by one that has its name.
-func (n *node) lost(ctx context.Context) error {
-	all, err := n.members.Nodes(ctx)
-	if err != nil {
-		n.failed(err)
-		return nil // and look again
-	}
+func (n *node) lost(ctx context.Context, err error) error {
 	n.change.Lock()
 	n.mu.Lock()
-	was := n.suspended
+	was, joined := n.suspended, n.lease
 	n.suspended = true
 	n.mu.Unlock()
 	if !was {
 		n.stop(ctx, "the lease of this node was ended: what it held is anybody's now")
 	}
 	n.change.Unlock()
-	for _, other := range all {
-		if other.Name == n.name && !other.Dead() {
-			return fmt.Errorf("another process joined the store as node %q, %v ago: give each a name of its own (node)", n.name, time.Since(other.Joined).Round(time.Second))
-		}
+	if !errors.Is(err, store.ErrNameTaken) {
+		// What News found, a beat can tell more about.
+		_, err = n.members.Beat(ctx, relay.Node{Name: n.name, Lease: joined, Version: Version})
+	}
+	if errors.Is(err, store.ErrNameTaken) {
+		return fmt.Errorf("another process joined the store as node %q: give each a name of its own (node)", n.name)
 	}
 	n.rejoin(ctx)
 	return nil
@@ -265,27 +265,34 @@ func (n *node) rejoin(ctx context.Context) {
 	}
 }
 
-// obey drains, or works again.
-func (n *node) obey(ctx context.Context, drain bool) {
+// obey drains, or works again, or looks for what others have given back.
+func (n *node) obey(ctx context.Context, news relay.News) {
 	n.change.Lock()
 	defer n.change.Unlock()
 	n.mu.Lock()
 	was := n.draining
-	n.draining = drain
+	n.draining = news.Draining
 	lease, suspended := n.lease, n.suspended
 	n.mu.Unlock()
+	more := news.Released > n.known.Released
+	n.known = news
 	switch {
 	case suspended: // meanwhile; rejoin will see to it
-	case drain && !(was && n.given):
+	case news.Draining && !(was && n.given):
 		s := n.work.Stats()
 		err := n.work.Drain(ctx)
-		n.given = err == nil
-		if !was || err != nil {
+		if err == nil {
+			err = n.members.Released(ctx)
+		}
+		if n.given = err == nil; n.given || !was {
 			n.log.Info("draining: no mail is taken, no attempt begins", "given_back", s.InHand-s.InFlight, "in_flight", s.InFlight, "err", err)
 		}
-	case !drain && was:
-		n.log.Info("drained no more: working again")
+	case news.Draining:
+	case was:
+		n.log.Info("draining no more: working again")
 		n.work.Resume(lease)
+	case more:
+		n.work.Look()
 	}
 }
 
@@ -294,9 +301,9 @@ type undertaker interface {
 	Reap(ctx context.Context, silent time.Duration) ([]store.Dead, error)
 }
 
-// reap looks for dead nodes until ctx ends, and calls found when there was work
-// in the hand of one.
-func (n *node) reap(ctx context.Context, u undertaker, found func()) error {
+// reap looks for dead nodes until ctx ends. What they held is news to all nodes,
+// this one too.
+func (n *node) reap(ctx context.Context, u undertaker) error {
 	tick := time.NewTicker(reapEvery)
 	defer tick.Stop()
 	for {
@@ -317,16 +324,13 @@ func (n *node) reap(ctx context.Context, u undertaker, found func()) error {
 		for _, d := range dead {
 			n.log.Warn("a node has not been heard of for too long: its lease is ended, and what it held is due now", "node", d.Name, "deliveries", d.Released)
 		}
-		if len(dead) > 0 {
-			found()
-		}
 	}
 }
 
 // keep runs both until ctx ends.
-func (n *node) keep(ctx context.Context, u undertaker, found func()) error {
+func (n *node) keep(ctx context.Context, u undertaker) error {
 	g, running := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.run(running) })
-	g.Go(func() error { return n.reap(running, u, found) })
+	g.Go(func() error { return n.reap(running, u) })
 	return g.Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"postrider/internal/config"
 	"postrider/internal/relay"
 	"postrider/internal/store"
+	"postrider/internal/store/postgres"
 	"postrider/internal/store/sqlite"
 )
 
@@ -27,7 +28,7 @@ func openStore(ctx context.Context, c config.Config, log *slog.Logger) (*store.D
 	var told time.Time
 	began := time.Now()
 	for {
-		db, err := openShared(ctx, c.Store.DSN(), log)
+		db, err := postgres.Open(ctx, c.Store.DSN(), log)
 		if err == nil {
 			if !told.IsZero() {
 				log.Info("the store answers", "waited", time.Since(began).Round(time.Second))

@@ -20,12 +20,12 @@ type Node struct {
 // Dead tells whether the node's lease is over.
 func (n *Node) Dead() bool { return n.Silent > LeaseTime }
 
-// Pulse is what a beat tells the node.
-type Pulse struct {
+// News is what a node is to know of the others, and of what is wanted of it.
+type News struct {
 	Draining bool
-	// Ahead is how far the node's clock is ahead of the store's; negative when
-	// it is behind. It is good to half of the time that the beat took.
-	Ahead time.Duration
+	// Released grows when some node has given back what it had in hand, or when
+	// its lease was ended: there may be more to do for the others.
+	Released int64
 }
 
 // Condition is whether a node works.

@@ -61,50 +61,76 @@ func (w *writer) endLease(ctx context.Context, lease int64) (released int64, err
 		return 0, err
 	}
 	now := w.dialect.Now
-	return w.exec(ctx, "update delivery set lease = 0, due = case when due > "+now+" then "+now+" else due end where lease = ? and lease > 0 and state < 3", lease)
+	released, err = w.exec(ctx, "update delivery set lease = 0, due = case when due > "+now+" then "+now+" else due end where lease = ? and lease > 0 and state < 3", lease)
+	if err != nil {
+		return 0, err
+	}
+	_, err = w.exec(ctx, countReleased)
+	return released, err
 }
 
-// Beat says that the node lives, by the database's clock, and runs the program
-// of that version. ErrLeaseLost means that others may have taken its work: it
-// must start no more attempts.
-func (db *DB) Beat(ctx context.Context, lease int64, version string) (relay.Pulse, error) {
-	var p relay.Pulse
-	err := db.write(ctx, "beat", func(ctx context.Context, w *writer) error {
+const countReleased = "update counter set value = value + 1 where name = 'released'"
+
+// Released tells the other nodes, by their News, that this one has given back
+// what it had in hand. A lease that ends tells it by itself.
+func (db *DB) Released(ctx context.Context) error {
+	return db.write(ctx, "tell of what is released", func(ctx context.Context, w *writer) error {
+		_, err := w.exec(ctx, countReleased)
+		return err
+	})
+}
+
+// Beat says that the node of that name and lease lives, by the database's clock,
+// and runs the program of that version. It gives how far this machine's clock is
+// ahead of the database's, good to half of the time that the beat took.
+// ErrLeaseLost means that others may have taken its work: it must start no more
+// attempts.
+func (db *DB) Beat(ctx context.Context, n relay.Node) (ahead time.Duration, err error) {
+	err = db.write(ctx, "beat", func(ctx context.Context, w *writer) error {
 		began, found := time.Now(), false
-		err := w.query(ctx, "update node set beat = "+w.dialect.Now+", version = ? where lease = ? returning beat, draining", func(row scanner) error {
-			var beat, draining int64
+		err := w.query(ctx, "update node set beat = "+w.dialect.Now+", version = ? where lease = ? returning beat", func(row scanner) error {
+			var beat int64
 			found = true
-			err := row.Scan(&beat, &draining)
-			p = relay.Pulse{Draining: draining != 0, Ahead: began.Add(time.Since(began) / 2).Sub(fromMicros(beat))}
+			err := row.Scan(&beat)
+			ahead = began.Add(time.Since(began) / 2).Sub(fromMicros(beat))
 			return err
-		}, text(version), lease)
-		if err == nil && !found {
-			err = leaseLost(lease)
+		}, text(n.Version), n.Lease)
+		if err != nil || found {
+			return err
+		}
+		taken := false
+		err = w.query(ctx, "select 1 from node where name = ?", func(scanner) error { taken = true; return nil }, text(n.Name))
+		if err == nil {
+			err = leaseLost(n.Lease)
+		}
+		if taken {
+			err = fmt.Errorf("%w: %w", ErrNameTaken, err)
 		}
 		return err
 	})
-	return p, err
+	return ahead, err
 }
 
 func leaseLost(lease int64) error { return fmt.Errorf("lease %d: %w", lease, ErrLeaseLost) }
 
-// Draining tells whether the node is to drain. It costs less than a beat, and
-// says as well, by ErrLeaseLost, that the lease has ended.
-func (db *DB) Draining(ctx context.Context, lease int64) (draining bool, err error) {
+// News tells what the node with that lease is to know. It costs less than a
+// beat, and says as well, by ErrLeaseLost, that the lease has ended.
+func (db *DB) News(ctx context.Context, lease int64) (relay.News, error) {
+	var n relay.News
 	found := false
-	err = db.read(ctx, "select draining from node where lease = ?", func(row scanner) error {
-		var d int64
-		err := row.Scan(&d)
-		draining, found = d != 0, true
+	err := db.read(ctx, "select n.draining, c.value from node n, counter c where n.lease = ? and c.name = 'released'", func(row scanner) error {
+		var draining int64
+		err := row.Scan(&draining, &n.Released)
+		n.Draining, found = draining != 0, true
 		return err
 	}, lease)
 	if err != nil {
-		return false, db.fail("look for orders to this node", err)
+		return n, db.fail("look for news", err)
 	}
 	if !found {
-		return false, leaseLost(lease)
+		return n, leaseLost(lease)
 	}
-	return draining, nil
+	return n, nil
 }
 
 // Drain orders the node of that name to drain, or to work again. A relay.Error

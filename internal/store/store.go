@@ -32,6 +32,10 @@ var ErrSettled = errors.New("already settled")
 // it held.
 var ErrLeaseLost = errors.New("the node's lease has ended")
 
+// ErrNameTaken comes with ErrLeaseLost where another node has joined under the
+// same name.
+var ErrNameTaken = errors.New("another node has joined under this name")
+
 // Class is what kind of error a database reports. Each engine tells them apart
 // by code, never by text.
 type Class int

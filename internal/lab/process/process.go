@@ -39,6 +39,7 @@ type Options struct {
 	Dir      string    // folder for its configuration and data
 	Receiver string    // host:port that all mail goes to; empty: to its MX, which may be on loopback
 	Settings string    // more TOML, before the first table
+	Guest    bool      // another one made the first credential of the store that they share
 	Stderr   io.Writer // for what it logs
 }
 
@@ -50,6 +51,7 @@ type Relay struct {
 	Addr   string // of the listener
 
 	binary  string
+	guest   bool
 	stderr  io.Writer
 	dns     *fakedns.Server
 	command *exec.Cmd
@@ -75,7 +77,7 @@ func New(o Options) (*Relay, error) {
 		to = "to = \"mx\"\nallow_private = [\"127.0.0.0/8\"]"
 	}
 	r := &Relay{Config: filepath.Join(o.Dir, "postrider.toml"), Data: filepath.Join(o.Dir, "data"), Addr: addr,
-		binary: o.Binary, stderr: o.Stderr, dns: dns, told: make(chan struct{})}
+		binary: o.Binary, guest: o.Guest, stderr: o.Stderr, dns: dns, told: make(chan struct{})}
 	text := fmt.Sprintf(`hostname = "relay.test"
 data = %q
 %s
@@ -159,6 +161,9 @@ func (r *Relay) Ready(ctx context.Context, longest time.Duration) error {
 			return fmt.Errorf("the relay does not greet: %w", ctx.Err())
 		case <-time.After(10 * time.Millisecond):
 		}
+	}
+	if r.guest {
+		return nil
 	}
 	select {
 	case <-r.told:

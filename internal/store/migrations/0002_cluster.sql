@@ -14,3 +14,6 @@ alter table schema_version add column serves bigint not null default 0;
 drop index delivery_waiting;
 create index delivery_ready on delivery (stream, domain, account, due, lease, state) where lease = 0 and state < 3;
 create index delivery_leased on delivery (lease) where lease > 0 and state < 3;
+
+-- Grows when a node has released what it had in hand: others look for it then.
+insert into counter (name, value) values ('released', 0);

@@ -265,10 +265,10 @@ var nodeTests = []test{
 		if err := f.db.Settle(f.Context(), old, []relay.Outcome{o})[0]; !errors.Is(err, store.ErrSettled) {
 			f.Errorf("the dead one settles: %v", err)
 		}
-		if _, err := f.db.Beat(f.Context(), old, "1"); !errors.Is(err, store.ErrLeaseLost) {
+		if _, err := f.beat(old); !errors.Is(err, store.ErrLeaseLost) {
 			f.Errorf("the dead one beats: %v", err)
 		}
-		if _, err := f.db.Beat(f.Context(), f.lease, "1"); err != nil {
+		if _, err := f.beat(f.lease); err != nil {
 			f.Errorf("beat: %v", err)
 		}
 		f.settle(f.lease, o)
@@ -281,7 +281,7 @@ var nodeTests = []test{
 				f.Fatalf("leave: %v", err)
 			}
 		}
-		if _, err := f.db.Beat(f.Context(), f.lease, "1"); !errors.Is(err, store.ErrLeaseLost) {
+		if _, err := f.beat(f.lease); !errors.Is(err, store.ErrLeaseLost) {
 			f.Errorf("beat after leaving: %v", err)
 		}
 		var err error

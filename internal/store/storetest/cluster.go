@@ -26,6 +26,10 @@ func (f *fixture) join(name string) int64 {
 	return lease
 }
 
+func (f *fixture) beat(lease int64) (time.Duration, error) {
+	return f.db.Beat(f.Context(), relay.Node{Name: "node", Lease: lease, Version: "v1"})
+}
+
 func (f *fixture) nodes() []relay.Node {
 	f.Helper()
 	found, err := f.db.Nodes(f.Context())
@@ -42,7 +46,7 @@ var clusterTests = []test{
 		s.Deliveries[3].Due = noon.Add(time.Hour)
 		f.put(f.lease, s)
 		f.settle(f.lease, outcome(s.Deliveries[4], relay.EventDelivered))
-		if _, err := f.db.Beat(f.Context(), f.lease, "v1"); err != nil {
+		if _, err := f.beat(f.lease); err != nil {
 			f.Fatal(err)
 		}
 		f.silence(f.lease, 7*time.Second)
@@ -74,12 +78,8 @@ var clusterTests = []test{
 			if err := f.db.Drain(f.Context(), "node", want); err != nil {
 				f.Fatalf("drain: %v", err)
 			}
-			p, err := f.db.Beat(f.Context(), f.lease, "v1")
-			if err != nil || p.Draining != want {
-				f.Errorf("the beat says %v, %v; want %v", p.Draining, err, want)
-			}
-			got, err := f.db.Draining(f.Context(), f.lease)
-			if err != nil || got != want || f.nodes()[0].Draining != want {
+			got, err := f.db.News(f.Context(), f.lease)
+			if err != nil || got.Draining != want || f.nodes()[0].Draining != want {
 				f.Errorf("draining: %v, %v; want %v", got, err, want)
 			}
 		}
@@ -88,11 +88,50 @@ var clusterTests = []test{
 		}
 		old := f.lease
 		f.lease = f.join("node")
-		if got, err := f.db.Draining(f.Context(), f.lease); err != nil || got {
+		if got, err := f.db.News(f.Context(), f.lease); err != nil || got.Draining {
 			f.Errorf("a new incarnation drains: %v, %v", got, err)
 		}
-		if _, err := f.db.Draining(f.Context(), old); !errors.Is(err, store.ErrLeaseLost) {
+		if _, err := f.db.News(f.Context(), old); !errors.Is(err, store.ErrLeaseLost) {
 			f.Errorf("the old incarnation: %v", err)
+		}
+	}},
+	{"news of what is released", func(f *fixture) {
+		last := int64(-1)
+		news := func(more bool) {
+			f.Helper()
+			n, err := f.db.News(f.Context(), f.lease)
+			if err != nil || (n.Released > last) != more {
+				f.Errorf("news %+v after %d, %v", n, last, err)
+			}
+			last = n.Released
+		}
+		news(true)
+		if _, err := f.beat(f.lease); err != nil {
+			f.Fatal(err)
+		}
+		news(false)
+		if err := f.db.Released(f.Context()); err != nil {
+			f.Fatal(err)
+		}
+		news(true)
+		if !f.engine.Single {
+			other := f.join("other")
+			news(false)
+			if err := f.db.Leave(f.Context(), other); err != nil {
+				f.Fatal(err)
+			}
+			news(true)
+			f.silence(f.join("other"), time.Minute)
+			if _, err := f.db.Reap(f.Context(), relay.LeaseTime); err != nil {
+				f.Fatal(err)
+			}
+			news(true)
+		}
+		old := f.lease
+		f.lease = f.join("node")
+		news(true)
+		if _, err := f.beat(old); !errors.Is(err, store.ErrNameTaken) || !errors.Is(err, store.ErrLeaseLost) {
+			f.Errorf("a node whose name was taken beats: %v", err)
 		}
 	}},
 	{"reap", func(f *fixture) {
@@ -118,7 +157,7 @@ var clusterTests = []test{
 		f.put(other, mine)
 		reap(store.Dead{Name: "node", Released: 2})
 		reap()
-		if _, err := f.db.Beat(f.Context(), old, "v1"); !errors.Is(err, store.ErrLeaseLost) {
+		if _, err := f.beat(old); !errors.Is(err, store.ErrLeaseLost) || errors.Is(err, store.ErrNameTaken) {
 			f.Errorf("the dead one beats: %v", err)
 		}
 		if n := f.nodes(); len(n) != 1 || n[0].Lease != other || n[0].InHand != 1 {
@@ -132,7 +171,7 @@ var clusterTests = []test{
 	{"a beat counts however late", func(f *fixture) {
 		// Nobody has ended the lease: it holds, though it might have been ended.
 		f.silence(f.lease, time.Hour)
-		if _, err := f.db.Beat(f.Context(), f.lease, "v1"); err != nil {
+		if _, err := f.beat(f.lease); err != nil {
 			f.Fatalf("beat: %v", err)
 		}
 		if dead, err := f.db.Reap(f.Context(), relay.LeaseTime); err != nil || len(dead) != 0 {

@@ -77,7 +77,7 @@ var schemaTests = []test{
 			s := f.message("b@x.test")
 			f.put(f.lease, s)
 			f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered))
-			if _, err := f.db.Beat(f.Context(), f.lease, "old"); err != nil {
+			if _, err := f.beat(f.lease); err != nil {
 				f.Errorf("beat: %v", err)
 			}
 			f.reopen()
