@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"postrider/internal/queue"
 	"postrider/internal/relay"
 	"postrider/internal/schedule"
@@ -75,7 +73,7 @@ type Dispatcher struct {
 	resolver Resolver
 	routes   Routes
 	log      *slog.Logger
-	lookups  chan struct{} // bounds look-ups at once
+	fates    chan struct{} // bounds outcomes that many items share and that are being settled
 	dead     deadHosts
 	long     time.Duration // an attempt that takes longer is stuck
 
@@ -89,6 +87,7 @@ type Dispatcher struct {
 	early      []*queue.Item // offered before Run
 	domains    map[string]*domain
 	maxDomains int // when to forget some
+	lookups    lookups
 	sites      map[string]*site
 	maxSites   int                   // when to forget some
 	waiting    schedule.Turns[*site] // whose pace allows more than the total does
@@ -107,15 +106,10 @@ const (
 	ended                // they may not; what is offered stays with the queue
 )
 
-// domain is what is known of a recipients' domain.
-type domain struct {
-	dest      *destination
-	resolving bool
-	waiting   []*queue.Item // for the look-up
-}
-
-// maxLookups bounds look-ups at once.
-const maxLookups = 100
+// maxFates is how many outcomes of deliveries that share a fate are settled at
+// once: enough to fill a commit, and no more, so that those of others get their
+// turn soon.
+const maxFates = 256
 
 // New makes a dispatcher.
 func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *slog.Logger) *Dispatcher {
@@ -123,8 +117,8 @@ func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *s
 		c.Observer = unobserved{}
 	}
 	return &Dispatcher{config: c, queue: q, contents: contents, resolver: r, routes: routes, log: log,
-		lookups: make(chan struct{}, maxLookups), dead: deadHosts{until: map[netip.AddrPort]time.Time{}}, long: longAttempt,
-		domains: map[string]*domain{}, maxDomains: minRemembered, sites: map[string]*site{}, maxSites: minRemembered}
+		fates: make(chan struct{}, maxFates), dead: deadHosts{until: map[netip.AddrPort]time.Time{}}, long: longAttempt,
+		domains: map[string]*domain{}, maxDomains: minRemembered, lookups: newLookups(), sites: map[string]*site{}, maxSites: minRemembered}
 }
 
 // lastWrite is how long, after the time to drain, the last outcomes may take to
@@ -203,36 +197,7 @@ func (d *Dispatcher) admit(it *queue.Item) {
 		d.enqueue(dom.dest, it)
 		return
 	}
-	dom.waiting = append(dom.waiting, it)
-	if !dom.resolving {
-		dom.resolving = true
-		d.workers.Go(func() { d.lookUp(d.running, name, dom) })
-	}
-}
-
-// lookUp resolves a domain and moves on what waits for it.
-func (d *Dispatcher) lookUp(ctx context.Context, name string, dom *domain) {
-	d.lookups <- struct{}{}
-	dest, err := d.resolve(ctx, name)
-	<-d.lookups
-	d.mu.Lock()
-	items := dom.waiting
-	dom.waiting, dom.resolving, dom.dest = nil, false, dest
-	if err == nil {
-		for _, it := range items {
-			d.enqueue(dest, it)
-		}
-	}
-	d.forgetDomains()
-	d.mu.Unlock()
-	if err != nil && ctx.Err() == nil {
-		var p *problem
-		if !errors.As(err, &p) {
-			p = &problem{enhanced: "4.4.3", text: err.Error()}
-		}
-		now := time.Now()
-		d.settleAll(items, "", func(it *queue.Item) relay.Outcome { return d.routeFailed(it, p, now) })
-	}
+	d.await(name, dom, it)
 }
 
 // minRemembered is for how many domains and sites something is remembered at
@@ -247,7 +212,7 @@ func (d *Dispatcher) forgetDomains() {
 	}
 	now := time.Now()
 	for name, dom := range d.domains {
-		if !dom.resolving && (dom.dest == nil || now.After(dom.dest.expires) || len(d.domains) > d.maxDomains/2) {
+		if len(dom.waiting) == 0 && (dom.dest == nil || now.After(dom.dest.expires) || len(d.domains) > d.maxDomains/2) {
 			delete(d.domains, name)
 		}
 	}
@@ -299,12 +264,17 @@ func (d *Dispatcher) settle(it *queue.Item, site string, o relay.Outcome) {
 // settleAll settles many items that share a fate. Those that it does not come to
 // before the end stay with the queue.
 func (d *Dispatcher) settleAll(items []*queue.Item, site string, outcome func(*queue.Item) relay.Outcome) {
-	var g errgroup.Group
-	g.SetLimit(256) // enough to fill a commit
+	var g sync.WaitGroup
 	for _, it := range items {
-		if d.running.Err() == nil && d.queue.Begin(it) {
-			g.Go(func() error { d.settle(it, site, outcome(it)); return nil })
+		d.fates <- struct{}{}
+		if d.running.Err() != nil || !d.queue.Begin(it) {
+			<-d.fates
+			continue
 		}
+		g.Go(func() {
+			d.settle(it, site, outcome(it))
+			<-d.fates
+		})
 	}
 	g.Wait()
 }

@@ -556,7 +556,7 @@ func TestMemoryOfDomainsIsBounded(t *testing.T) {
 		d.domains[fmt.Sprint(i)] = &domain{dest: &destination{expires: time.Now().Add(time.Duration(i%2) * time.Hour)}}
 		d.sites[fmt.Sprint(i)] = &site{lanes: map[laneKey]*lane{}}
 	}
-	busy := &domain{resolving: true}
+	busy := &domain{waiting: []*queue.Item{nil}}
 	d.domains["busy"], d.sites["busy"] = busy, &site{lanes: map[laneKey]*lane{{}: nil}}
 	d.forgetDomains()
 	d.forgetSites()

@@ -114,7 +114,7 @@ func TestShutdownWaitsForNothingElse(t *testing.T) {
 	r.offer(items...)
 	r.eventually("both wait", func(d *Dispatcher) bool {
 		total, _, _, _ := p.count()
-		return total == 1 && d.domains["silent.test"].resolving
+		return total == 1 && d.domains["silent.test"].running
 	})
 	began := time.Now()
 	r.end()
@@ -220,14 +220,14 @@ func TestLookupsAreBounded(t *testing.T) {
 		}
 		r.offer(items...)
 		synctest.Wait()
-		time.Sleep(4 * time.Second)
+		time.Sleep(7 * time.Second) // one account has half of them
 		for _, it := range items {
 			if !q.settled(it) {
 				t.Fatal("an item is not settled")
 			}
 		}
-		if res.total != 3*maxLookups || res.most > maxLookups {
-			t.Errorf("%d look-ups, %d at once; want %d, %d at most", res.total, res.most, 3*maxLookups, maxLookups)
+		if res.total != 3*maxLookups || res.most > maxLookups/2 {
+			t.Errorf("%d look-ups, %d at once; want %d, %d at most", res.total, res.most, 3*maxLookups, maxLookups/2)
 		}
 		cancel()
 		<-ended

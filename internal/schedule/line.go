@@ -40,10 +40,22 @@ func (l *Line[T]) Push(stream relay.Stream, account relay.ID, item T) {
 
 // Pop takes the item whose turn it is.
 func (l *Line[T]) Pop() (item T, ok bool) {
-	for i := range l.streams {
-		if r := &l.streams[i]; len(r.accounts) > 0 {
-			l.length--
-			return r.pop(), true
+	return l.PopOf(func(Group) bool { return true })
+}
+
+// PopOf is Pop that passes over whoever may not have a turn now.
+func (l *Line[T]) PopOf(may func(Group) bool) (item T, ok bool) {
+	for i, stream := range []relay.Stream{relay.Transactional, relay.Broadcast} {
+		r := &l.streams[i]
+		for range r.accounts {
+			if r.turn >= len(r.accounts) {
+				r.turn = 0
+			}
+			if may(Group{stream, r.accounts[r.turn].account}) {
+				l.length--
+				return r.pop(), true
+			}
+			r.turn++
 		}
 	}
 	return item, false
@@ -55,18 +67,16 @@ func (l *Line[T]) Len() int { return l.length }
 // Urgent tells whether transactional mail waits.
 func (l *Line[T]) Urgent() bool { return len(l.streams[0].accounts) > 0 }
 
+// pop takes an item of the account whose turn it is.
 func (r *ring[T]) pop() T {
-	if r.turn >= len(r.accounts) {
-		r.turn = 0
-	}
 	s := r.accounts[r.turn]
 	item := s.items.pop()
 	if s.items.len() == 0 {
 		delete(r.by, s.account)
 		r.accounts = append(r.accounts[:r.turn], r.accounts[r.turn+1:]...)
-		return item
+	} else {
+		r.turn++
 	}
-	r.turn++
 	return item
 }
 
