@@ -93,6 +93,8 @@ type Config struct {
 	Room func(ctx context.Context, n int64) bool
 	// Tend, where not nil, looks after the database until ctx ends.
 	Tend func(ctx context.Context, exclusive Exclusive)
+	// Backup, where not nil, copies the database into a file, as DB.Backup says.
+	Backup func(ctx context.Context, exclusive Exclusive, file string, progress func(done, total int64)) error
 	// Closed, where not nil, runs when the handles are closed.
 	Closed func() error
 }
@@ -107,6 +109,7 @@ type DB struct {
 	writers *sql.DB
 	readers *sql.DB
 	room    func(ctx context.Context, n int64) bool
+	backup  func(ctx context.Context, exclusive Exclusive, file string, progress func(done, total int64)) error
 	closed  func() error
 
 	slots chan *slot // those that nobody writes on now
@@ -126,7 +129,7 @@ type DB struct {
 // closes the handles when it fails.
 func New(ctx context.Context, c Config) (*DB, error) {
 	db := bare(c.Dialect, c.Writer, max(c.Writers, 1))
-	db.readers, db.room, db.closed = c.Reader, c.Room, c.Closed
+	db.readers, db.room, db.backup, db.closed = c.Reader, c.Room, c.Backup, c.Closed
 	if err := db.start(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -224,6 +227,23 @@ func (db *DB) Close() error {
 		err = errors.Join(err, db.closed())
 	}
 	return err
+}
+
+// Backup copies the store into a file that must not exist, while it is in use:
+// all that was committed before the call, and maybe what came since. The file is
+// whole and synced when Backup returns nil, and not there when it returns an
+// error. progress, where not nil, hears of bytes copied and bytes in all, both of
+// which may change. A relay.Error Invalid says that the engine has means of its
+// own.
+func (db *DB) Backup(ctx context.Context, file string, progress func(done, total int64)) error {
+	if db.backup == nil {
+		return &relay.Error{Code: relay.Invalid, Text: "This store is on a database server, which makes backups itself.",
+			Advice: "Use its own tools, such as pg_dump."}
+	}
+	if err := db.backup(ctx, db.exclusive, file, progress); err != nil {
+		return db.fail("back up", err)
+	}
+	return nil
 }
 
 // newID makes an id greater than all before it.

@@ -11,8 +11,12 @@ import (
 // disk is full, or the relay could never make room by delivering.
 type disk struct {
 	path  string // of the database
-	space func(path string) (free, total int64, err error)
+	space spaceOf
 }
+
+// spaceOf tells how many bytes the disk of path has, and how many of them are
+// free.
+type spaceOf func(path string) (free, total int64, err error)
 
 // maxReserve is what is left free for outcomes, in bytes: room for a hundred
 // thousand of them. On small disks it is a tenth of the disk.
@@ -25,7 +29,7 @@ func (d disk) room(ctx context.Context, db *sql.DB, n int64) bool {
 	if err != nil {
 		return true
 	}
-	reserve := min(total/10, maxReserve)
+	reserve := reserve(total)
 	// What is in the log has to move into the file, which may grow by as much.
 	var log int64
 	if i, err := os.Stat(d.path + "-wal"); err == nil {
@@ -37,6 +41,9 @@ func (d disk) room(ctx context.Context, db *sql.DB, n int64) bool {
 	// The file may have room inside; the log must have it outside.
 	return free >= reserve/2+n && free+unused(ctx, db) >= reserve+log+n
 }
+
+// reserve is what is left free on a disk of so many bytes.
+func reserve(total int64) int64 { return min(total/10, maxReserve) }
 
 // unused is how many bytes of the file nothing is kept in.
 func unused(ctx context.Context, db *sql.DB) int64 {

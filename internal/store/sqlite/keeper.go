@@ -24,6 +24,7 @@ type keeper struct {
 	log       *slog.Logger
 	exclusive store.Exclusive
 	low       func(context.Context) bool // there is little room on the disk
+	source    *source                    // of backups; nil: there are none
 }
 
 const (
@@ -68,7 +69,7 @@ func (k *keeper) keep(ctx context.Context) error {
 		// Waits for those who still read the old log, as long as busy_timeout
 		// says; then all begin anew.
 		mode := "restart"
-		if low {
+		if low && (k.source == nil || k.source.copy == nil) { // a copy would begin anew
 			mode = "truncate"
 		}
 		_, _, err := k.checkpoint(ctx, mode)

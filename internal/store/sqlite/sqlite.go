@@ -49,14 +49,18 @@ func openOn(ctx context.Context, d disk, log *slog.Logger, pragmas []string) (*s
 	}
 	keep := handle(path, 1, keeperPragmas)
 	look := handle(path, 1, readerPragmas)
+	from := &source{}
 	db, err := store.New(ctx, store.Config{
 		Dialect: dialect(),
-		Writer:  handle(path, 1, pragmas),
+		Writer:  pool(connector{path: path, pragmas: pragmas, source: from}, 1),
 		Reader:  handle(path, readers, readerPragmas),
 		Room:    func(ctx context.Context, n int64) bool { return d.room(ctx, look, n) },
 		Tend: func(ctx context.Context, exclusive store.Exclusive) {
 			low := func(ctx context.Context) bool { return !d.room(ctx, look, 0) }
-			(&keeper{db: keep, log: log, exclusive: exclusive, low: low}).run(ctx)
+			(&keeper{db: keep, log: log, exclusive: exclusive, low: low, source: from}).run(ctx)
+		},
+		Backup: func(ctx context.Context, exclusive store.Exclusive, file string, progress func(done, total int64)) error {
+			return from.backup(ctx, exclusive, d.space, file, progress)
 		},
 		Closed: func() error { return errors.Join(look.Close(), keep.Close(), unlock()) },
 	})
@@ -130,7 +134,11 @@ var (
 
 // handle gives a pool of connections to the file, none of which is opened yet.
 func handle(path string, conns int, pragmas []string) *sql.DB {
-	db := sql.OpenDB(connector{path: path, pragmas: pragmas})
+	return pool(connector{path: path, pragmas: pragmas}, conns)
+}
+
+func pool(c connector, conns int) *sql.DB {
+	db := sql.OpenDB(c)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	return db
@@ -140,6 +148,7 @@ func handle(path string, conns int, pragmas []string) *sql.DB {
 type connector struct {
 	path    string
 	pragmas []string
+	source  *source // where not nil, it is told of the connection, the only one
 }
 
 func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
@@ -157,7 +166,15 @@ func (c connector) Connect(ctx context.Context) (driver.Conn, error) {
 			return nil, errors.Join(fmt.Errorf("set %s: %w", p, err), conn.Close())
 		}
 	}
-	return conn, nil
+	if c.source == nil {
+		return conn, nil
+	}
+	full, ok := conn.(fullConn)
+	if !ok {
+		return nil, errors.Join(errors.New("the driver can't make backups"), conn.Close())
+	}
+	c.source.conn = full
+	return &watched{full, c.source}, nil
 }
 
 func (c connector) Driver() driver.Driver { return &sqlite.Driver{} }
