@@ -46,6 +46,7 @@ type API struct {
 	Queue       Queue
 	Nodes       Nodes
 	Condition   func() relay.Condition // of this node
+	Backup      Backer
 	Credentials *account.Manager
 	Account     relay.ID // that new credentials belong to
 	Info        Info
@@ -85,6 +86,7 @@ func (a *API) Handler() http.Handler {
 	huma.Get(h, "/v1/nodes", a.listNodes)
 	huma.Post(h, "/v1/nodes/{name}/drain", a.drainNode)
 	huma.Delete(h, "/v1/nodes/{name}/drain", a.undrainNode)
+	huma.Post(h, "/v1/backup", a.backup)
 	// For "go tool pprof"; who may open the socket may see the program at work.
 	mux.HandleFunc("/debug/pprof/", pprof.Index)
 	mux.HandleFunc("/debug/pprof/profile", pprof.Profile)

@@ -62,31 +62,11 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		}
 		body = bytes.NewReader(b)
 	}
-	req, err := http.NewRequestWithContext(ctx, method, "http://postrider"+path, body)
+	resp, err := c.ask(ctx, method, path, body)
 	if err != nil {
-		return fmt.Errorf("make request: %w", err)
-	}
-	if in != nil {
-		req.Header.Set("Content-Type", "application/json")
-	}
-	resp, err := c.http.Do(req)
-	if err != nil {
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		var op *net.OpError
-		if errors.Is(err, fs.ErrPermission) {
-			return fmt.Errorf("the server's control socket %s is for its owner: run this as the user that runs the server, or as root", c.socket)
-		}
-		if errors.As(err, &op) && op.Op == "dial" {
-			return fmt.Errorf("no server answers at %s: %w. Start one with \"postrider serve\", or name its data folder with -data", c.socket, op.Err)
-		}
-		return fmt.Errorf("ask the server: %w", err)
+		return err
 	}
 	defer resp.Body.Close()
-	if resp.StatusCode >= 300 {
-		return readProblem(resp)
-	}
 	if out == nil {
 		return nil
 	}
@@ -94,6 +74,39 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		return fmt.Errorf("read answer: %w", err)
 	}
 	return nil
+}
+
+// ErrNoServer says that nobody listens on the control socket.
+var ErrNoServer = errors.New("no server answers")
+
+// ask gives an answer that is no refusal; the caller closes its body.
+func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://postrider"+path, body)
+	if err != nil {
+		return nil, fmt.Errorf("make request: %w", err)
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		var op *net.OpError
+		if errors.Is(err, fs.ErrPermission) {
+			return nil, fmt.Errorf("the server's control socket %s is for its owner: run this as the user that runs the server, or as root", c.socket)
+		}
+		if errors.As(err, &op) && op.Op == "dial" {
+			return nil, fmt.Errorf("%w at %s: %w. Start one with \"postrider serve\", or name its data folder with -data", ErrNoServer, c.socket, op.Err)
+		}
+		return nil, fmt.Errorf("ask the server: %w", err)
+	}
+	if resp.StatusCode >= 300 {
+		defer resp.Body.Close()
+		return nil, readProblem(resp)
+	}
+	return resp, nil
 }
 
 // readProblem reads an error in the form of RFC 9457.

@@ -36,7 +36,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		serveCommand(), configCommand(), credentialCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(),
-		sinkCommand(), demoCommand(), versionCommand(),
+		backupCommand(), restoreCommand(), sinkCommand(), demoCommand(), versionCommand(),
 	}
 }
 

@@ -65,8 +65,8 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 			d.abandon()
 		}
 	}()
-	if err := os.MkdirAll(c.Data, 0o700); err != nil {
-		return nil, fmt.Errorf("make data folder (data): %w", err)
+	if err := MakeData(c.Data); err != nil {
+		return nil, err
 	}
 	if err = alone(ctx, c.Data); err != nil {
 		return nil, err
@@ -87,6 +87,14 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	}
 	fitFiles(&d.Config, fileLimit(), log)
 	return d, d.wire(ctx, lease, joined)
+}
+
+// MakeData makes the data folder where there is none.
+func MakeData(folder string) error {
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return fmt.Errorf("make data folder (data): %w", err)
+	}
+	return nil
 }
 
 // abandon closes what Open has opened.
@@ -141,7 +149,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition}, d.accounts, entrance, d.log)
 	d.dispatcher = deliver.New(deliverConfig(c), d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From}, d.store, entrance, d.log)
-	d.api = (&api.API{Log: d.store, Queue: d.queue, Nodes: d.store, Condition: d.Condition, Credentials: credentials, Account: home,
+	d.api = (&api.API{Log: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials, Account: home,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}}).Handler()
 	return nil
 }

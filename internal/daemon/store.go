@@ -14,15 +14,15 @@ import (
 	"postrider/internal/store/sqlite"
 )
 
-// storeName is SQLite's file in the data folder.
-const storeName = "postrider.db"
+// StoreName is SQLite's file in the data folder.
+const StoreName = "postrider.db"
 
 // openStore opens the store that the configuration names. A server that does
 // not answer is waited for as long as store_wait says: a service manager that
 // starts everything at once need not know what needs what.
 func openStore(ctx context.Context, c config.Config, log *slog.Logger) (*store.DB, error) {
 	if !c.Store.Shared() {
-		return sqlite.Open(ctx, filepath.Join(c.Data, storeName), log)
+		return sqlite.Open(ctx, filepath.Join(c.Data, StoreName), log)
 	}
 	const every, tell = time.Second, 10 * time.Second
 	var told time.Time
