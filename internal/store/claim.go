@@ -31,9 +31,9 @@ func (d *Dialect) claims() claims {
 
 // Claim takes what is wanted of each class, as far as it is due, in nobody's
 // hand and not held: those that wait longest first. They are leased to lease
-// until they are settled or released, or the lease ends. Besides, it tells of
-// each class that was asked for what is left of it; where that is nothing, the
-// class is not mentioned.
+// until they are settled or released, or the lease ends; ErrLeaseLost says that it
+// has ended. Besides, it tells of each class that was asked for what is left of
+// it; where that is nothing, the class is not mentioned.
 func (db *DB) Claim(ctx context.Context, lease int64, now time.Time, wants []relay.Want) ([]relay.Claimed, []relay.Waiting, error) {
 	if lease == 0 {
 		return nil, nil, errors.New("claim without a lease")
@@ -42,6 +42,9 @@ func (db *DB) Claim(ctx context.Context, lease int64, now time.Time, wants []rel
 	var left []relay.Waiting
 	err := db.write(ctx, "claim", func(ctx context.Context, w *writer) error {
 		claimed, left = nil, nil
+		if err := w.holds(ctx, lease); err != nil {
+			return err
+		}
 		for _, want := range wants {
 			taken, err := w.claimClass(ctx, lease, now, want)
 			if err != nil {

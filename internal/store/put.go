@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"postrider/internal/relay"
 )
@@ -23,11 +24,20 @@ const chunk = 256 << 10
 // lease; all others wait to be claimed.
 func (db *DB) Put(ctx context.Context, lease int64, batch []*relay.Submission) []error {
 	fits := db.fitting(ctx, batch)
-	return db.each(ctx, "put", len(batch), func(ctx context.Context, w *writer, i int) error {
-		if !fits[i] {
-			return untouched{fmt.Errorf("put: %w", noRoom(errReserve))}
+	return db.each(ctx, "put", len(batch), func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
+		var m mail
+		for _, i := range parts {
+			err := error(untouched{fmt.Errorf("put: %w", noRoom(errReserve))})
+			if fits[i] {
+				err = db.gather(ctx, w, &m, lease, batch[i])
+			}
+			if u, ok := err.(untouched); ok {
+				fail(i, u.error)
+			} else if err != nil {
+				return err
+			}
 		}
-		return db.put(ctx, w, lease, batch[i])
+		return w.putMail(ctx, lease, &m)
 	})
 }
 
@@ -45,14 +55,54 @@ func (db *DB) fitting(ctx context.Context, batch []*relay.Submission) []bool {
 	return fits
 }
 
-const (
-	insertMessage  = "insert into message (id, account, credential, stream, received, sender, subject, header_from, header_id, size, params) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-	insertContent  = "insert into content (message, part, bytes) values (?, ?, ?)"
-	insertDelivery = "insert into delivery (message, n, account, stream, state, lease, due, expires, updated, notify, recipient, domain, orcpt) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-	insertEvent    = "insert into event (id, at, account, message, n, kind, detail) values (?, ?, ?, ?, ?, ?, ?)"
+var (
+	messageTable = newTable("message", "", columns(blob, "id account credential"), columns(number, "stream received size"),
+		columns(words, "sender subject header_from header_id"), columns(blob, "params"))
+	contentTable  = newTable("content", "", columns(blob, "message"), columns(number, "part"), columns(blob, "bytes"))
+	deliveryTable = newTable("delivery", "", columns(blob, "message account"), columns(number, "n stream state lease due expires updated notify"),
+		columns(words, "recipient domain orcpt"))
+	eventTable = newTable("event", "", columns(blob, "id account message"), columns(number, "at n kind"), columns(blob, "detail"))
 )
 
-func (db *DB) put(ctx context.Context, w *writer, lease int64, s *relay.Submission) error {
+// mail is what a batch of submissions comes to: rows of the tables.
+type mail struct {
+	messages, contents, deliveries, events [][]any
+
+	bytes  int  // in contents
+	leased bool // a delivery is in our hand
+}
+
+// most is how much content is gathered before it is written, in bytes.
+const most = 4 << 20
+
+// putMail writes what was gathered.
+func (w *writer) putMail(ctx context.Context, lease int64, m *mail) error {
+	if m.leased {
+		if err := w.holds(ctx, lease); err != nil {
+			return err
+		}
+	}
+	if err := w.insert(ctx, messageTable, m.messages...); err != nil {
+		return err
+	}
+	if err := w.putContents(ctx, m); err != nil {
+		return err
+	}
+	if err := w.insert(ctx, deliveryTable, m.deliveries...); err != nil {
+		return err
+	}
+	return w.insert(ctx, eventTable, m.events...)
+}
+
+// putContents writes the content that was gathered so far.
+func (w *writer) putContents(ctx context.Context, m *mail) error {
+	err := w.insert(ctx, contentTable, m.contents...)
+	m.contents, m.bytes = nil, 0
+	return err
+}
+
+// gather adds a submission to m. Of content that is large it writes some at once.
+func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *relay.Submission) error {
 	m := s.Message
 	if m.ID.IsZero() || m.Account.IsZero() || len(s.Deliveries) == 0 {
 		return untouched{&relay.Error{Code: relay.Invalid, Text: "A message without id, account or delivery can't be stored."}}
@@ -73,71 +123,76 @@ func (db *DB) put(ctx context.Context, w *writer, lease int64, s *relay.Submissi
 		return fmt.Errorf("encode params: %w", err)
 	}
 	size := s.Content.Size()
-	if _, err := w.exec(ctx, insertMessage, m.ID[:], m.Account[:], m.Credential[:], int64(m.Stream), micros(m.Received),
-		text(m.Envelope.Sender), text(m.Subject), text(m.From), text(m.HeaderID), size, params); err != nil {
-		return err
-	}
-	if err := w.putContent(ctx, m.ID, s.Content, size); err != nil {
+	to.messages = append(to.messages, []any{m.ID[:], m.Account[:], m.Credential[:], int64(m.Stream), micros(m.Received), size,
+		text(m.Envelope.Sender), text(m.Subject), text(m.From), text(m.HeaderID), params})
+	if err := w.gatherContent(ctx, to, m.ID, s.Content, size); err != nil {
 		return fmt.Errorf("put content of %s: %w", m.ID, err)
 	}
-	if !s.InHand {
-		lease = 0
-	}
 	for _, d := range s.Deliveries {
-		if err := db.putDelivery(ctx, w, lease, m, d); err != nil {
+		held := lease
+		if !s.InHand || d.State != relay.Queued || d.Due.After(m.Received) {
+			held = 0 // not to be tried yet
+		}
+		to.leased = to.leased || held != 0
+		to.deliveries = append(to.deliveries, []any{m.ID[:], m.Account[:], int64(d.ID.N), int64(d.Stream), int64(d.State), held,
+			micros(d.Due), micros(d.Expires), micros(m.Received), int64(d.Recipient.Notify),
+			text(d.Recipient.Address), text(d.Domain), text(d.Recipient.ORcpt)})
+		e, err := db.event(m.Received, m.Account, d.ID, relay.EventAccepted, nil)
+		if err != nil {
 			return err
 		}
+		to.events = append(to.events, e)
 	}
 	if s.Answers != nil {
-		return db.putReported(ctx, w, m, s.Answers)
+		return db.gatherReported(to, m, s.Answers)
 	}
 	return nil
 }
 
-// putReported notes with the deliveries that m, a DSN, is about that their sender
-// is told.
-func (db *DB) putReported(ctx context.Context, w *writer, m *relay.Message, about *relay.Notice) error {
+// event makes a row of the table of events.
+func (db *DB) event(at time.Time, account relay.ID, d relay.DeliveryID, k relay.Kind, detail []byte) ([]any, error) {
+	id, err := db.newID()
+	if err != nil {
+		return nil, err
+	}
+	return []any{id[:], account[:], d.Message[:], micros(at), int64(d.N), int64(k), detail}, nil
+}
+
+// gatherReported notes with the deliveries that m, a DSN, is about that their
+// sender is told.
+func (db *DB) gatherReported(to *mail, m *relay.Message, about *relay.Notice) error {
 	what, err := encodeDetail(detail{Reply: relay.Reply{Text: m.ID.String()}})
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
 	}
 	for _, n := range about.Deliveries {
-		id, err := db.newID()
+		e, err := db.event(m.Received, m.Account, relay.DeliveryID{Message: about.Message, N: n}, relay.EventReported, what)
 		if err != nil {
 			return err
 		}
-		if _, err := w.exec(ctx, insertEvent, id[:], micros(m.Received), m.Account[:], about.Message[:], n, int64(relay.EventReported), what); err != nil {
-			return err
-		}
+		to.events = append(to.events, e)
 	}
 	return nil
 }
 
-func (db *DB) putDelivery(ctx context.Context, w *writer, lease int64, m *relay.Message, d *relay.Delivery) error {
-	if d.State != relay.Queued || d.Due.After(m.Received) {
-		lease = 0 // not to be tried yet
-	}
-	if _, err := w.exec(ctx, insertDelivery, m.ID[:], d.ID.N, m.Account[:], int64(d.Stream), int64(d.State), lease,
-		micros(d.Due), micros(d.Expires), micros(m.Received), int64(d.Recipient.Notify),
-		text(d.Recipient.Address), text(d.Domain), text(d.Recipient.ORcpt)); err != nil {
-		return err
-	}
-	id, err := db.newID()
-	if err != nil {
-		return err
-	}
-	_, err = w.exec(ctx, insertEvent, id[:], micros(m.Received), m.Account[:], m.ID[:], d.ID.N, int64(relay.EventAccepted), nil)
-	return err
-}
-
-// putContent writes content in chunks. Content that is in memory has a method
-// Bytes and is not copied.
-func (w *writer) putContent(ctx context.Context, id relay.ID, c relay.Content, size int64) error {
+// gatherContent adds content in chunks, at least one, so that empty content
+// exists as well. Content that is in memory has a method Bytes and is not copied;
+// other content is written as it is read.
+func (w *writer) gatherContent(ctx context.Context, to *mail, id relay.ID, c relay.Content, size int64) error {
 	if b, ok := c.(interface{ Bytes() []byte }); ok {
-		if int64(len(b.Bytes())) != size {
-			return fmt.Errorf("content has %d bytes, said %d", len(b.Bytes()), size)
+		rest := b.Bytes()
+		if int64(len(rest)) != size {
+			return fmt.Errorf("content has %d bytes, said %d", len(rest), size)
 		}
-		return w.putChunks(ctx, id, b.Bytes())
+		for part := int64(0); part == 0 || len(rest) > 0; part++ {
+			n := min(len(rest), chunk)
+			to.contents = append(to.contents, []any{id[:], part, rest[:n:n]})
+			rest = rest[n:]
+		}
+		if to.bytes += int(size); to.bytes > most {
+			return w.putContents(ctx, to)
+		}
+		return nil
 	}
 	r, err := c.Open()
 	if err != nil {
@@ -146,7 +201,7 @@ func (w *writer) putContent(ctx context.Context, id relay.ID, c relay.Content, s
 	defer r.Close()
 	buf := make([]byte, min(size+1, chunk))
 	var total int64
-	for part := 0; ; part++ {
+	for part := int64(0); ; part++ {
 		n, err := io.ReadFull(r, buf)
 		end := err == io.EOF || err == io.ErrUnexpectedEOF
 		if err != nil && !end {
@@ -154,7 +209,7 @@ func (w *writer) putContent(ctx context.Context, id relay.ID, c relay.Content, s
 		}
 		total += int64(n)
 		if n > 0 || part == 0 {
-			if _, err := w.exec(ctx, insertContent, id[:], part, buf[:n]); err != nil {
+			if err := w.insert(ctx, contentTable, []any{id[:], part, buf[:n]}); err != nil {
 				return err
 			}
 		}
@@ -164,18 +219,6 @@ func (w *writer) putContent(ctx context.Context, id relay.ID, c relay.Content, s
 	}
 	if total != size {
 		return fmt.Errorf("content has %d bytes, said %d", total, size)
-	}
-	return nil
-}
-
-// putChunks writes at least one part, so that empty content exists as well.
-func (w *writer) putChunks(ctx context.Context, id relay.ID, b []byte) error {
-	for part := 0; part == 0 || len(b) > 0; part++ {
-		n := min(len(b), chunk)
-		if _, err := w.exec(ctx, insertContent, id[:], part, b[:n:n]); err != nil {
-			return err
-		}
-		b = b[n:]
 	}
 	return nil
 }

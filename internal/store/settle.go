@@ -3,6 +3,10 @@ package store
 import (
 	"context"
 	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"postrider/internal/relay"
@@ -20,84 +24,200 @@ import (
 // The content of a message goes when its last delivery is final and no DSN is
 // to be written about it.
 func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []error {
-	return db.each(ctx, "settle", len(batch), func(ctx context.Context, w *writer, i int) error {
-		return db.settle(ctx, w, lease, &batch[i])
+	return db.each(ctx, "settle", len(batch), func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
+		var s settling
+		for _, i := range parts {
+			o := &batch[i]
+			if o.Kind == relay.EventAccepted || o.Kind == relay.EventReported {
+				fail(i, &relay.Error{Code: relay.Invalid, Text: "Only Put accepts a message, or reports on one."})
+				continue
+			}
+			if err := s.add(o, i); err != nil {
+				return err
+			}
+		}
+		for len(s.parts) > 0 {
+			now := s.first()
+			changed, err := w.setStates(ctx, lease, now)
+			if err != nil {
+				return err
+			}
+			if err := db.settled(ctx, w, now, changed, batch, fail); err != nil {
+				return err
+			}
+		}
+		return nil
 	})
 }
 
+// settleColumns are what the row of an outcome has. what tells how much of the
+// last columns is new: nothing, the diagnosis, or the reply too.
+var settleColumns = slices.Concat(columns(blob, "message account"), columns(number, "n state due at tried delay what code"),
+	columns(words, "enhanced reply host category diagnosis advice"))
+
 const (
-	// An outcome leaves no lease and its own time and state behind: by these it
-	// is recognised when it comes again (a commit whose reply was lost).
-	settleGuard  = " where message = ? and n = ? and account = ? and state < 10 and lease in (0, ?) and not (lease = 0 and updated = ? and state = ?)"
-	settleState  = "update delivery set lease = 0, state = ?, due = ?, updated = ?, attempts = attempts + ?, delayed = case when ? <> 0 then 1 else delayed end"
-	setReply     = ", code = ?, enhanced = ?, reply = ?, host = ?"
-	setDiagnosis = ", category = ?, diagnosis = ?, advice = ?"
-	settleAll    = settleState + setReply + setDiagnosis + settleGuard
-	settleWhy    = settleState + setDiagnosis + settleGuard
-	settleOrder  = settleState + settleGuard
-	insertNotice = "insert into notice (message, kind, n, due) values (?, ?, ?, ?) on conflict do nothing"
-	dropContent  = "delete from content where message = ?" +
-		" and not exists (select 1 from delivery where message = ? and state < 10)" +
-		" and not exists (select 1 from notice where message = ?)"
+	orderOnly int64 = iota
+	withDiagnosis
+	withReply
 )
 
-func (db *DB) settle(ctx context.Context, w *writer, lease int64, o *relay.Outcome) error {
-	if o.Kind == relay.EventAccepted || o.Kind == relay.EventReported {
-		return untouched{&relay.Error{Code: relay.Invalid, Text: "Only Put accepts a message, or reports on one."}}
-	}
-	changed, err := w.setState(ctx, lease, o)
-	if err != nil {
-		return err
-	}
-	id := o.Delivery.Message
-	if changed == 0 {
-		return w.unsettled(ctx, o)
-	}
+// settling is a batch of outcomes, each with its row and its detail.
+type settling struct {
+	parts   []int // numbers of the outcomes in the batch
+	ids     []relay.DeliveryID
+	rows    [][]any
+	details [][]byte
+}
+
+func (s *settling) add(o *relay.Outcome, part int) error {
 	detail, err := encodeDetail(detail{Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt})
 	if err != nil {
 		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
 	}
-	event, err := db.newID()
-	if err != nil {
-		return err
-	}
-	if _, err := w.exec(ctx, insertEvent, event[:], micros(o.At), o.Account[:], id[:], o.Delivery.N, int64(o.Kind), detail); err != nil {
-		return err
-	}
-	if o.Notice != 0 {
-		// Whatever is due first brings the others of its kind along.
-		if _, err := w.exec(ctx, insertNotice, id[:], int64(o.Notice), o.Delivery.N, micros(o.NoticeDue)); err != nil {
-			return err
-		}
-	}
-	if o.Kind.State().Final() && o.Notice == 0 {
-		return w.dropContent(ctx, id)
-	}
-	return nil
-}
-
-// setState gives the number of rows changed: 1, or 0 where the guard holds.
-func (w *writer) setState(ctx context.Context, lease int64, o *relay.Outcome) (int64, error) {
-	state, at := int64(o.Kind.State()), micros(o.At)
+	at := micros(o.At)
 	due := at
 	if !o.Due.IsZero() {
 		due = micros(o.Due)
 	}
-	args := append(make([]any, 0, 18), state, due, at, bit(o.Attempt != nil), bit(o.Notice == relay.NotifyDelay))
 	r, d := &o.Reply, &o.Diagnosis
-	statement := settleAll
+	what := orderOnly
 	switch {
 	case o.Attempt != nil || *r != relay.Reply{}:
-		args = append(args, int64(r.Code), text(r.Enhanced), text(r.Text), text(o.Host), text(d.Category), text(d.Text), text(d.Advice))
+		what = withReply
 	case *d != relay.Diagnosis{}:
 		// Nobody replied: what the receiver said last still stands.
-		statement = settleWhy
-		args = append(args, text(d.Category), text(d.Text), text(d.Advice))
-	default:
-		statement = settleOrder
+		what = withDiagnosis
 	}
-	args = append(args, o.Delivery.Message[:], int64(o.Delivery.N), o.Account[:], lease, at, state)
-	return w.exec(ctx, statement, args...)
+	s.append(part, o.Delivery, []any{o.Delivery.Message[:], o.Account[:], int64(o.Delivery.N), int64(o.Kind.State()), due, at,
+		bit(o.Attempt != nil), bit(o.Notice == relay.NotifyDelay), what, int64(r.Code),
+		text(r.Enhanced), text(r.Text), text(o.Host), text(d.Category), text(d.Text), text(d.Advice)}, detail)
+	return nil
+}
+
+func (s *settling) append(part int, id relay.DeliveryID, row []any, detail []byte) {
+	s.parts, s.ids, s.rows, s.details = append(s.parts, part), append(s.ids, id), append(s.rows, row), append(s.details, detail)
+}
+
+// first takes the first outcome of each delivery; others of the same ones stay,
+// to come after these.
+func (s *settling) first() settling {
+	var now, later settling
+	taken := make(map[relay.DeliveryID]bool, len(s.parts))
+	for i, id := range s.ids {
+		to := &now
+		if taken[id] {
+			to = &later
+		}
+		taken[id] = true
+		to.append(s.parts[i], id, s.rows[i], s.details[i])
+	}
+	*s = later
+	return now
+}
+
+// settleSet and settleWhere are the update of a delivery by a row u of
+// settleColumns. An outcome leaves no lease and its own time and state behind: by
+// these it is recognised when it comes again (a commit whose reply was lost).
+const (
+	settleSet = "update delivery set lease = 0, state = u.state, due = u.due, updated = u.at, attempts = attempts + u.tried," +
+		" delayed = case when u.delay <> 0 then 1 else delayed end," +
+		" code = case when u.what > 1 then u.code else delivery.code end," +
+		" enhanced = case when u.what > 1 then u.enhanced else delivery.enhanced end," +
+		" reply = case when u.what > 1 then u.reply else delivery.reply end," +
+		" host = case when u.what > 1 then u.host else delivery.host end," +
+		" category = case when u.what > 0 then u.category else delivery.category end," +
+		" diagnosis = case when u.what > 0 then u.diagnosis else delivery.diagnosis end," +
+		" advice = case when u.what > 0 then u.advice else delivery.advice end"
+	settleWhere = " where delivery.message = u.message and delivery.n = u.n and delivery.account = u.account" +
+		" and delivery.state < 10 and lease in (0, ?) and not (lease = 0 and updated = u.at and delivery.state = u.state)"
+)
+
+var (
+	// settleOne takes the row as its parameters, each by its number.
+	settleOne = regexp.MustCompile(`\bu\.\w+`).ReplaceAllStringFunc(settleSet+settleWhere, func(name string) string {
+		return "?" + strconv.Itoa(1+slices.Index(names(settleColumns), name[len("u."):]))
+	})
+	settleMany = settleSet + " from " + unnested(settleColumns) + " as u (" + strings.Join(names(settleColumns), ", ") + ")" +
+		settleWhere + " returning delivery.message, delivery.n"
+)
+
+const (
+	dropContents = "delete from content where %s" +
+		" and not exists (select 1 from delivery d where d.message = content.message and d.state < 10)" +
+		" and not exists (select 1 from notice where notice.message = content.message)"
+	// lockShared locks the messages about which two may write at once.
+	lockShared = "select id from message where id = any(cast(? as bytea[]))" +
+		" and (exists (select 1 from delivery d where d.message = id and d.n > 1) or exists (select 1 from notice where notice.message = id))" +
+		" order by id for update"
+)
+
+var (
+	dropOne  = fmt.Sprintf(dropContents, "message = ?")
+	dropMany = fmt.Sprintf(dropContents, "message = any(cast(? as bytea[]))")
+)
+
+var noticeTable = newTable("notice", " on conflict do nothing", columns(blob, "message"), columns(number, "kind n due"))
+
+// setStates tells which deliveries changed; for the others the guard holds.
+func (w *writer) setStates(ctx context.Context, lease int64, s settling) (map[relay.DeliveryID]bool, error) {
+	changed := make(map[relay.DeliveryID]bool, len(s.rows))
+	if w.dialect.Arrays {
+		err := w.query(ctx, settleMany, func(row scanner) error {
+			var message []byte
+			var id relay.DeliveryID
+			err := row.Scan(&message, &id.N)
+			id.Message = toID(message)
+			changed[id] = true
+			return err
+		}, append(arrays(settleColumns, s.rows), lease)...)
+		return changed, err
+	}
+	for i, row := range s.rows {
+		n, err := w.exec(ctx, settleOne, append(row, lease)...)
+		if err != nil {
+			return nil, err
+		}
+		changed[s.ids[i]] = n > 0
+	}
+	return changed, nil
+}
+
+// settled writes what belongs to the changes: events and notices. It drops content
+// that nothing needs any more, and says of the others why they did not change.
+func (db *DB) settled(ctx context.Context, w *writer, s settling, changed map[relay.DeliveryID]bool, batch []relay.Outcome, fail func(int, error)) error {
+	var events, notices [][]any
+	var final []relay.ID
+	for i, part := range s.parts {
+		o := &batch[part]
+		if !changed[o.Delivery] {
+			err := w.unsettled(ctx, o)
+			if u, ok := err.(untouched); ok {
+				fail(part, u.error)
+			} else {
+				return err
+			}
+			continue
+		}
+		e, err := db.event(o.At, o.Account, o.Delivery, o.Kind, s.details[i])
+		if err != nil {
+			return err
+		}
+		events = append(events, e)
+		switch {
+		case o.Notice != 0:
+			// Whatever is due first brings the others of its kind along.
+			notices = append(notices, []any{o.Delivery.Message[:], int64(o.Notice), int64(o.Delivery.N), micros(o.NoticeDue)})
+		case o.Kind.State().Final():
+			final = append(final, o.Delivery.Message)
+		}
+	}
+	if err := w.insert(ctx, eventTable, events...); err != nil {
+		return err
+	}
+	if err := w.insert(ctx, noticeTable, notices...); err != nil {
+		return err
+	}
+	return w.dropContent(ctx, final...)
 }
 
 // unsettled says why an outcome changed nothing.
@@ -120,9 +240,31 @@ func notFound(what string, id fmt.Stringer) error {
 	return &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no %s %s.", what, id)}
 }
 
-// dropContent deletes the content of a message that nothing needs any more.
-func (w *writer) dropContent(ctx context.Context, id relay.ID) error {
-	_, err := w.exec(ctx, dropContent, id[:], id[:], id[:])
+// dropContent deletes the content of messages that nothing needs any more.
+//
+// Two nodes may settle the last two deliveries of a message at once, or one a
+// delivery and one a notice. Neither sees what the other writes, so one has to
+// wait here, at the message, and looks again when the other is done.
+func (w *writer) dropContent(ctx context.Context, ids ...relay.ID) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	if !w.dialect.Arrays {
+		for _, id := range ids {
+			if _, err := w.exec(ctx, dropOne, id[:]); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	messages := make([][]byte, len(ids))
+	for i := range ids {
+		messages[i] = ids[i][:]
+	}
+	if _, err := w.exec(ctx, lockShared, messages); err != nil {
+		return err
+	}
+	_, err := w.exec(ctx, dropMany, messages)
 	return err
 }
 
@@ -146,7 +288,7 @@ func (w *writer) endNotice(ctx context.Context, n *relay.Notice) error {
 // EndNotice ends a notice without a DSN. ErrSettled says that it was ended
 // before.
 func (db *DB) EndNotice(ctx context.Context, n relay.Notice) error {
-	return db.each(ctx, "end notice", 1, func(ctx context.Context, w *writer, _ int) error { return w.endNotice(ctx, &n) })[0]
+	return db.each(ctx, "end notice", 1, oneByOne(func(ctx context.Context, w *writer, _ int) error { return w.endNotice(ctx, &n) }))[0]
 }
 
 // Notices gives the notices that are due, most overdue first, each with all of

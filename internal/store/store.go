@@ -60,6 +60,10 @@ type Dialect struct {
 	// Lock ends a SELECT of rows that are about to be updated, so that other
 	// nodes pass over them; empty where there is one writer.
 	Lock string
+	// Share ends a SELECT of rows that are to stay until the transaction ends.
+	Share string
+	// Arrays: a batch comes to the engine as one array for each column.
+	Arrays bool
 	// Lateral: it has lateral joins.
 	Lateral bool
 	// Single: one node by construction. A node that joins takes everything.
@@ -263,6 +267,9 @@ func (db *DB) fail(doing string, err error) error {
 		return fmt.Errorf("%s: %w", doing, err)
 	}
 	e := &relay.Error{Code: relay.Internal, Text: "The store made an error.", Advice: "See the relay's log.", Err: err}
+	if errors.Is(err, ErrLeaseLost) {
+		e.Code, e.Text, e.Advice = relay.Unavailable, "This node has lost its lease.", "It joins anew by itself."
+	}
 	switch db.dialect.Classify(err) {
 	case ClassConstraint:
 		e.Code, e.Text, e.Advice = relay.Conflict, "It exists already.", ""
@@ -284,7 +291,7 @@ func noRoom(err error) *relay.Error {
 // storeWide tells whether the trouble is the whole store's, or the caller's
 // patience, not that of one row in a batch.
 func storeWide(err error) bool {
-	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, ErrLeaseLost) {
 		return true
 	}
 	switch relay.CodeOf(err) {

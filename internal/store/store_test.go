@@ -13,7 +13,7 @@ func TestRebind(t *testing.T) {
 		"":                          "",
 		"begin":                     "begin",
 		"select ? where a = ? or ?": "select $1 where a = $2 or $3",
-		insertContent:               "insert into content (message, part, bytes) values ($1, $2, $3)",
+		contentTable.one:            "insert into content (message, part, bytes) values ($1, $2, $3)",
 	} {
 		if got := (&Dialect{Numbered: true}).rebind(in); got != want {
 			t.Errorf("%q became %q, want %q", in, got, want)

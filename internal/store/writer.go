@@ -243,6 +243,24 @@ func (w *writer) query(ctx context.Context, text string, row func(scanner) error
 	return each(rows, row)
 }
 
+// holds makes sure that a lease lasts until the transaction ends, or says
+// ErrLeaseLost: what is leased after its end would never be released. Where one
+// node is alone, nobody ends its lease.
+func (w *writer) holds(ctx context.Context, lease int64) error {
+	if w.dialect.Single {
+		return nil
+	}
+	found := false
+	err := w.query(ctx, "select lease from node where lease = ? "+w.dialect.Share, func(scanner) error {
+		found = true
+		return nil
+	}, lease)
+	if err == nil && !found {
+		err = leaseLost(lease)
+	}
+	return err
+}
+
 // read runs a query on the readers and calls row for each row.
 func (db *DB) read(ctx context.Context, text string, row func(scanner) error, args ...any) error {
 	asked := ctx

@@ -122,6 +122,8 @@ func dialect() store.Dialect {
 		Now:       "cast(extract(epoch from clock_timestamp()) * 1000000 as bigint)",
 		Begin:     begin,
 		Lock:      "for update skip locked",
+		Share:     "for key share",
+		Arrays:    true,
 		Lateral:   true,
 		Retries:   8,
 		Patience:  patience,

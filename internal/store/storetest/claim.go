@@ -129,7 +129,7 @@ var claimTests = []test{
 		s.Deliveries[2].State = relay.Held
 		f.put(f.lease, s)
 		f.put(0, f.message("waits@x.test"))
-		f.put(f.lease+1, f.message("another@x.test"))
+		f.put(f.another(), f.message("another@x.test"))
 		f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered), outcome(s.Deliveries[1], relay.EventDeferred))
 		got, err := f.db.Held(f.Context(), f.lease)
 		if err != nil {
@@ -173,9 +173,9 @@ var claimTests = []test{
 		var mu sync.Mutex
 		seen := map[relay.DeliveryID]int{}
 		var group sync.WaitGroup
-		for i := range workers {
+		for range workers {
+			lease := f.another()
 			group.Go(func() {
-				lease := f.lease + int64(i)
 				for {
 					got, _, err := f.db.Claim(f.Context(), lease, noon, []relay.Want{{Class: class, Limit: 7}})
 					if err != nil {
@@ -314,6 +314,7 @@ var nodeTests = []test{
 		if err := f.db.Leave(f.Context(), f.lease); err != nil {
 			f.Fatal(err)
 		}
+		f.lease = f.another()
 		if got := f.claim(time.Now().Add(time.Hour), 1); len(got) != 1 {
 			f.Error("not due after its node left")
 		}

@@ -76,6 +76,7 @@ type fixture struct {
 	db     *store.DB
 	me     relay.ID // an account
 	lease  int64
+	others int64
 }
 
 func newFixture(t testing.TB, e Engine) *fixture {
@@ -96,6 +97,21 @@ func newFixture(t testing.TB, e Engine) *fixture {
 		}
 	})
 	return f
+}
+
+// another gives the lease of another node. Where there can be but one, it is one
+// that nobody has.
+func (f *fixture) another() int64 {
+	f.Helper()
+	if f.engine.Single {
+		f.others++
+		return f.lease + f.others
+	}
+	lease, err := f.db.Join(f.Context(), "another"+NewID(noon).String())
+	if err != nil {
+		f.Fatal(err)
+	}
+	return lease
 }
 
 func (f *fixture) open() {
