@@ -77,12 +77,19 @@ func parse(args []string, errs io.Writer) (*bench.Options, error) {
 	flags.Float64Var(&o.Rate, "rate", 300, "messages a second while latency is measured")
 	flags.DurationVar(&o.Lasting, "lasting", 30*time.Second, "how long latency is measured")
 	flags.StringVar(&o.Dir, "dir", "", "`folder` on the disk that all systems use; empty: the one for temporary files")
-	quick := flags.Bool("quick", false, "in less than a minute, and worth as much: one round of 1,000 messages")
-	if err := flags.Parse(args); err != nil {
-		return nil, err
+	quick := flags.Bool("quick", false, "in about a minute, and worth as much: -r 1 -m 1000 -lasting 5s unless said otherwise")
+	if err := flags.Parse(args); err != nil || !*quick {
+		return o, err
 	}
-	if *quick {
-		o.Rounds, o.Messages, o.Lasting = 1, 1000, 5*time.Second
+	given := map[string]bool{}
+	flags.Visit(func(f *flag.Flag) { given[f.Name] = true })
+	for name, value := range map[string]string{"r": "1", "m": "1000", "lasting": "5s"} {
+		if given[name] {
+			continue
+		}
+		if err := flags.Set(name, value); err != nil {
+			return nil, err
+		}
 	}
 	return o, nil
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"strings"
 	"testing"
+	"time"
 )
 
 // What can't be run is told on standard error, with status 2.
@@ -23,6 +24,14 @@ func TestStatus(t *testing.T) {
 		if status := run(t.Context(), c.args, &out, &errs); status != c.status || !strings.Contains(errs.String(), c.says) {
 			t.Errorf("%q: status %d, want %d; says %q", c.args, status, c.status, errs.String())
 		}
+	}
+}
+
+// -quick leaves alone what is said.
+func TestQuick(t *testing.T) {
+	o, err := parse([]string{"-m", "77", "-quick", "-only", "each,kept"}, t.Output())
+	if err != nil || o.Messages != 77 || o.Rounds != 1 || o.Lasting != 5*time.Second || len(o.Only) != 2 {
+		t.Errorf("%+v, %v", o, err)
 	}
 }
 

@@ -46,7 +46,7 @@ type Relay struct {
 // Options say what is run. The zero value of each field is useful.
 type Options struct {
 	Only     []string      // parts; none: all
-	Systems  []string      // none: sqlite and postfix
+	Systems  []string      // none: all
 	Relays   []Relay       // none: the one that is built from this source
 	Messages int           // of a throughput run; 0: 10,000. A quarter of it where they are large
 	Rounds   int           // 0: 3

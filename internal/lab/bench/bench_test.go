@@ -52,6 +52,9 @@ func TestRun(t *testing.T) {
 			}
 			for of, s := range m.Of {
 				positive(t, s, p.Part, m.System, "of", of)
+				if of != direct {
+					positive(t, m.CPUOf[of], p.Part, m.System, "CPU of", of)
+				}
 			}
 			positive(t, m.Rate, p.Part, m.System, "rate")
 			if (m.System == direct) != (len(m.Memory) == 0) || (m.System == direct) != (len(m.CPU) == 0) {
@@ -120,7 +123,7 @@ func TestBrokenRelay(t *testing.T) {
 
 // The processor time of a group counts its children, those that have ended too.
 func TestCPU(t *testing.T) {
-	const work = `i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done`
+	const work = `i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done`
 	cmd := exec.Command("bash", "-c", "bash -c '"+work+"'; bash -c '"+work+"; echo; read x'; true")
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -219,6 +222,9 @@ func TestRatio(t *testing.T) {
 		"a":    {{rate: 50, cpu: map[string]float64{"relay": 2}}, {rate: 30}, {rate: 180}},
 	})
 	a := sum.Systems[1]
+	if len(a.CPUOf) != 0 {
+		t.Errorf("the direct way has no processor time: %v", a.CPUOf)
+	}
 	if want := (Spread{0.5, 0.1, 0.9}); a.Of[direct] != want || a.CPU["relay"].High != 2 {
 		t.Errorf("%+v, want %+v", a, want)
 	}

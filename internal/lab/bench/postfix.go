@@ -132,21 +132,21 @@ func (b *bench) startPostfix(ctx context.Context) error {
 // queueEmpty tells whether Postfix has no message, not even one that it gave up
 // for now.
 func queueEmpty(queue string) (bool, error) {
+	empty := true
 	for _, name := range []string{"maildrop", "incoming", "active", "deferred"} {
 		err := filepath.WalkDir(filepath.Join(queue, name), func(_ string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				return errNotEmpty
+			if err != nil || d.IsDir() {
+				return err
 			}
-			return err
+			empty = false
+			return fs.SkipAll
 		})
-		if errors.Is(err, errNotEmpty) || errors.Is(err, fs.ErrNotExist) { // it went meanwhile
+		if errors.Is(err, fs.ErrNotExist) { // it went while this looked
 			return false, nil
 		}
 		if err != nil {
 			return false, fmt.Errorf("look into Postfix's queue: %w", err)
 		}
 	}
-	return true, nil
+	return empty, nil
 }
-
-var errNotEmpty = errors.New("not empty")

@@ -5,6 +5,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"text/tabwriter"
 )
 
@@ -32,11 +33,11 @@ func (r *Result) Print(w io.Writer) error {
 func (t *Throughput) print(w io.Writer) error {
 	fmt.Fprintf(w, "\n%s; %d messages, %d sessions\n", t.What, t.Messages, t.Sessions)
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "  \tmsg/s\t\tof\t\t\tCPU s per 1,000\t\tMB\tsender's CPU s")
+	fmt.Fprintln(out, "  \tmsg/s\t\tof\tmsg/s\t\tCPU\tCPU s per 1,000\t\tMB\tsender's CPU s")
 	for _, m := range t.Systems {
 		ratios, programs := slices.Sorted(maps.Keys(m.Of)), slices.Sorted(maps.Keys(m.CPU))
 		for i := range max(1, len(ratios), len(programs)) {
-			var name, rate, rates, source, ratio, share, shares, program, cpu, memory string
+			var name, rate, rates, source, ratio, share, shares, costs, program, cpu, memory string
 			if i == 0 {
 				name, source = m.System, fmt.Sprintf("%.2f", m.Source.Median)
 				rate, rates = m.Rate.text("%.0f")
@@ -44,13 +45,16 @@ func (t *Throughput) print(w io.Writer) error {
 			if i < len(ratios) {
 				ratio = ratios[i]
 				share, shares = m.Of[ratio].text("%.2f")
+				if s, found := m.CPUOf[ratio]; found {
+					costs, _ = s.text("%.2f")
+				}
 			}
 			if i < len(programs) {
 				program = programs[i]
 				cpu = fmt.Sprintf("%.2f", m.CPU[program].Median)
 				memory = fmt.Sprint(m.Memory[program] >> 20)
 			}
-			fmt.Fprintf(out, "  %s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\t%s\n", name, rate, rates, ratio, share, shares, program, cpu, memory, source)
+			fmt.Fprintf(out, "  %s\n", strings.Join([]string{name, rate, rates, ratio, share, shares, costs, program, cpu, memory, source}, "\t"))
 		}
 	}
 	return out.Flush()

@@ -21,6 +21,7 @@ type Measured struct {
 	System string            `json:"system"`
 	Rate   Spread            `json:"rate"`             // messages a second, until the receiver has them all
 	Of     map[string]Spread `json:"of,omitempty"`     // the rate as a share of another system's in the same round
+	CPUOf  map[string]Spread `json:"cpu_of,omitempty"` // all processor time of its programs, as a share of the other's in the same round
 	CPU    map[string]Spread `json:"cpu,omitempty"`    // seconds of processor time per 1,000 messages, by program
 	Source Spread            `json:"source"`           // the same of what sends
 	Memory map[string]int64  `json:"memory,omitempty"` // the most bytes in any round, by program
@@ -55,17 +56,30 @@ func each(runs []*run, f func(i int, r *run) float64) Spread {
 	return spread(v)
 }
 
+// allCPU adds up the programs of a system. No more exact than a tick of the
+// kernel's, and not nothing: it is divided by.
+func (r *run) allCPU() float64 {
+	sum := 0.0
+	for _, v := range r.cpu {
+		sum += v
+	}
+	return max(sum, 1./ticks)
+}
+
 // summary joins the rounds.
 func (p *part) summary(sessions int, runs map[string][]*run) *Throughput {
 	t := &Throughput{Part: p.name, What: p.what, Bytes: p.bytes, Messages: p.messages, Sessions: sessions}
 	thousand := 1000 / float64(p.messages)
 	for _, e := range p.entries {
 		mine := runs[e.name]
-		m := Measured{System: e.name, Of: map[string]Spread{}, CPU: map[string]Spread{}, Memory: map[string]int64{},
+		m := Measured{System: e.name, Of: map[string]Spread{}, CPUOf: map[string]Spread{}, CPU: map[string]Spread{}, Memory: map[string]int64{},
 			Rate:   each(mine, func(_ int, r *run) float64 { return r.rate }),
 			Source: each(mine, func(_ int, r *run) float64 { return r.source * thousand })}
 		for _, other := range e.of {
 			m.Of[other] = each(mine, func(i int, r *run) float64 { return r.rate / runs[other][i].rate })
+			if other != direct {
+				m.CPUOf[other] = each(mine, func(i int, r *run) float64 { return r.allCPU() / runs[other][i].allCPU() })
+			}
 		}
 		for _, process := range e.system.parts {
 			m.CPU[process.name] = each(mine, func(_ int, r *run) float64 { return r.cpu[process.name] * thousand })
