@@ -42,6 +42,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.DurationVar(&o.Load, "load", o.Load, "length of each measurement")
 	flags.IntVar(&o.Rate, "rate", o.Rate, "messages a second where latency is measured")
 	flags.IntVar(&o.Sessions, "sessions", o.Sessions, "sessions at once where the accept rate is measured")
+	flags.DurationVar(&o.Patience, "patience", o.Patience, "how long is waited for what was sent")
+	flags.StringVar(&o.Settings, "settings", "", "more `TOML` for the relays")
 	flags.StringVar(&o.Dir, "dir", "", "`folder` for everything, which stays; empty: a temporary one")
 	flags.StringVar(&o.Module, "source", "", "`folder` of the source that is built; empty: this one")
 	flags.StringVar(&o.Profiles, "profiles", "", "`folder` for profiles of the relay under load; empty: none")

@@ -31,6 +31,8 @@ type Options struct {
 	Load     time.Duration // of each measurement
 	Rate     int           // messages a second where the rate is given
 	Sessions int           // that send as fast as they can
+	Patience time.Duration // how long is waited for what was sent; what comes later, or not, is late
+	Settings string        // more TOML for the relays
 	Dir      string        // folder for everything; empty: a temporary one
 	Module   string        // folder of the source that is built; empty: the current one
 	Profiles string        // folder for profiles of the relay under load; empty: none
@@ -40,7 +42,7 @@ type Options struct {
 // Default is the size that the promises name.
 func Default() Options {
 	return Options{N: 1_000_000, Letters: 200_000, Sites: 1000, Domains: 100_000, Lost: 20_000, Idle: 10_000,
-		Rounds: 3, Load: 5 * time.Second, Rate: 200, Sessions: 16}
+		Rounds: 3, Load: 5 * time.Second, Rate: 200, Sessions: 16, Patience: 30 * time.Second}
 }
 
 // Result is what came of a run; what was not asked for is nil.

@@ -17,6 +17,9 @@ type Hog struct {
 	Ready   float64 `json:"ready_s"` // longest time from a start to the greeting
 	MaxRSS  float64 `json:"max_rss_mb"`
 	HogRate float64 `json:"hog_rate"` // deliveries of the long queue, a second
+	HogLeft int     `json:"hog_left"` // of them that were not delivered at the end
+
+	probe *probe // of the long queue
 }
 
 func (h *harness) slow(ctx context.Context) (err error) {
@@ -37,15 +40,15 @@ func (h *harness) refused(ctx context.Context) (err error) {
 // wall has all of the hog's mail for one site, which is at host. The mail is
 // put on disk once, for all of these scenarios.
 func (h *harness) wall(ctx context.Context, name, host string) (*Hog, error) {
-	res := &Hog{Waiting: h.o.N}
+	res := &Hog{Waiting: h.o.N, probe: h.probe("hog-wall")}
 	r := h.filled["wall"]
 	if r == nil {
 		var err error
-		if r, err = h.newRig(ctx, "wall", ""); err != nil {
+		if r, err = h.newRig(ctx, "wall"); err != nil {
 			return nil, err
 		}
 		h.filled["wall"] = r
-		if err := h.fillHog(ctx, r, res, func(int) string { return "wall.test" }); err != nil {
+		if err := h.fillHog(ctx, r, "hog-wall", res, func(int) string { return "wall.test" }); err != nil {
 			return nil, err
 		}
 	}
@@ -59,20 +62,20 @@ func (h *harness) wall(ctx context.Context, name, host string) (*Hog, error) {
 
 // spread has it for very many domains, all at one slow site.
 func (h *harness) spread(ctx context.Context) error {
-	h.result.Spread = &Hog{Waiting: h.o.Domains}
+	h.result.Spread = &Hog{Waiting: h.o.Domains, probe: h.probe("hog-spread")}
 	return h.many(ctx, "spread", h.result.Spread, func(i int) string { return fmt.Sprintf("d%d.slow.test", i) })
 }
 
 // lost has it for many domains whose DNS does not answer.
 func (h *harness) lost(ctx context.Context) error {
-	h.result.Lost = &Hog{Waiting: h.o.Lost}
+	h.result.Lost = &Hog{Waiting: h.o.Lost, probe: h.probe("hog-lost")}
 	return h.many(ctx, "lost", h.result.Lost, lostDomain)
 }
 
 func lostDomain(i int) string { return fmt.Sprintf("d%d.lost.test", i) }
 
 func (h *harness) many(ctx context.Context, name string, res *Hog, domain func(int) string) error {
-	r, err := h.newRig(ctx, name, "")
+	r, err := h.newRig(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -82,17 +85,17 @@ func (h *harness) many(ctx context.Context, name string, res *Hog, domain func(i
 			r.DNS().Silence(lostDomain(i))
 		}
 	}
-	if err := h.fillHog(ctx, r, res, domain); err != nil {
+	if err := h.fillHog(ctx, r, "hog-"+name, res, domain); err != nil {
 		return err
 	}
 	return h.hog(ctx, name, r, res)
 }
 
-func (h *harness) fillHog(ctx context.Context, r *rig, res *Hog, domain func(int) string) error {
+func (h *harness) fillHog(ctx context.Context, r *rig, mark string, res *Hog, domain func(int) string) error {
 	began := time.Now()
 	// In the same stream as the mail of all others: nothing but fairness helps
 	// them.
-	if err := r.fill(ctx, r.senders[hogUrgent], "hog", res.Waiting, domain); err != nil {
+	if err := r.fill(ctx, r.senders[hogUrgent], mark, res.Waiting, domain); err != nil {
 		return fmt.Errorf("fill the store: %w", err)
 	}
 	res.Fill = time.Since(began).Seconds()
@@ -107,7 +110,7 @@ func otherDomain(i int) string { return fmt.Sprintf("s%d.good.test", i%500) }
 // hog measures a relay with nothing on disk and one with the long queue, turn by
 // turn. Only one of them runs at a time, and each is started anew each time.
 func (h *harness) hog(ctx context.Context, name string, r *rig, res *Hog) error {
-	base, err := h.newRig(ctx, name+"-empty", "")
+	base, err := h.newRig(ctx, name+"-empty")
 	if err != nil {
 		return err
 	}
@@ -129,6 +132,7 @@ func (h *harness) hog(ctx context.Context, name string, r *rig, res *Hog) error 
 		loaded = append(loaded, m)
 	}
 	res.Compared = compared(empty, loaded)
+	res.HogLeft = res.Waiting - res.probe.count()
 	return nil
 }
 
@@ -151,18 +155,21 @@ func (h *harness) running(ctx context.Context, r *rig, name string, res *Hog) (*
 	}
 	if res != nil {
 		res.Ready = max(res.Ready, time.Since(began).Seconds())
-		if err := first.waitFor(ctx, 1, patience); err != nil {
+		if err := first.waitFor(ctx, 1, h.o.Patience); err != nil {
 			return nil, err
 		}
 		res.First = max(res.First, time.Since(began).Seconds())
 	}
-	before, since := h.probe("hog").count(), time.Now()
+	before, since := 0, time.Now()
+	if res != nil {
+		before = res.probe.count()
+	}
 	m, err := h.measure(ctx, r, name, otherDomain)
 	if err != nil {
 		return nil, err
 	}
 	if res != nil {
-		res.HogRate = float64(h.probe("hog").count()-before) / time.Since(since).Seconds()
+		res.HogRate = float64(res.probe.count()-before) / time.Since(since).Seconds()
 		res.MaxRSS = max(res.MaxRSS, float64(r.maxRSS())/mb)
 		h.profile(ctx, r, name)
 	}

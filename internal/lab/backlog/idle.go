@@ -36,7 +36,7 @@ func (h *harness) idleTLS(ctx context.Context) (err error) {
 // idleSessions opens them after EHLO, or inside TLS and logged in, and then
 // sends mail over others.
 func (h *harness) idleSessions(ctx context.Context, name string, login bool) (*Idle, error) {
-	r, err := h.newRig(ctx, name, "")
+	r, err := h.newRig(ctx, name)
 	if err != nil {
 		return nil, err
 	}
@@ -66,10 +66,10 @@ func (h *harness) idleSessions(ctx context.Context, name string, login bool) (*I
 		return nil, err
 	}
 	p := h.probe(name)
-	if err := p.waitFor(ctx, res.Sent, patience); err != nil {
+	if err := p.waitFor(ctx, res.Sent, h.o.Patience); err != nil {
 		return nil, err
 	}
-	res.Arrived, res.P50, res.P99 = p.count(), ms(p.percentile(0.5, res.Sent, patience)), ms(p.percentile(0.99, res.Sent, patience))
+	res.Arrived, res.P50, res.P99 = p.count(), ms(p.percentile(0.5, res.Sent, h.o.Patience)), ms(p.percentile(0.99, res.Sent, h.o.Patience))
 	res.MaxRSS = float64(r.maxRSS()) / mb
 	res.PerSession = (res.MaxRSS - res.Empty) * 1000 / float64(res.Sessions)
 	h.profile(ctx, r, name)

@@ -11,7 +11,7 @@ import (
 type figures struct {
 	accept   float64       // messages a second, acknowledged as fast as the relay does
 	p50, p99 time.Duration // to delivery, at a given rate
-	late     int           // of those, not delivered within patience
+	late     int           // of those, not delivered within the patience
 	drain    time.Duration // until what accept has sent is delivered
 }
 
@@ -25,7 +25,7 @@ func (h *harness) measure(ctx context.Context, r *rig, name string, to func(i in
 	}
 	m := &figures{accept: rate}
 	began := time.Now()
-	if err := h.probe(f.name).waitFor(ctx, sent, patience); err != nil {
+	if err := h.probe(f.name).waitFor(ctx, sent, h.o.Patience); err != nil {
 		return nil, err
 	}
 	m.drain = time.Since(began)
@@ -34,10 +34,10 @@ func (h *harness) measure(ctx context.Context, r *rig, name string, to func(i in
 		return nil, fmt.Errorf("send %d a second: %w", h.o.Rate, err)
 	}
 	p := h.probe(f.name)
-	if err := p.waitFor(ctx, sent, patience); err != nil {
+	if err := p.waitFor(ctx, sent, h.o.Patience); err != nil {
 		return nil, err
 	}
-	m.p50, m.p99, m.late = p.percentile(0.5, sent, patience), p.percentile(0.99, sent, patience), sent-p.count()
+	m.p50, m.p99, m.late = p.percentile(0.5, sent, h.o.Patience), p.percentile(0.99, sent, h.o.Patience), sent-p.count()
 	return m, nil
 }
 
@@ -56,7 +56,7 @@ type Compared struct {
 	EmptyP99    float64 `json:"empty_p99_ms"`
 	P50         float64 `json:"p50_ms"`
 	P99         float64 `json:"p99_ms"`
-	Late        int     `json:"late"`          // messages not delivered within a minute, in all rounds
+	Late        int     `json:"late"`          // messages not delivered in time, in all rounds
 	EmptyDrain  float64 `json:"empty_drain_s"` // from the end of sending as fast as possible until all of it was delivered
 	Drain       float64 `json:"drain_s"`
 }

@@ -25,7 +25,7 @@ func (r *Result) Err() error {
 	compare := func(name string, c *Compared) {
 		check(c.AcceptRatio >= leastShare, "%s: accepted at %.2f of the empty rate; %.2f is promised", name, c.AcceptRatio, leastShare)
 		check(c.P99 < longestWait, "%s: p99 is %.0f ms; %d is promised", name, c.P99, longestWait)
-		check(c.Late == 0, "%s: %d messages did not arrive within a minute", name, c.Late)
+		check(c.Late == 0, "%s: %d messages did not arrive in time", name, c.Late)
 	}
 	for name, g := range map[string]*Hog{"slow": r.Slow, "refused": r.Refused, "silent": r.Silent, "spread": r.Spread, "lost": r.Lost} {
 		if g == nil {

@@ -19,7 +19,7 @@ type Resets struct {
 	SameP99  float64 `json:"same_p99_ms"`
 	OtherP50 float64 `json:"other_p50_ms"` // of another account
 	OtherP99 float64 `json:"other_p99_ms"`
-	Late     int     `json:"late"` // not delivered within a minute
+	Late     int     `json:"late"` // not delivered in time
 	Left     int     `json:"left"` // letters that still waited at the end
 	MaxRSS   float64 `json:"max_rss_mb"`
 }
@@ -30,7 +30,7 @@ const resetRate = 20
 // resets has one account send a newsletter to a site that takes it, and resets
 // to the same site.
 func (h *harness) resets(ctx context.Context) error {
-	r, err := h.newRig(ctx, "resets", "")
+	r, err := h.newRig(ctx, "resets")
 	if err != nil {
 		return err
 	}
@@ -46,7 +46,7 @@ func (h *harness) resets(ctx context.Context) error {
 		return err
 	}
 	letters := h.probe("letter")
-	if err := letters.waitFor(ctx, min(res.Letters, 1000), patience); err != nil {
+	if err := letters.waitFor(ctx, min(res.Letters, 1000), h.o.Patience); err != nil {
 		return err
 	}
 	var alone, with, ratios []float64
@@ -69,12 +69,12 @@ func (h *harness) resets(ctx context.Context) error {
 	}
 	h.profile(ctx, r, "resets")
 	same, other := h.probe("reset-same"), h.probe("reset-other")
-	if err := errors.Join(same.waitFor(ctx, res.Sent/2, patience), other.waitFor(ctx, res.Sent/2, patience)); err != nil {
+	if err := errors.Join(same.waitFor(ctx, res.Sent/2, h.o.Patience), other.waitFor(ctx, res.Sent/2, h.o.Patience)); err != nil {
 		return err
 	}
 	res.Alone, res.With, res.Ratio = median(alone), median(with), median(ratios)
-	res.SameP50, res.SameP99 = ms(same.percentile(0.5, res.Sent/2, patience)), ms(same.percentile(0.99, res.Sent/2, patience))
-	res.OtherP50, res.OtherP99 = ms(other.percentile(0.5, res.Sent/2, patience)), ms(other.percentile(0.99, res.Sent/2, patience))
+	res.SameP50, res.SameP99 = ms(same.percentile(0.5, res.Sent/2, h.o.Patience)), ms(same.percentile(0.99, res.Sent/2, h.o.Patience))
+	res.OtherP50, res.OtherP99 = ms(other.percentile(0.5, res.Sent/2, h.o.Patience)), ms(other.percentile(0.99, res.Sent/2, h.o.Patience))
 	res.Late, res.Left = res.Sent-same.count()-other.count(), res.Letters-letters.count()
 	res.MaxRSS = float64(r.maxRSS()) / mb
 	h.say("resets: p50 %.0f ms, p99 %.0f ms by the same account; p50 %.0f ms, p99 %.0f ms by another; %d letters left",

@@ -49,7 +49,7 @@ type rig struct {
 // newRig makes a relay that has run once and is stopped. Its DNS knows four
 // domains, and all below them: good.test, slow.test, refused.test and
 // silent.test.
-func (h *harness) newRig(ctx context.Context, name, settings string) (*rig, error) {
+func (h *harness) newRig(ctx context.Context, name string) (*rig, error) {
 	r := &rig{dir: filepath.Join(h.dir, name)}
 	if err := os.MkdirAll(r.dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make folder: %w", err)
@@ -67,7 +67,7 @@ messages_per_session = 1000000
 delay_warning = "0s"
 [delivery]
 port = %d
-%s`, h.port, settings)})
+%s`, h.port, h.o.Settings)})
 	if err != nil {
 		return nil, err
 	}

@@ -23,7 +23,7 @@ func (h *harness) sites(ctx context.Context) error {
 	h.result.Sites = res
 	var rigs []*rig
 	for _, name := range []string{"sites-well", "sites-dead"} {
-		r, err := h.newRig(ctx, name, "")
+		r, err := h.newRig(ctx, name)
 		if err != nil {
 			return err
 		}
