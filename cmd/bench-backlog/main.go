@@ -46,6 +46,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.StringVar(&o.Settings, "settings", "", "more `TOML` for the relays")
 	flags.StringVar(&o.Dir, "dir", "", "`folder` for everything, which stays; empty: a temporary one")
 	flags.StringVar(&o.Module, "source", "", "`folder` of the source that is built; empty: this one")
+	flags.StringVar(&o.Binary, "binary", "", "the built `program`; empty: it is built")
 	flags.StringVar(&o.Profiles, "profiles", "", "`folder` for profiles of the relay under load; empty: none")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {

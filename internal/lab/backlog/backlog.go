@@ -34,6 +34,7 @@ type Options struct {
 	Patience time.Duration // how long is waited for what was sent; what comes later, or not, is late
 	Settings string        // more TOML for the relays
 	Dir      string        // folder for everything; empty: a temporary one
+	Binary   string        // the built program; empty: it is built
 	Module   string        // folder of the source that is built; empty: the current one
 	Profiles string        // folder for profiles of the relay under load; empty: none
 	Progress io.Writer     // for people; nil: none
@@ -109,9 +110,11 @@ func Run(ctx context.Context, o Options) (_ *Result, err error) {
 		}
 		defer os.RemoveAll(h.dir)
 	}
-	h.binary = filepath.Join(h.dir, "postrider")
-	if err := process.Build(ctx, o.Module, h.binary); err != nil {
-		return nil, err
+	if h.binary = o.Binary; h.binary == "" {
+		h.binary = filepath.Join(h.dir, "postrider")
+		if err := process.Build(ctx, o.Module, h.binary); err != nil {
+			return nil, err
+		}
 	}
 	if h.receivers, err = startReceivers(ctx); err != nil {
 		return nil, err

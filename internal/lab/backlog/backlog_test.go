@@ -1,17 +1,43 @@
 package backlog
 
 import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"postrider/internal/lab/process"
 )
+
+// binary is the program under test, built once.
+var binary string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "postrider-backlog-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	binary = filepath.Join(dir, "postrider")
+	if err := process.Build(context.Background(), "", binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return m.Run()
+}
 
 // small is a run that fits into the tests. What is asserted of it are orders and
 // shares, which hold on a machine that is busy with other things too.
 func small(t *testing.T, only ...string) *Result {
 	t.Helper()
 	o := Default()
-	o.Only, o.Dir, o.Progress = only, t.TempDir(), t.Output()
+	o.Only, o.Dir, o.Binary, o.Progress = only, t.TempDir(), binary, t.Output()
 	o.Rounds, o.Load, o.Rate, o.Sessions, o.Patience = 1, 500*time.Millisecond, 50, 4, time.Minute
 	o.N, o.Letters, o.Sites, o.Domains, o.Lost, o.Idle = 5000, 10_000, 100, 2000, 1000, 2000
 	// As a million is to the usual window.
