@@ -50,6 +50,7 @@ func Run(t *testing.T, e Engine) {
 		{"notice", noticeTests},
 		{"account", accountTests},
 		{"log", logTests},
+		{"tally", tallyTests},
 		{"schema", schemaTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
