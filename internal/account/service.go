@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postrider/internal/relay"
@@ -34,6 +35,8 @@ type Service struct {
 	hashing  hashing
 	fakeKey  [32]byte // makes the SCRAM verifiers of users that do not exist
 	memory   [32]byte // key of what chosen remembers
+
+	throttled atomic.Uint64 // logins that had to wait
 
 	refreshing sync.Mutex // one at a time, so that none puts older facts over newer ones
 
@@ -157,6 +160,10 @@ func (s *Service) Login(ctx context.Context, client netip.Addr, user, password s
 	return identity(c, user), nil
 }
 
+// Throttled is how many logins had to wait, since the start, for failed ones
+// before them.
+func (s *Service) Throttled() uint64 { return s.throttled.Load() }
+
 // turn waits until this client may try a login, after its failures and its
 // other logins.
 func (s *Service) turn(ctx context.Context, client netip.Addr, name string) (leave func(), err error) {
@@ -164,7 +171,11 @@ func (s *Service) turn(ctx context.Context, client netip.Addr, name string) (lea
 	if err != nil {
 		return nil, err
 	}
-	if err := wait(ctx, s.failures.delay(time.Now(), client, name)); err != nil {
+	delay := s.failures.delay(time.Now(), client, name)
+	if delay > 0 {
+		s.throttled.Add(1)
+	}
+	if err := wait(ctx, delay); err != nil {
 		leave()
 		return nil, err
 	}
