@@ -27,7 +27,7 @@ var levels = [][]string{
 	3: {"internal/submit", "internal/policy", "internal/account", "internal/queue", "internal/schedule",
 		"internal/deliver", "internal/feedback", "internal/suppression", "internal/webhook", "internal/report",
 		"internal/reputation", "internal/template"},
-	4: {"internal/smtpd", "internal/api", "internal/compat", "internal/web", "internal/track", "internal/sink"},
+	4: {"internal/smtpd", "internal/api", "internal/metrics", "internal/compat", "internal/web", "internal/track", "internal/sink"},
 	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench", "cmd/bench-backlog"},
 }
 
