@@ -51,6 +51,7 @@ type Daemon struct {
 	notifier   *feedback.Notifier
 	server     *smtpd.Server
 	api        http.Handler
+	watch      *watch
 }
 
 // Secret is a credential as it is shown once.
@@ -80,6 +81,9 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if d.control, err = bindControl(ctx, c.Data); err != nil {
 		return nil, err
 	}
+	if d.watch, err = openWatch(ctx, c, log); err != nil {
+		return nil, err
+	}
 	joined := time.Now()
 	lease, err := d.store.Join(ctx, c.Node)
 	if err != nil {
@@ -104,6 +108,9 @@ func (d *Daemon) abandon() {
 	}
 	if d.control != nil {
 		d.control.Close()
+	}
+	if d.watch != nil {
+		d.watch.close()
 	}
 	if d.store != nil {
 		d.store.Close()
@@ -146,11 +153,14 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
 		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue)
 	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
-		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition}, d.accounts, entrance, d.log)
-	d.dispatcher = deliver.New(deliverConfig(c), d.queue, d.store, resolver, table, d.log)
+		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics}, d.accounts, entrance, d.log)
+	leaving := deliverConfig(c)
+	leaving.Observer = d.watch.metrics
+	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From}, d.store, entrance, d.log)
 	d.api = (&api.API{Log: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials, Account: home,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}}).Handler()
+	d.watch.join(ctx, d)
 	return nil
 }
 
@@ -202,6 +212,7 @@ func (d *Daemon) Condition() relay.Condition { return d.node.condition() }
 // what is under way within queue.drain, gives back the rest, and closes the
 // store.
 func (d *Daemon) Run(ctx context.Context) error {
+	defer d.watch.serve(ctx)()
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
 	written := make(chan error, 1)
@@ -218,6 +229,9 @@ func (d *Daemon) Run(ctx context.Context) error {
 		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })
 		d.log.Info("listening", "name", p.config.Name, "address", p.Addr().String(), "mode", p.config.Mode)
 	}
+	d.watch.enter("")
+	stopped := context.AfterFunc(running, func() { d.watch.enter("draining") })
+	defer stopped()
 	err := g.Wait()
 
 	closing := context.WithoutCancel(ctx) // drain: what follows is short, and must be done
