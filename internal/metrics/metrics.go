@@ -16,11 +16,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 )
 
-// Metrics counts what it is told. It is the Observer of package smtpd and of
-// package deliver.
+// Metrics counts what it is told. It is the Observer of package smtpd, of
+// package deliver and of package queue.
 type Metrics struct {
 	smtpMetrics
 	deliveryMetrics
+	storeMetrics
 	errors *prometheus.CounterVec // by class
 }
 
@@ -38,6 +39,7 @@ func New(reg *prometheus.Registry, version string) *Metrics {
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, m.errors)
 	m.smtpMetrics = newSMTP(reg)
 	m.deliveryMetrics = newDelivery(reg)
+	m.storeMetrics = newStore(reg)
 	return m
 }
 
@@ -46,9 +48,14 @@ const (
 	errDNS     = "dns_temporary"
 	errTLS     = "tls"
 	errConnect = "connect"
+	errAway    = "store_unavailable"
+	errBusy    = "store_busy"
+	errFull    = "store_full"
+	errLease   = "lease_lost"
+	errStore   = "store_other"
 )
 
-var errorClasses = [...]string{errDNS, errTLS, errConnect}
+var errorClasses = [...]string{errDNS, errTLS, errConnect, errAway, errBusy, errFull, errLease, errStore}
 
 // revision is what the program was built from, as far as it knows.
 func revision() string {

@@ -113,6 +113,9 @@ func TestObserved(t *testing.T) {
 	o.Diagnosis.Category = "soft/dns"
 	m.Settled(it, "", o)
 	m.TLSFailed("example.net")
+	full := &relay.Error{Code: relay.Full}
+	m.Committed("put", 20*time.Millisecond, []error{nil, full, full})
+	m.TookOver(12)
 	get, stop := serve(t, reg, h)
 	defer stop()
 	_, text := get("/metrics")
@@ -134,6 +137,10 @@ func TestObserved(t *testing.T) {
 		`postrider_delivery_duration_seconds_count{outcome="delivered",stream="transactional"} 1`,
 		`postrider_attempt_duration_seconds_count{site="google"} 1`,
 		`postrider_errors_total{class="dns_temporary"} 1`, `postrider_errors_total{class="tls"} 1`, `postrider_errors_total{class="connect"} 0`,
+		`postrider_commit_duration_seconds_bucket{kind="put",le="0.01"} 0`, `postrider_commit_duration_seconds_count{kind="put"} 1`,
+		`postrider_commit_batch_size_bucket{kind="put",le="2"} 0`, `postrider_commit_batch_size_bucket{kind="put",le="4"} 1`,
+		`postrider_commit_batch_size_count{kind="settle"} 0`, `postrider_errors_total{class="store_full"} 1`,
+		`postrider_takeovers_total 1`, `postrider_taken_over_deliveries_total 12`,
 		`postrider_window_deliveries 3`, `postrider_window_limit_deliveries 10`, `postrider_window_bytes 100`, `postrider_window_limit_bytes 1000`,
 		`postrider_attempts_in_flight 2`, `postrider_attempts_in_flight_peak 5`,
 		`postrider_delivery_connections{state="active"} 3`, `postrider_delivery_connections{state="idle"} 1`,

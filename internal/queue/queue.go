@@ -44,6 +44,13 @@ type Line interface {
 	Class(ctx context.Context, id relay.DeliveryID) (relay.Class, error)
 }
 
+// Observer is told of commits, to count them.
+type Observer interface {
+	// Committed tells of a batch (of "put" or "settle") that the store has
+	// written, or has not: how long that took, and one error for each part.
+	Committed(kind string, took time.Duration, errs []error)
+}
+
 // Config bounds the queue.
 type Config struct {
 	Window      int   // deliveries in memory
@@ -52,7 +59,8 @@ type Config struct {
 	BatchBytes  int64 // content in one commit
 	// Site, where not nil, tells the site of a domain, as far as it is known;
 	// empty says that it is not. It is asked often, and must not wait.
-	Site func(domain string) string
+	Site     func(domain string) string
+	Observer Observer // nil: nobody counts
 }
 
 // Queue is the durable core of one node.
@@ -90,9 +98,23 @@ func New(kept Store, lease int64, c Config, log *slog.Logger) *Queue {
 	}
 	q := &Queue{kept: kept, lease: lease, config: c, log: log, poke: make(chan struct{}, 1), hand: map[relay.DeliveryID]*Item{},
 		room: schedule.NewRoom(int64(c.Window)), memory: schedule.NewRoom(c.WindowBytes), waiting: schedule.NewDirectory(mostClasses)}
-	q.puts = newCommitter(func(ctx context.Context, b []*relay.Submission) []error { return kept.Put(ctx, q.leased(), b) }, c.Batch, c.BatchBytes)
-	q.ends = newCommitter(func(ctx context.Context, b []relay.Outcome) []error { return kept.Settle(ctx, q.leased(), b) }, c.Batch, c.BatchBytes)
+	q.puts = newCommitter(func(ctx context.Context, b []*relay.Submission) []error {
+		return q.observed("put", func() []error { return kept.Put(ctx, q.leased(), b) })
+	}, c.Batch, c.BatchBytes)
+	q.ends = newCommitter(func(ctx context.Context, b []relay.Outcome) []error {
+		return q.observed("settle", func() []error { return kept.Settle(ctx, q.leased(), b) })
+	}, c.Batch, c.BatchBytes)
 	return q
+}
+
+func (q *Queue) observed(kind string, write func() []error) []error {
+	if q.config.Observer == nil {
+		return write()
+	}
+	start := time.Now()
+	errs := write()
+	q.config.Observer.Committed(kind, time.Since(start), errs)
+	return errs
 }
 
 func (q *Queue) leased() int64 {
