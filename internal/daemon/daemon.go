@@ -72,6 +72,9 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if err = alone(ctx, c.Data); err != nil {
 		return nil, err
 	}
+	if d.watch, err = openWatch(ctx, c, log); err != nil {
+		return nil, err
+	}
 	if d.store, err = openStore(ctx, c, log); err != nil {
 		return nil, err
 	}
@@ -79,9 +82,6 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 		return nil, err
 	}
 	if d.control, err = bindControl(ctx, c.Data); err != nil {
-		return nil, err
-	}
-	if d.watch, err = openWatch(ctx, c, log); err != nil {
 		return nil, err
 	}
 	joined := time.Now()
@@ -147,7 +147,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		return err
 	}
 	d.queue = queue.New(d.store, lease, queue.Config{Window: c.Queue.Window, WindowBytes: int64(c.Queue.WindowBytes),
-		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes),
+		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes), Observer: d.watch.metrics,
 		Site: func(domain string) string { return d.dispatcher.Site(domain) }}, d.log)
 	d.node = newNode(d.store, d.queue, c.Node, c.Store.Shared(), lease, joined, d.log)
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
@@ -212,7 +212,7 @@ func (d *Daemon) Condition() relay.Condition { return d.node.condition() }
 // what is under way within queue.drain, gives back the rest, and closes the
 // store.
 func (d *Daemon) Run(ctx context.Context) error {
-	defer d.watch.serve(ctx)()
+	defer d.watch.close() // last of all: it tells how the end goes
 	writing, stopWriting := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopWriting()
 	written := make(chan error, 1)
@@ -224,7 +224,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
 	g.Go(func() error { return d.serveControl(running) })
-	g.Go(func() error { return d.node.keep(running, d.store) })
+	g.Go(func() error { return d.node.keep(running, d.watch.countReaps(d.store)) })
 	for _, p := range d.ports {
 		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })
 		d.log.Info("listening", "name", p.config.Name, "address", p.Addr().String(), "mode", p.config.Mode)

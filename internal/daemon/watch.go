@@ -5,28 +5,34 @@ import (
 	"log/slog"
 	"net"
 	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"postrider/internal/config"
 	"postrider/internal/metrics"
 	"postrider/internal/relay"
+	"postrider/internal/store"
 )
 
 // watch is how the relay is seen from outside: its metrics and its health. It
 // begins to answer before the relay works, and ends when all else has ended.
 type watch struct {
 	ln       net.Listener // nil: nobody looks
-	log      *slog.Logger
 	registry *prometheus.Registry
 	metrics  *metrics.Metrics
 	health   *metrics.Health
-	phase    atomic.Pointer[string] // why the relay takes no mail yet, or any more; empty: it does
+	close    func() // ends the answers, and waits for that
+
+	phase     atomic.Pointer[string] // why the relay takes no mail yet, or any more; empty: it does
+	condition func() relay.Condition // asked when phase is empty
 }
 
+// openWatch begins to answer, so that who looks sees the start too.
 func openWatch(ctx context.Context, c config.Config, log *slog.Logger) (*watch, error) {
-	w := &watch{log: log, registry: prometheus.NewRegistry()}
+	w := &watch{registry: prometheus.NewRegistry(), close: func() {}}
 	w.metrics = metrics.New(w.registry, Version)
+	w.health = &metrics.Health{Waits: w.waits}
 	w.enter("starting")
 	if c.HTTP.Listen == "" {
 		return w, nil
@@ -37,26 +43,43 @@ func openWatch(ctx context.Context, c config.Config, log *slog.Logger) (*watch, 
 		return nil, bindError("http.listen", c.HTTP.Listen, err)
 	}
 	w.ln = ln
+	log.Info("listening", "name", "http", "address", ln.Addr().String())
+	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // drain: it tells of the end, too
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		// Without it mail goes on, so this is no reason to stop.
+		if err := metrics.Serve(serving, ln, metrics.Handler(w.registry, w.health, log), log); err != nil {
+			log.Error("metrics and health are served no more", "err", err)
+		}
+	}()
+	w.close = func() { stop(); <-ended }
 	return w, nil
 }
 
 // enter notes why no mail is taken; empty: it is.
 func (w *watch) enter(phase string) { w.phase.Store(&phase) }
 
-// join ties in what is asked at each look.
+func (w *watch) waits() string {
+	phase := *w.phase.Load()
+	if phase != "" {
+		return phase
+	}
+	if c := w.condition(); c != relay.Working {
+		return c.String()
+	}
+	return ""
+}
+
+// join ties in what is asked at each look. It comes before the phase that needs
+// it.
 func (w *watch) join(ctx context.Context, d *Daemon) {
 	c := d.Config
-	waits := func() string {
-		if c := d.Condition(); *w.phase.Load() == "" && c != relay.Working {
-			return c.String()
-		}
-		return *w.phase.Load()
+	w.condition = d.Condition
+	w.health.Store = func(ctx context.Context) error {
+		_, err := d.store.CredentialsChanged(ctx)
+		return err
 	}
-	w.health = &metrics.Health{Waits: waits,
-		Store: func(ctx context.Context) error {
-			_, err := d.store.CredentialsChanged(ctx)
-			return err
-		}}
 	for _, p := range d.ports {
 		w.metrics.Listeners(p.config.Name)
 	}
@@ -65,28 +88,20 @@ func (w *watch) join(ctx context.Context, d *Daemon) {
 		Store: d.store, Node: c.Node})
 }
 
-// serve answers until the function it gives is called. That it can't does not
-// stop the mail.
-func (w *watch) serve(ctx context.Context) (stop func()) {
-	if w.ln == nil {
-		return func() {}
-	}
-	serving, cancel := context.WithCancel(context.WithoutCancel(ctx)) // drain: it tells of the end, too
-	ended := make(chan struct{})
-	w.log.Info("listening", "name", "http", "address", w.ln.Addr().String())
-	go func() {
-		defer close(ended)
-		if err := metrics.Serve(serving, w.ln, metrics.Handler(w.registry, w.health, w.log), w.log); err != nil {
-			w.log.Error("metrics and health are served no more", "err", err)
-		}
-	}()
-	return func() { cancel(); <-ended }
+// countReaps counts what an undertaker finds.
+func (w *watch) countReaps(u undertaker) undertaker { return &counted{u, w.metrics} }
+
+type counted struct {
+	undertaker
+	metrics *metrics.Metrics
 }
 
-func (w *watch) close() {
-	if w.ln != nil {
-		w.ln.Close()
+func (c *counted) Reap(ctx context.Context, silent time.Duration) ([]store.Dead, error) {
+	dead, err := c.undertaker.Reap(ctx, silent)
+	for _, d := range dead {
+		c.metrics.TookOver(d.Released)
 	}
+	return dead, err
 }
 
 // WatchAddr is where metrics and health are served; empty where they are not.
