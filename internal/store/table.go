@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"strings"
 )
 
@@ -84,7 +83,9 @@ func arrays(columns []column, rows [][]any) []any {
 func array[T any](rows [][]any, i int) []T {
 	values := make([]T, len(rows))
 	for n, row := range rows {
-		values[n], _ = row[i].(T) // nil stands for none
+		if row[i] != nil { // nil stands for none
+			values[n] = row[i].(T)
+		}
 	}
 	return values
 }
@@ -101,28 +102,6 @@ func (w *writer) insert(ctx context.Context, t *table, rows ...[]any) error {
 	for _, row := range rows {
 		if _, err := w.exec(ctx, t.one, row...); err != nil {
 			return err
-		}
-	}
-	return nil
-}
-
-// check tells of a row that does not fit the columns, for tests.
-func check(columns []column, row []any) error {
-	if len(row) != len(columns) {
-		return fmt.Errorf("%d values for %d columns", len(row), len(columns))
-	}
-	for i, c := range columns {
-		var fits bool
-		switch row[i].(type) {
-		case nil, []byte:
-			fits = c.kind == blob
-		case string:
-			fits = c.kind == words
-		case int64:
-			fits = c.kind == number
-		}
-		if !fits {
-			return fmt.Errorf("%s can't be %T", c.name, row[i])
 		}
 	}
 	return nil

@@ -52,12 +52,16 @@ const begin = "begin isolation level read committed; set local statement_timeout
 // key=value, as libpq takes them, PGPASSWORD and the like included. No error
 // shows a password.
 func Open(ctx context.Context, dsn string, log *slog.Logger) (*store.DB, error) {
+	return open(ctx, dsn, log, patience)
+}
+
+func open(ctx context.Context, dsn string, log *slog.Logger, patience time.Duration) (*store.DB, error) {
 	config, err := parse(dsn)
 	if err != nil {
 		return nil, err
 	}
 	db, err := store.New(ctx, store.Config{
-		Dialect: dialect(),
+		Dialect: dialect(patience),
 		Writer:  handle(config, writers),
 		Writers: writers,
 		Reader:  handle(config, readers),
@@ -70,13 +74,13 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*store.DB, error) 
 
 // Migrate makes an older version of the schema, for tests of the way from there.
 func Migrate(ctx context.Context, dsn string, version int) error {
-	return aside(dsn, func(db *sql.DB) error { return store.Migrate(ctx, dialect(), db, version) })
+	return aside(dsn, func(db *sql.DB) error { return store.Migrate(ctx, dialect(patience), db, version) })
 }
 
 // Upgrade takes the schema a step further, as a newer program would, for tests
 // of programs side by side.
 func Upgrade(ctx context.Context, dsn, migration string) error {
-	return aside(dsn, func(db *sql.DB) error { return store.Upgrade(ctx, dialect(), db, migration) })
+	return aside(dsn, func(db *sql.DB) error { return store.Upgrade(ctx, dialect(patience), db, migration) })
 }
 
 func aside(dsn string, f func(*sql.DB) error) error {
@@ -115,7 +119,7 @@ func handle(config *pgx.ConnConfig, conns int) *sql.DB {
 	return db
 }
 
-func dialect() store.Dialect {
+func dialect(patience time.Duration) store.Dialect {
 	return store.Dialect{
 		Name:      "postgres",
 		Numbered:  true,

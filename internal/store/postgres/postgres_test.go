@@ -8,13 +8,15 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/jackc/pgx/v5"
+
 	"postrider/internal/lab/postgres"
 	"postrider/internal/store"
 	"postrider/internal/store/storetest"
 )
 
 // engine runs the suite in databases of the server, reached by the way that via
-// gives. Their language has an order of its own, which must not matter.
+// gives.
 func engine(server *postgres.Server, via func(url string) string) storetest.Engine {
 	return storetest.Engine{
 		New: func(t testing.TB) string {
@@ -56,6 +58,26 @@ func TestStore(t *testing.T) {
 func TestBouncer(t *testing.T) {
 	server := postgres.Run(t, postgres.Options{Unsynced: true})
 	storetest.Run(t, engine(server, server.Bouncer(t).URL))
+}
+
+// TestOrder sees to it that texts are compared byte by byte, whatever the
+// language of the database: the queue walks over them in that order.
+func TestOrder(t *testing.T) {
+	server := postgres.Run(t, postgres.Options{Unsynced: true})
+	opened(t, server.URL(), patience)
+	conn, err := pgx.Connect(t.Context(), server.URL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	var texts, others int
+	if err := conn.QueryRow(t.Context(), "select count(*), count(*) filter (where collation_name is distinct from 'C') from information_schema.columns"+
+		" where table_schema = 'public' and data_type = 'text'").Scan(&texts, &others); err != nil {
+		t.Fatal(err)
+	}
+	if texts < 20 || others > 0 {
+		t.Errorf("%d of %d columns of text have another order", others, texts)
+	}
 }
 
 func BenchmarkMail(b *testing.B) {

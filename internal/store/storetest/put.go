@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postrider/internal/relay"
+	"postrider/internal/store"
 )
 
 var putTests = []test{
@@ -117,6 +118,31 @@ var putTests = []test{
 		if got := f.claim(noon, 10); len(got) != 1 || got[0].Delivery.ID.N != 1 {
 			f.Errorf("put without a lease, then claimed %d, want the first alone", len(got))
 		}
+	}},
+	{"only under a lease that lasts", func(f *fixture) {
+		if f.engine.Single {
+			return // nobody ends it
+		}
+		lease := f.another()
+		f.put(lease, f.message("a@x.test"))
+		if err := f.db.Leave(f.Context(), lease); err != nil {
+			f.Fatal(err)
+		}
+		batch := []*relay.Submission{f.message("b@x.test"), f.message("c@x.test")}
+		for i, err := range f.db.Put(f.Context(), lease, batch) {
+			if !errors.Is(err, store.ErrLeaseLost) || relay.CodeOf(err) != relay.Unavailable {
+				f.Errorf("put %d under a lease that has ended: %v", i, err)
+			}
+			if _, err := f.db.Story(f.Context(), f.me, batch[i].Message.ID); relay.CodeOf(err) != relay.NotFound {
+				f.Errorf("refused, and there: %v", err)
+			}
+		}
+		if _, _, err := f.db.Claim(f.Context(), lease, noon, []relay.Want{{Class: batch[0].Deliveries[0].Class(), Limit: 1}}); !errors.Is(err, store.ErrLeaseLost) {
+			f.Errorf("claim under a lease that has ended: %v", err)
+		}
+		// What is not to be in its hand it may put.
+		batch[0].InHand = false
+		f.put(lease, batch[0])
 	}},
 	{"odd text", func(f *fixture) {
 		s := f.message("jörg@exämple.test")

@@ -64,6 +64,36 @@ var schemaTests = []test{
 			f.Errorf("opened a newer schema: %v", err)
 		}
 	}},
+	{"made by several at once", func(f *fixture) {
+		if f.engine.Single {
+			return
+		}
+		for _, version := range []int{0, 1} {
+			place := f.engine.New(f)
+			if version > 0 {
+				if err := f.engine.Migrate(f.Context(), place, version); err != nil {
+					f.Fatal(err)
+				}
+			}
+			var group sync.WaitGroup
+			for range 4 {
+				group.Go(func() {
+					db, err := f.engine.Open(f.Context(), place)
+					if err != nil {
+						f.Errorf("open: %v", err)
+						return
+					}
+					if _, err := db.EnsureAccount(f.Context(), "me"); err != nil {
+						f.Error(err)
+					}
+					if err := db.Close(); err != nil {
+						f.Error(err)
+					}
+				})
+			}
+			group.Wait()
+		}
+	}},
 	{"beside a newer program", func(f *fixture) {
 		// A newer program takes the schema a step further, by a step that serves
 		// programs of this one, while this one works. It goes on, and starts again.

@@ -183,6 +183,72 @@ var settleTests = []test{
 			f.Error("the content stays after one was cancelled")
 		}
 	}},
+	{"content goes though the last two are settled at once", func(f *fixture) {
+		at := noon.Add(time.Minute)
+		both := func(s *relay.Submission, one, other func() error) {
+			f.Helper()
+			errs := make(chan error)
+			for _, do := range []func() error{one, other} {
+				go func() { errs <- do() }()
+			}
+			if err := errors.Join(<-errs, <-errs); err != nil {
+				f.Error(err)
+			}
+			if f.content(s.Message.ID) != nil {
+				f.Error("the content stays")
+			}
+		}
+		settle := func(o relay.Outcome) func() error {
+			return func() error { return f.db.Settle(f.Context(), f.lease, []relay.Outcome{o})[0] }
+		}
+		for range 40 {
+			s := f.message("a@x.test", "b@x.test")
+			f.put(f.lease, s)
+			both(s, settle(outcome(s.Deliveries[0], relay.EventDelivered)), settle(outcome(s.Deliveries[1], relay.EventDelivered)))
+
+			// The last delivery and the last notice.
+			s = f.message("a@x.test")
+			f.put(f.lease, s)
+			delayed := outcome(s.Deliveries[0], relay.EventDeferred)
+			delayed.Notice = relay.NotifyDelay
+			f.settle(f.lease, delayed)
+			delivered := outcome(s.Deliveries[0], relay.EventDelivered)
+			delivered.At = at.Add(time.Minute)
+			both(s, settle(delivered), func() error {
+				return f.db.EndNotice(f.Context(), relay.Notice{Message: s.Message.ID, Kind: relay.NotifyDelay, Deliveries: []int{1}})
+			})
+		}
+	}},
+	{"one delivery many times in a batch", func(f *fixture) {
+		s := f.message("a@x.test", "b@x.test")
+		f.put(f.lease, s)
+		a, b := s.Deliveries[0], s.Deliveries[1]
+		at := func(o relay.Outcome, minutes int) relay.Outcome {
+			o.At = noon.Add(time.Duration(minutes) * time.Minute)
+			return o
+		}
+		errs := f.db.Settle(f.Context(), f.lease, []relay.Outcome{
+			at(outcome(a, relay.EventDeferred), 1), at(outcome(b, relay.EventDelivered), 1), at(outcome(a, relay.EventDeferred), 2),
+			at(outcome(a, relay.EventDelivered), 3), at(outcome(b, relay.EventBounced), 4), at(outcome(a, relay.EventBounced), 4)})
+		for i, err := range errs {
+			if errors.Is(err, store.ErrSettled) != (i > 3) || i <= 3 && err != nil {
+				f.Errorf("outcome %d: %v", i, err)
+			}
+		}
+		got := f.story(s.Message.ID)
+		f.equal("attempts", got.Deliveries[0].Attempts, 3)
+		f.equal("states", []relay.State{got.Deliveries[0].State, got.Deliveries[1].State}, []relay.State{relay.Delivered, relay.Delivered})
+		var of []relay.Kind
+		for _, e := range got.Events {
+			if e.Delivery == a.ID {
+				of = append(of, e.Kind)
+			}
+		}
+		f.equal("kinds", of, []relay.Kind{relay.EventAccepted, relay.EventDeferred, relay.EventDeferred, relay.EventDelivered})
+		if got.Content {
+			f.Error("the content stays")
+		}
+	}},
 	{"times", func(f *fixture) {
 		for _, at := range []time.Time{noon, noon.Add(time.Microsecond), time.Date(1999, 12, 31, 23, 59, 59, 999999000, time.UTC),
 			time.Date(2200, 1, 1, 0, 0, 0, 1000, time.FixedZone("", 3600))} {
