@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -64,7 +65,7 @@ type Relay struct {
 
 // New writes the configuration. Close ends what it began.
 func New(o Options) (*Relay, error) {
-	addr, err := freeAddr()
+	addr, err := FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -103,14 +104,19 @@ level = "warn"
 // DNS is the server that the relay asks.
 func (r *Relay) DNS() *fakedns.Server { return r.dns }
 
-// freeAddr is an address that nobody listens on just now.
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
+// FreeAddr is an address that nobody listens on just now. Its port is below
+// those that systems give to connections (RFC 6335 section 6: from 49152; Linux:
+// from 32768), of which one could otherwise take it before the program does.
+func FreeAddr() (string, error) {
+	var err error
+	for range 100 {
+		var ln net.Listener
+		ln, err = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 20000+rand.IntN(12000)))
+		if err == nil {
+			return ln.Addr().String(), ln.Close()
+		}
 	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
+	return "", fmt.Errorf("find a free port: %w", err)
 }
 
 // Launch runs the program and does not wait for anything.
