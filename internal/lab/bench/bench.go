@@ -111,9 +111,6 @@ func (b *bench) settle() error {
 	if err := choose(&o.Only, Each, Kept, Large, TLS, Latency); err != nil {
 		return err
 	}
-	if len(o.Systems) == 0 {
-		o.Systems = []string{SQLite, Postfix}
-	}
 	if err := choose(&o.Systems, SQLite, Postgres, Postfix); err != nil {
 		return err
 	}

@@ -85,6 +85,19 @@ func TestRun(t *testing.T) {
 	}
 }
 
+// A relay on PostgreSQL and its server are measured apart.
+func TestPostgres(t *testing.T) {
+	r, err := Run(t.Context(), Options{Messages: 40, Sessions: 4, Rounds: 1, Only: []string{Kept, Latency}, Rate: 50,
+		Lasting: 200 * time.Millisecond, Systems: []string{Postgres}, Progress: t.Output()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := r.Throughput[0].Systems[1]
+	if m.System != Postgres || len(m.CPU) != 2 || m.Memory["relay"] == 0 || m.Memory["server"] == 0 || r.Latency[Postgres].Messages != 10 {
+		t.Errorf("%+v; %+v", m, r.Latency)
+	}
+}
+
 func positive(t *testing.T, s Spread, what ...string) {
 	t.Helper()
 	if !(s.Low > 0 && s.Low <= s.Median && s.Median <= s.High) || math.IsInf(s.High, 0) {

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+
+	"postrider/internal/lab/process"
 )
 
 // postfixServices is a master.cf with what takes mail, queues it and sends it
@@ -81,7 +83,7 @@ func (b *bench) startPostfix(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	addr, err := freeAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return err
 	}

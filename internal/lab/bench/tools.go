@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
+
+	"postrider/internal/lab/process"
 )
 
 // smtpSink is Postfix's receiver. It counts.
@@ -26,7 +28,7 @@ func startSink(ctx context.Context, dir string) (*smtpSink, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	addr, err := process.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -132,16 +134,6 @@ func tool(name string) (string, error) {
 		return "", fmt.Errorf("%s is missing; it comes with Postfix (scripts/install-test-deps.sh)", name)
 	}
 	return path, nil
-}
-
-// freeAddr is an address that nobody listens on just now.
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }
 
 // answers waits until something listens.
