@@ -128,15 +128,17 @@ func orElse[T comparable](v, fallback T) T {
 	return v
 }
 
-// choose checks names, and makes none of them all of them.
+// choose checks names and puts them into the order of those that are known. None
+// are all.
 func choose(names *[]string, known ...string) error {
 	for _, n := range *names {
 		if !slices.Contains(known, n) {
 			return fmt.Errorf("%q is not known here: %s", n, strings.Join(known, ", "))
 		}
 	}
-	if len(*names) == 0 {
-		*names = known
+	chosen := slices.DeleteFunc(slices.Clone(known), func(n string) bool { return !slices.Contains(*names, n) })
+	if *names = known; len(chosen) > 0 {
+		*names = chosen
 	}
 	return nil
 }

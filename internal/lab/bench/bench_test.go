@@ -20,7 +20,7 @@ func TestRun(t *testing.T) {
 	if err := process.Build(t.Context(), "", binary); err != nil {
 		t.Fatal(err)
 	}
-	r, err := Run(t.Context(), Options{Messages: 40, Sessions: 4, Rounds: 2, Rate: 100, Lasting: 500 * time.Millisecond,
+	r, err := Run(t.Context(), Options{Messages: 40, Sessions: 4, Rounds: 1, Rate: 100, Lasting: 500 * time.Millisecond,
 		Systems: []string{SQLite, Postfix}, Relays: []Relay{{"old", binary}, {"new", binary}}, Progress: t.Output()})
 	if err != nil {
 		t.Fatal(err)

@@ -34,18 +34,22 @@ func (s *system) idle(ctx context.Context) (bool, error) {
 	return s.empty(ctx)
 }
 
-// startRelays starts a relay for each program on a store. The first of them all
-// is the rival of the others.
+// startRelays starts a relay for each program on a store. The first is the rival
+// of the others on this store, and its own is the first on the store before.
 func (b *bench) startRelays(ctx context.Context, store string) error {
-	for _, r := range b.o.Relays {
+	var rival *system
+	if len(b.systems) > 0 {
+		rival = b.systems[0]
+	}
+	for i, r := range b.o.Relays {
 		s, err := b.startRelay(ctx, r, store)
 		if err != nil {
 			return fmt.Errorf("start %s: %w", s.name, err)
 		}
-		if len(b.systems) > 0 && b.systems[0].relay != nil {
-			s.rival = b.systems[0]
+		s.rival = rival
+		if b.systems = append(b.systems, s); i == 0 {
+			rival = s
 		}
-		b.systems = append(b.systems, s)
 	}
 	return nil
 }
