@@ -5,7 +5,9 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"syscall"
 
 	"postrider/internal/relay"
@@ -15,6 +17,10 @@ import (
 // ends, however it ends.
 func lock(path string) (unlock func() error, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if errors.Is(err, syscall.EROFS) || errors.Is(err, fs.ErrPermission) {
+		return nil, &relay.Error{Code: relay.Unavailable, Text: fmt.Sprintf("The folder %s can't be written to.", filepath.Dir(path)),
+			Advice: "Make it writable for the relay's user, or choose another one.", Err: errors.Unwrap(err)}
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open lock: %w", err)
 	}
