@@ -24,6 +24,8 @@ needs='
 /usr/share/php/libphp-phpmailer/src/PHPMailer.php     libphp-phpmailer
 /usr/bin/python3                                      python3
 /usr/bin/strace                                       strace
+/usr/sbin/mkfs.ext4                                   e2fsprogs
+/usr/bin/mount                                        mount
 /usr/lib/postgresql/*/bin/postgres                    postgresql
 /usr/sbin/pgbouncer                                   pgbouncer
 /usr/lib/python3/dist-packages/aiosmtpd/__init__.py   python3-aiosmtpd
