@@ -145,10 +145,11 @@ const (
 	dropContents = "delete from content where %s" +
 		" and not exists (select 1 from delivery d where d.message = content.message and d.state < 10)" +
 		" and not exists (select 1 from notice where notice.message = content.message)"
-	// lockShared locks the messages about which two may write at once.
-	lockShared = "select id from message where id = any(cast(? as bytea[]))" +
-		" and (exists (select 1 from delivery d where d.message = id and d.n > 1) or exists (select 1 from notice where notice.message = id))" +
-		" order by id for update"
+	lockMessages = "select id from message where id = any(cast(? as bytea[]))"
+	lockInOrder  = " order by id for update"
+	// lockShared locks those about which two may write at once.
+	lockShared = lockMessages + " and (exists (select 1 from delivery d where d.message = id and d.n > 1) or exists (select 1 from notice where notice.message = id))" + lockInOrder
+	lockAll    = lockMessages + lockInOrder
 )
 
 var (
@@ -217,7 +218,7 @@ func (db *DB) settled(ctx context.Context, w *writer, s settling, changed map[re
 	if err := w.insert(ctx, noticeTable, notices...); err != nil {
 		return err
 	}
-	return w.dropContent(ctx, final...)
+	return w.dropContent(ctx, lockShared, final...)
 }
 
 // unsettled says why an outcome changed nothing.
@@ -244,8 +245,9 @@ func notFound(what string, id fmt.Stringer) error {
 //
 // Two nodes may settle the last two deliveries of a message at once, or one a
 // delivery and one a notice. Neither sees what the other writes, so one has to
-// wait here, at the message, and looks again when the other is done.
-func (w *writer) dropContent(ctx context.Context, ids ...relay.ID) error {
+// wait here, at the message, and looks again when the other is done: that is what
+// the statement lock is for.
+func (w *writer) dropContent(ctx context.Context, lock string, ids ...relay.ID) error {
 	if len(ids) == 0 {
 		return nil
 	}
@@ -261,7 +263,7 @@ func (w *writer) dropContent(ctx context.Context, ids ...relay.ID) error {
 	for i := range ids {
 		messages[i] = ids[i][:]
 	}
-	if _, err := w.exec(ctx, lockShared, messages); err != nil {
+	if _, err := w.exec(ctx, lock, messages); err != nil {
 		return err
 	}
 	_, err := w.exec(ctx, dropMany, messages)
@@ -282,7 +284,8 @@ func (w *writer) endNotice(ctx context.Context, n *relay.Notice) error {
 	if gone == 0 {
 		return untouched{fmt.Errorf("end notice about %s: %w", n.Message, ErrSettled)}
 	}
-	return w.dropContent(ctx, n.Message)
+	// Our own look does not show the notice any more that others still see.
+	return w.dropContent(ctx, lockAll, n.Message)
 }
 
 // EndNotice ends a notice without a DSN. ErrSettled says that it was ended
