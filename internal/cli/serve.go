@@ -66,6 +66,9 @@ func greet(w io.Writer, d *daemon.Daemon) {
 			fmt.Fprintf(w, "  %-9s %s\n", l.Mode, at)
 		}
 	}
+	if at := d.WatchAddr(); at != "" {
+		fmt.Fprintf(w, "  %-9s http://%s (metrics and health)\n", "http", at)
+	}
 	if d.First != nil {
 		fmt.Fprintf(w, "A first credential was made; its password is not shown again:\n  user      %s\n  password  %s\n", d.First.User, d.First.Password)
 	}

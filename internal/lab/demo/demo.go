@@ -86,10 +86,12 @@ func configure(c *config.Config, port int) {
 	c.Delivery.Port = port
 	c.Queue.Retry = []config.Duration{config.Duration(1500 * time.Millisecond), config.Duration(2 * time.Second)}
 	c.Limits.MessageSize = 20 << 20
-	for i, at := range []string{"127.0.0.1:2525", "127.0.0.1:4650"} {
+	c.HTTP.Listen = "127.0.0.1:0"
+	for at, address := range map[string]*string{"127.0.0.1:2525": &c.Listen[0].Address, "127.0.0.1:4650": &c.Listen[1].Address,
+		"127.0.0.1:9525": &c.HTTP.Listen} {
 		if ln, err := net.Listen("tcp", at); err == nil { // else the system chooses a port
 			ln.Close()
-			c.Listen[i].Address = at
+			*address = at
 		}
 	}
 	c.Listen = c.Listen[:2]
@@ -194,9 +196,10 @@ Then see what became of it:
   %[1]s message -data %[8]s ID
   %[1]s queue -data %[8]s
   %[1]s log -data %[8]s -follow
+  curl http://%[9]s/metrics
 
 Ctrl-C ends it.
-`, o.Program, host, port, portOf(r.Addr("tls")), r.User, r.Password, ca, o.Dir)
+`, o.Program, host, port, portOf(r.Addr("tls")), r.User, r.Password, ca, o.Dir, r.WatchAddr())
 }
 
 func portOf(addr string) string {
