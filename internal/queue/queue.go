@@ -98,9 +98,7 @@ func New(kept Store, lease int64, c Config, log *slog.Logger) *Queue {
 	}
 	q := &Queue{kept: kept, lease: lease, config: c, log: log, poke: make(chan struct{}, 1), hand: map[relay.DeliveryID]*Item{},
 		room: schedule.NewRoom(int64(c.Window)), memory: schedule.NewRoom(c.WindowBytes), waiting: schedule.NewDirectory(mostClasses)}
-	q.puts = newCommitter(func(ctx context.Context, b []*relay.Submission) []error {
-		return q.observed("put", func() []error { return kept.Put(ctx, q.leased(), b) })
-	}, c.Batch, c.BatchBytes)
+	q.puts = newCommitter(q.write, c.Batch, c.BatchBytes)
 	q.ends = newCommitter(func(ctx context.Context, b []relay.Outcome) []error {
 		return q.observed("settle", func() []error { return kept.Settle(ctx, q.leased(), b) })
 	}, c.Batch, c.BatchBytes)
@@ -115,6 +113,26 @@ func (q *Queue) observed(kind string, write func() []error) []error {
 	errs := write()
 	q.config.Observer.Committed(kind, time.Since(start), errs)
 	return errs
+}
+
+// write writes a batch of submissions. Those that came before Suspend and still
+// wait have waited for long enough: the store does not answer.
+func (q *Queue) write(ctx context.Context, batch []*relay.Submission) []error {
+	q.mu.Lock()
+	lease, dead := q.lease, q.dead
+	q.mu.Unlock()
+	if !dead {
+		return q.observed("put", func() []error { return q.kept.Put(ctx, lease, batch) })
+	}
+	errs := make([]error, len(batch))
+	for i := range errs {
+		errs[i] = takesNone()
+	}
+	return errs
+}
+
+func takesNone() error {
+	return &relay.Error{Code: relay.Unavailable, Text: "This node takes no mail at the moment.", Advice: "Try again later."}
 }
 
 func (q *Queue) leased() int64 {
@@ -228,7 +246,7 @@ func (q *Queue) reserve(s *relay.Submission) ([]*Item, error) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.asleep {
-		return nil, &relay.Error{Code: relay.Unavailable, Text: "This node takes no mail at the moment.", Advice: "Try again later."}
+		return nil, takesNone()
 	}
 	if s.InHand = fit && q.ready != nil && q.takeLocked(parts); !s.InHand {
 		return nil, nil
