@@ -22,7 +22,7 @@ import (
 const (
 	beatEvery = 5 * time.Second
 	lookEvery = time.Second      // for orders to drain; to try again when the store is away
-	reapEvery = 5 * time.Second  // for dead nodes
+	reapEvery = 2 * time.Second  // for dead nodes
 	fence     = 10 * time.Second // since the last beat that was stored began: then the work stops
 	patience  = 5 * time.Second  // for one answer of the store
 )

@@ -302,7 +302,7 @@ func TestReap(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNode(&registry{}, &diary{}, "n", true, 1, time.Now(), quiet(t))
 		looks := 0
-		ctx, cancel := context.WithTimeout(t.Context(), 26*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 19*time.Second)
 		defer cancel()
 		err := n.reap(ctx, reaper(func() ([]store.Dead, error) {
 			switch looks++; looks {
@@ -310,14 +310,14 @@ func TestReap(t *testing.T) {
 				return nil, errAway
 			case 3:
 				n.mu.Lock()
-				n.suspended = true // one look is left out
+				n.suspended = true // three looks are left out
 				n.mu.Unlock()
 				time.AfterFunc(7*time.Second, func() { n.mu.Lock(); n.suspended = false; n.mu.Unlock() })
 				return []store.Dead{{Name: "m", Released: 3}}, nil
 			}
 			return nil, nil
 		}))
-		if err != nil || looks != 4 {
+		if err != nil || looks != 6 {
 			t.Errorf("%d looks, %v", looks, err)
 		}
 	})

@@ -41,7 +41,13 @@ func figure(t *testing.T, name string, value any) {
 	figures.of[name] = value
 }
 
-func TestMain(m *testing.M) { flag.Parse(); os.Exit(testMain(m)) }
+func TestMain(m *testing.M) {
+	// They wait for leases to end more than they compute. An error would say
+	// that there is no such flag.
+	_ = flag.Set("test.parallel", "8")
+	flag.Parse()
+	os.Exit(testMain(m))
+}
 
 func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "postrider-cluster-")

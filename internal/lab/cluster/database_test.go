@@ -37,9 +37,10 @@ func TestCutOff(t *testing.T) {
 		return dsn
 	})
 	first, second := c.nodes[0], c.nodes[1]
-	c.load.on(first, 4, 100*time.Millisecond)
-	c.load.on(second, 4, 100*time.Millisecond)
-	c.pile(400)
+	c.load.delay = 400 * time.Millisecond
+	c.load.on(first, 2, 200*time.Millisecond)
+	c.load.on(second, 4, 200*time.Millisecond)
+	c.pile(250, second)
 	p.cut()
 	cut := time.Now()
 	held := c.undelivered(second)

@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"slices"
 	"testing"
 	"time"
 )
@@ -9,11 +10,12 @@ import (
 // (delivery.connections_per_site): what may be in flight when it dies.
 const perSite = 20
 
-// pile lets clients send to the nodes as fast as they can until each has taken
-// more than the receiver takes from it, so that each has mail in hand.
-func (c *cluster) pile(each int) {
+// pile lets clients send to the nodes as fast as they can, more than the receiver
+// takes from them, so that each has mail in hand; the last one has the most.
+func (c *cluster) pile(each int, last *node) {
 	c.t.Helper()
-	for _, n := range c.nodes {
+	others := slices.DeleteFunc(slices.Clone(c.nodes), func(n *node) bool { return n == last })
+	for _, n := range append(others, last) {
 		stop := c.load.on(n, 4, 0)
 		want := c.load.count(n) + each
 		within(c.t, 30*time.Second, n.name+" has taken enough", func() bool { return c.load.count(n) >= want })
@@ -43,13 +45,14 @@ func TestNodeKilled(t *testing.T) {
 	}
 	dsn := database(t)
 	c := start(t, 3, func(int) string { return dsn })
+	c.load.delay = 400 * time.Millisecond
 	for _, n := range c.nodes {
-		c.load.on(n, 4, 100*time.Millisecond)
+		c.load.on(n, 2, 200*time.Millisecond)
 	}
 	var slowest time.Duration
 	for round := range rounds {
 		victim := c.nodes[(round+2)%3]
-		c.pile(each)
+		c.pile(each, victim)
 		victim.Kill()
 		killed := time.Now()
 		held := c.undelivered(victim)
@@ -100,7 +103,7 @@ func TestDrain(t *testing.T) {
 	first, second := c.nodes[0], c.nodes[1]
 	c.load.on(first, 2, 100*time.Millisecond)
 	c.load.on(second, 2, 100*time.Millisecond)
-	c.pile(250)
+	c.pile(250, second)
 	ordered := time.Now()
 	first.run("node", "drain", second.name)
 	within(t, 3*time.Second, "the node takes no mail", func() bool { return tryMail(second.Addr) == 421 })

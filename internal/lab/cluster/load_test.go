@@ -70,11 +70,14 @@ func (r *receiver) deliveries() map[string][]delivery {
 
 // load is clients that send to nodes and note what they were answered.
 type load struct {
-	t    *testing.T
-	ctx  context.Context
-	end  func() // ends all sessions and waits for them
-	wg   sync.WaitGroup
-	next atomic.Int64
+	t   *testing.T
+	ctx context.Context
+	end func() // ends all sessions and waits for them
+	// delay is how late the receiver answers to a message: so that something is
+	// under way at any time. It is set before sessions begin.
+	delay time.Duration
+	wg    sync.WaitGroup
+	next  atomic.Int64
 
 	mu      sync.Mutex
 	acked   map[string]ack
@@ -96,7 +99,7 @@ type answer struct {
 
 func newLoad(t *testing.T) *load {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	l := &load{t: t, ctx: ctx, acked: map[string]ack{}}
+	l := &load{t: t, ctx: ctx, delay: 100 * time.Millisecond, acked: map[string]ack{}}
 	l.end = sync.OnceFunc(func() { cancel(); l.wg.Wait() })
 	t.Cleanup(l.end)
 	return l
@@ -139,7 +142,7 @@ func (l *load) session(ctx context.Context, n *node, pause time.Duration) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		name := fmt.Sprintf("m%06d", l.next.Add(1))
-		err := send(c, name)
+		err := l.send(c, name)
 		if err == nil {
 			l.mu.Lock()
 			l.acked[name] = ack{n.name, time.Now()}
@@ -216,13 +219,12 @@ func say(c *textproto.Conn, code int, format string, args ...any) error {
 	return err
 }
 
-// send sends one message. Its receiver takes it, and answers a little late: so
-// that something is under way at any time.
-func send(c *textproto.Conn, name string) error {
+// send sends one message.
+func (l *load) send(c *textproto.Conn, name string) error {
 	for _, step := range []struct {
 		code int
 		line string
-	}{{250, "MAIL FROM:<app@client.test>"}, {250, "RCPT TO:<slow-dot+100ms@receiver.test>"}, {354, "DATA"},
+	}{{250, "MAIL FROM:<app@client.test>"}, {250, "RCPT TO:<slow-dot+" + l.delay.String() + "@receiver.test>"}, {354, "DATA"},
 		{250, "From: app@client.test\r\nSubject: " + name + "\r\n\r\n" + strings.Repeat("x", 500) + "\r\n."}} {
 		if err := say(c, step.code, "%s", step.line); err != nil {
 			return err
