@@ -12,7 +12,7 @@ import (
 
 // recorder is a committer that notes what it writes.
 type recorder struct {
-	*committer[int]
+	*intake[int]
 	gate chan struct{} // one token for each batch; nil: open
 
 	mu      sync.Mutex
@@ -25,10 +25,14 @@ var errOdd = errors.New("odd")
 
 func newRecorder(t *testing.T, gate chan struct{}, count int, bytes int64) *recorder {
 	r := &recorder{gate: gate, ended: make(chan struct{})}
-	r.committer = newCommitter(r.record, count, bytes)
+	r.intake = newIntake[int](count, bytes)
+	other := newIntake[string](count, bytes)
+	write := func(ctx context.Context, values []int, _ []string) ([]error, []error) {
+		return r.record(ctx, values), nil
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	r.stop = func() { stop(); <-r.ended }
-	go func() { defer close(r.ended); r.run(ctx) }()
+	go func() { defer close(r.ended); commit(ctx, r.intake, other, write) }()
 	t.Cleanup(stop)
 	return r
 }
@@ -211,4 +215,50 @@ func TestCommitterTellsTheTruth(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Both kinds share a batch, each within bounds of its own, and each gets its own
+// answers.
+func TestCommitWritesBothKindsAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := newIntake[int](3, 100), newIntake[string](2, 100)
+		gate := make(chan struct{})
+		var batches []string
+		ctx, stop := context.WithCancel(t.Context())
+		var g sync.WaitGroup
+		g.Go(func() {
+			commit(ctx, a, b, func(_ context.Context, as []int, bs []string) (ofA, ofB []error) {
+				<-gate
+				batches = append(batches, fmt.Sprint(len(as), len(bs)))
+				for _, v := range as {
+					ofA = append(ofA, fmt.Errorf("int %d", v))
+				}
+				for _, v := range bs {
+					ofB = append(ofB, fmt.Errorf("string %s", v))
+				}
+				return ofA, ofB
+			})
+		})
+		want := func(err error, text string) {
+			if err == nil || err.Error() != text {
+				t.Errorf("answer %v; want %s", err, text)
+			}
+		}
+		put := func(v int) { g.Go(func() { want(a.offer(v, 1), fmt.Sprintf("int %d", v)) }) }
+		put(0)
+		synctest.Wait() // it is being written
+		for v := range 5 {
+			put(v)
+			s := fmt.Sprint(v)
+			g.Go(func() { want(b.push(t.Context(), s, 1), "string "+s) })
+		}
+		synctest.Wait()
+		close(gate)
+		synctest.Wait()
+		stop()
+		g.Wait()
+		if got := fmt.Sprint(batches); got != "[1 0 3 2 2 2 0 1]" {
+			t.Errorf("batches of %s", got)
+		}
+	})
 }

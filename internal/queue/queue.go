@@ -11,8 +11,6 @@ import (
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"postrider/internal/relay"
 	"postrider/internal/schedule"
 	"postrider/internal/store"
@@ -20,11 +18,12 @@ import (
 
 // Store is where messages, deliveries and events are kept.
 type Store interface {
-	// Put writes messages with their deliveries in one transaction; error i is
-	// about submission i. Deliveries in hand are leased to this node.
-	Put(ctx context.Context, lease int64, batch []*relay.Submission) []error
-	// Settle writes outcomes in one transaction. store.ErrSettled says that the
-	// delivery was final already, or is another node's.
+	// Commit writes messages with their deliveries, and outcomes, in one
+	// transaction; one error for each. Deliveries in hand are leased to this
+	// node. store.ErrSettled says of an outcome that the delivery was final
+	// already, or is another node's.
+	Commit(ctx context.Context, lease int64, puts []*relay.Submission, ends []relay.Outcome) (ofPuts, ofEnds []error)
+	// Settle writes outcomes alone.
 	Settle(ctx context.Context, lease int64, batch []relay.Outcome) []error
 	Line
 }
@@ -68,8 +67,8 @@ type Queue struct {
 	kept   Store
 	config Config
 	log    *slog.Logger
-	puts   *committer[*relay.Submission]
-	ends   *committer[relay.Outcome]
+	puts   *intake[*relay.Submission]
+	ends   *intake[relay.Outcome]
 	ready  func(*Item) // takes what is to be delivered; set by Run
 	poke   chan struct{}
 
@@ -98,41 +97,9 @@ func New(kept Store, lease int64, c Config, log *slog.Logger) *Queue {
 	}
 	q := &Queue{kept: kept, lease: lease, config: c, log: log, poke: make(chan struct{}, 1), hand: map[relay.DeliveryID]*Item{},
 		room: schedule.NewRoom(int64(c.Window)), memory: schedule.NewRoom(c.WindowBytes), waiting: schedule.NewDirectory(mostClasses)}
-	q.puts = newCommitter(q.write, c.Batch, c.BatchBytes)
-	q.ends = newCommitter(func(ctx context.Context, b []relay.Outcome) []error {
-		return q.observed("settle", func() []error { return kept.Settle(ctx, q.leased(), b) })
-	}, c.Batch, c.BatchBytes)
+	q.puts = newIntake[*relay.Submission](c.Batch, c.BatchBytes)
+	q.ends = newIntake[relay.Outcome](c.Batch, c.BatchBytes)
 	return q
-}
-
-func (q *Queue) observed(kind string, write func() []error) []error {
-	if q.config.Observer == nil {
-		return write()
-	}
-	start := time.Now()
-	errs := write()
-	q.config.Observer.Committed(kind, time.Since(start), errs)
-	return errs
-}
-
-// write writes a batch of submissions. Those that came before Suspend and still
-// wait have waited for long enough: the store does not answer.
-func (q *Queue) write(ctx context.Context, batch []*relay.Submission) []error {
-	q.mu.Lock()
-	lease, dead := q.lease, q.dead
-	q.mu.Unlock()
-	if !dead {
-		return q.observed("put", func() []error { return q.kept.Put(ctx, lease, batch) })
-	}
-	errs := make([]error, len(batch))
-	for i := range errs {
-		errs[i] = takesNone()
-	}
-	return errs
-}
-
-func takesNone() error {
-	return &relay.Error{Code: relay.Unavailable, Text: "This node takes no mail at the moment.", Advice: "Try again later."}
 }
 
 func (q *Queue) leased() int64 {
@@ -155,13 +122,44 @@ func (q *Queue) Run(ctx context.Context, ready func(*Item)) error {
 	return nil
 }
 
-// Write runs the committers until ctx ends; what was handed over by then is
-// written. It outlives Run, so that the last attempts can be settled.
+// Write writes what Put and Settle hand over until ctx ends; what was handed over
+// by then is written. It outlives Run, so that the last attempts can be settled.
 func (q *Queue) Write(ctx context.Context) error {
-	var g errgroup.Group
-	g.Go(func() error { q.puts.run(ctx); return nil })
-	g.Go(func() error { q.ends.run(ctx); return nil })
-	return g.Wait()
+	commit(ctx, q.puts, q.ends, q.write)
+	return nil
+}
+
+// write writes a batch. Submissions that came before Suspend and still wait have
+// waited for long enough: the store does not answer.
+func (q *Queue) write(ctx context.Context, puts []*relay.Submission, ends []relay.Outcome) (ofPuts, ofEnds []error) {
+	q.mu.Lock()
+	lease, dead := q.lease, q.dead
+	q.mu.Unlock()
+	start := time.Now()
+	if !dead {
+		ofPuts, ofEnds = q.kept.Commit(ctx, lease, puts, ends)
+		q.committed("put", start, ofPuts)
+	} else {
+		if len(ends) > 0 {
+			ofEnds = q.kept.Settle(ctx, lease, ends)
+		}
+		ofPuts = make([]error, len(puts))
+		for i := range ofPuts {
+			ofPuts[i] = takesNone()
+		}
+	}
+	q.committed("settle", start, ofEnds)
+	return ofPuts, ofEnds
+}
+
+func takesNone() error {
+	return &relay.Error{Code: relay.Unavailable, Text: "This node takes no mail at the moment.", Advice: "Try again later."}
+}
+
+func (q *Queue) committed(kind string, start time.Time, errs []error) {
+	if q.config.Observer != nil && len(errs) > 0 {
+		q.config.Observer.Committed(kind, time.Since(start), errs)
+	}
 }
 
 // Put makes a message durable: when it returns nil, the message survives any

@@ -1,6 +1,53 @@
 package store
 
-import "context"
+import (
+	"context"
+
+	"postrider/internal/relay"
+)
+
+// Commit does what Put and Settle do, in one transaction with one sync where it
+// can: what becomes of the mail that is there costs little beside what comes in.
+// Where anything is at fault both are done apart, so that neither suffers: a full
+// disk, say, takes no new mail and still notes what was delivered.
+func (db *DB) Commit(ctx context.Context, lease int64, puts []*relay.Submission, ends []relay.Outcome) (ofPuts, ofEnds []error) {
+	put, settle := db.putting(ctx, lease, puts), db.settling(lease, ends)
+	if len(puts) > 0 && len(ends) > 0 {
+		ofPuts, ofEnds = make([]error, len(puts)), make([]error, len(ends))
+		err := db.write(ctx, "commit", func(ctx context.Context, w *writer) error {
+			clear(ofPuts)
+			clear(ofEnds)
+			if err := put(ctx, w, numbers(len(puts)), func(i int, err error) { ofPuts[i] = err }); err != nil {
+				return err
+			}
+			return settle(ctx, w, numbers(len(ends)), func(i int, err error) { ofEnds[i] = err })
+		})
+		if err == nil {
+			return ofPuts, ofEnds
+		}
+		if relay.CodeOf(err) == relay.Unavailable { // to try again would only take its time
+			return repeat(err, len(puts)), repeat(err, len(ends))
+		}
+	}
+	return db.each(ctx, "put", len(puts), put), db.each(ctx, "settle", len(ends), settle)
+}
+
+func repeat(err error, n int) []error {
+	errs := make([]error, n)
+	for i := range errs {
+		errs[i] = err
+	}
+	return errs
+}
+
+// numbers are 0 to n-1.
+func numbers(n int) []int {
+	all := make([]int, n)
+	for i := range all {
+		all[i] = i
+	}
+	return all
+}
 
 // untouched is an error of a part of a batch that wrote nothing, so that the
 // rest of the batch need not suffer.
@@ -18,11 +65,11 @@ type batch func(ctx context.Context, w *writer, parts []int, fail func(part int,
 // others succeed. Error i belongs to part i.
 func (db *DB) each(ctx context.Context, doing string, n int, do batch) []error {
 	errs := make([]error, n)
-	fail := func(part int, err error) { errs[part] = err }
-	parts := make([]int, n)
-	for i := range parts {
-		parts[i] = i
+	if n == 0 {
+		return errs
 	}
+	fail := func(part int, err error) { errs[part] = err }
+	parts := numbers(n)
 	all := func(parts []int) error {
 		return db.write(ctx, doing, func(ctx context.Context, w *writer) error {
 			for _, i := range parts {

@@ -23,8 +23,12 @@ const chunk = 256 << 10
 // Of a submission in hand the deliveries that may be tried at once are leased to
 // lease; all others wait to be claimed.
 func (db *DB) Put(ctx context.Context, lease int64, batch []*relay.Submission) []error {
+	return db.each(ctx, "put", len(batch), db.putting(ctx, lease, batch))
+}
+
+func (db *DB) putting(ctx context.Context, lease int64, batch []*relay.Submission) batch {
 	fits := db.fitting(ctx, batch)
-	return db.each(ctx, "put", len(batch), func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
+	return func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
 		var m mail
 		for _, i := range parts {
 			err := error(untouched{fmt.Errorf("put: %w", noRoom(errReserve))})
@@ -38,7 +42,7 @@ func (db *DB) Put(ctx context.Context, lease int64, batch []*relay.Submission) [
 			}
 		}
 		return w.putMail(ctx, lease, &m)
-	})
+	}
 }
 
 var errReserve = errors.New("what is free is kept for the mail that is here")
@@ -47,8 +51,13 @@ var errReserve = errors.New("what is free is kept for the mail that is here")
 func (db *DB) fitting(ctx context.Context, batch []*relay.Submission) []bool {
 	fits := make([]bool, len(batch))
 	var n int64
+	for _, s := range batch {
+		n += s.Content.Size()
+	}
+	all := db.room == nil || db.room(ctx, n) // the usual case is asked about once
+	n = 0
 	for i, s := range batch {
-		if fits[i] = db.room == nil || db.room(ctx, n+s.Content.Size()); fits[i] {
+		if fits[i] = all || db.room(ctx, n+s.Content.Size()); fits[i] {
 			n += s.Content.Size()
 		}
 	}

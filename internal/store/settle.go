@@ -24,8 +24,12 @@ import (
 // The content of a message goes when its last delivery is final and no DSN is
 // to be written about it.
 func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []error {
-	return db.each(ctx, "settle", len(batch), func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
-		var s settling
+	return db.each(ctx, "settle", len(batch), db.settling(lease, batch))
+}
+
+func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
+	return func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
+		var s outcomes
 		for _, i := range parts {
 			o := &batch[i]
 			if o.Kind == relay.EventAccepted || o.Kind == relay.EventReported {
@@ -47,7 +51,7 @@ func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []
 			}
 		}
 		return nil
-	})
+	}
 }
 
 // settleColumns are what the row of an outcome has. what tells how much of the
@@ -61,15 +65,15 @@ const (
 	withReply
 )
 
-// settling is a batch of outcomes, each with its row and its detail.
-type settling struct {
+// outcomes is a batch of outcomes, each with its row and its detail.
+type outcomes struct {
 	parts   []int // numbers of the outcomes in the batch
 	ids     []relay.DeliveryID
 	rows    [][]any
 	details [][]byte
 }
 
-func (s *settling) add(o *relay.Outcome, part int) error {
+func (s *outcomes) add(o *relay.Outcome, part int) error {
 	detail, err := encodeDetail(detail{Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt})
 	if err != nil {
 		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
@@ -94,14 +98,14 @@ func (s *settling) add(o *relay.Outcome, part int) error {
 	return nil
 }
 
-func (s *settling) append(part int, id relay.DeliveryID, row []any, detail []byte) {
+func (s *outcomes) append(part int, id relay.DeliveryID, row []any, detail []byte) {
 	s.parts, s.ids, s.rows, s.details = append(s.parts, part), append(s.ids, id), append(s.rows, row), append(s.details, detail)
 }
 
 // first takes the first outcome of each delivery; others of the same ones stay,
 // to come after these.
-func (s *settling) first() settling {
-	var now, later settling
+func (s *outcomes) first() outcomes {
+	var now, later outcomes
 	taken := make(map[relay.DeliveryID]bool, len(s.parts))
 	for i, id := range s.ids {
 		to := &now
@@ -160,7 +164,7 @@ var (
 var noticeTable = newTable("notice", " on conflict do nothing", columns(blob, "message"), columns(number, "kind n due"))
 
 // setStates tells which deliveries changed; for the others the guard holds.
-func (w *writer) setStates(ctx context.Context, lease int64, s settling) (map[relay.DeliveryID]bool, error) {
+func (w *writer) setStates(ctx context.Context, lease int64, s outcomes) (map[relay.DeliveryID]bool, error) {
 	changed := make(map[relay.DeliveryID]bool, len(s.rows))
 	if w.dialect.Arrays {
 		err := w.query(ctx, settleMany, func(row scanner) error {
@@ -185,7 +189,7 @@ func (w *writer) setStates(ctx context.Context, lease int64, s settling) (map[re
 
 // settled writes what belongs to the changes: events and notices. It drops content
 // that nothing needs any more, and says of the others why they did not change.
-func (db *DB) settled(ctx context.Context, w *writer, s settling, changed map[relay.DeliveryID]bool, batch []relay.Outcome, fail func(int, error)) error {
+func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[relay.DeliveryID]bool, batch []relay.Outcome, fail func(int, error)) error {
 	var events, notices [][]any
 	var final []relay.ID
 	for i, part := range s.parts {

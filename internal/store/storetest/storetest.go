@@ -44,6 +44,7 @@ func Run(t *testing.T, e Engine) {
 	}{
 		{"put", putTests},
 		{"settle", settleTests},
+		{"commit", commitTests},
 		{"claim", claimTests},
 		{"node", nodeTests},
 		{"cluster", clusterTests},
