@@ -19,6 +19,7 @@ type Directory struct {
 	streams [2]turns  // what is due: transactional, broadcast
 	space   *Room     // for classes
 	missed  bool
+	round   int // counts Picks
 }
 
 // turns is who waits of a stream. Groups take turns, in a group its parts, in a
@@ -32,11 +33,13 @@ type groupTurns struct {
 	Group
 	parts fifo[*partTurns]
 	by    map[string]*partTurns
+	open  int // the Pick that found it worth to take some
 }
 
 type partTurns struct {
 	place   string
 	classes fifo[*entry]
+	open    int
 }
 
 // entry is a class. Times are microseconds since 1970.
@@ -220,7 +223,7 @@ const (
 	// mostExpired is how many expired deliveries one Pick asks for.
 	mostExpired = 500
 	// mostMoves bounds the work of one Pick, besides what it gives.
-	mostMoves = 2000
+	mostMoves = 500
 )
 
 // Pick says what to claim now: up to most deliveries, for which it takes room,
@@ -229,6 +232,7 @@ const (
 // became of it must be told by Done. There may be more even where it is empty:
 // each Pick does so much work and no more.
 func (d *Directory) Pick(now time.Time, r *Room, site Places, most int) (picks []Pick, more bool) {
+	d.round++
 	moves := mostMoves
 	at := now.UnixMicro()
 	for len(d.later) > 0 && d.later[0].at() <= at && moves > 0 {
@@ -329,14 +333,17 @@ func (d *Directory) pick(s *turns, at int64, r *Room, site Places, budget int, w
 // turn gives the class of a group whose turn it is, nil where there is none that
 // has room.
 func (d *Directory) turn(g *groupTurns, at int64, r *Room, site Places, worth int64, moves *int) (*entry, Part) {
-	if !r.groupWorth(g.Group, worth) {
+	// What was worth it at first is so to the end, as far as there is room.
+	if g.open != d.round && !r.groupWorth(g.Group, worth) || r.groupQuota(g.Group, Whole) == 0 {
 		return nil, Part{}
 	}
+	g.open = d.round
 	for n := g.parts.len(); n > 0 && *moves > 0; n-- {
 		p := g.parts.pop()
 		part := Part{g.Group, p.place}
 		var found *entry
-		if r.Worth(part, worth) {
+		if p.open == d.round && r.Quota(part, Whole) > 0 || p.open != d.round && r.partWorth(part, worth) {
+			p.open = d.round
 			found = d.first(g, p, at, site, moves)
 		}
 		if p.classes.len() > 0 {

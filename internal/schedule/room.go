@@ -91,7 +91,11 @@ func (r *Room) quota(held int64, times float64) int64 {
 // Worth tells whether a part can take so much that it is worth the trouble: a
 // quarter of what it has, or most.
 func (r *Room) Worth(p Part, most int64) bool {
-	return r.groupWorth(p.Group, most) && r.quota(r.parts[p], Whole) >= min(r.parts[p]/4+1, most)
+	return r.groupWorth(p.Group, most) && r.partWorth(p, most)
+}
+
+func (r *Room) partWorth(p Part, most int64) bool {
+	return r.quota(r.parts[p], Whole) >= min(r.parts[p]/4+1, most)
 }
 
 func (r *Room) groupWorth(g Group, most int64) bool {
