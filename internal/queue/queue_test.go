@@ -31,6 +31,9 @@ type faulty struct {
 	settled hook[func(lease int64, batch []relay.Outcome)]         // committed, not yet told
 	claim   hook[func() error]                                     // before; nil goes on
 	taken   hook[func(claimed []relay.Claimed)]                    // committed, not yet told
+	// What is told of a commit instead of the truth:
+	lost      hook[func(err error) error]
+	lostClaim hook[func(err error) error]
 }
 
 // hook is a function that may be changed while the queue runs.
@@ -64,6 +67,11 @@ func (f *faulty) Put(ctx context.Context, lease int64, batch []*relay.Submission
 	if then := f.written.f.Load(); then != nil {
 		(*then)()
 	}
+	if tell := f.lost.f.Load(); tell != nil {
+		for i := range errs {
+			errs[i] = (*tell)(errs[i])
+		}
+	}
 	return errs
 }
 
@@ -89,6 +97,9 @@ func (f *faulty) Claim(ctx context.Context, lease int64, now time.Time, wants []
 	claimed, left, err := f.DB.Claim(ctx, lease, now, wants)
 	if then := f.taken.f.Load(); then != nil {
 		(*then)(claimed)
+	}
+	if tell := f.lostClaim.f.Load(); tell != nil && len(claimed) > 0 {
+		return nil, nil, (*tell)(err)
 	}
 	return claimed, left, err
 }

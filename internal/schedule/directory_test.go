@@ -251,7 +251,9 @@ func TestDirectoryForgetsNothing(t *testing.T) {
 	random := rand.New(rand.NewPCG(3, 4))
 	for range 20 {
 		b := newBench(t, 50)
-		b.site = func(domain string) string { return map[bool]string{true: "", false: "s" + domain[:1]}[random.IntN(2) == 0] }
+		b.site = func(domain string) string {
+			return map[bool]string{true: "", false: "s" + domain[:1]}[random.IntN(2) == 0]
+		}
 		waiting := map[relay.Class]int{}
 		held := map[Part]int{}
 		taken, all := 0, 0
