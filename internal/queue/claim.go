@@ -24,6 +24,7 @@ type claimer struct {
 
 	walk    walk
 	failing bool
+	took    time.Duration // by the last claim
 }
 
 // walk is a way through all that waits, class by class.
@@ -100,7 +101,24 @@ func (q *Queue) claim(ctx context.Context) {
 			q.sleep(ctx, time.Now().Add(time.Second), true)
 		case !again:
 			q.sleep(ctx, q.claimer.walk.next, false)
+		default:
+			q.rest(ctx)
 		}
+	}
+}
+
+// rest lets others write for as long as the last claim took.
+func (q *Queue) rest(ctx context.Context) {
+	const short, long = 2 * time.Millisecond, 50 * time.Millisecond
+	took := min(q.claimer.took, long)
+	if q.claimer.took = 0; took < short {
+		return
+	}
+	t := time.NewTimer(took)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+	case <-t.C:
 	}
 }
 
@@ -142,6 +160,7 @@ func (q *Queue) claimSome(ctx context.Context) (more bool, err error) {
 		wants[i] = picks[i].Want
 	}
 	claimed, left, err := q.kept.Claim(ctx, lease, now, wants)
+	q.claimer.took = time.Since(now)
 	items, back := q.take(lease, picks, claimed, left, err)
 	if err != nil {
 		return false, fmt.Errorf("claim deliveries: %w", err)

@@ -17,15 +17,16 @@ const ofClass = " from delivery where lease = 0 and state < 3 and stream = ? and
 // nearHead is how far into the line of a class expired deliveries are looked for.
 const nearHead = "500"
 
-// claims are the statements of Claim, in words of the dialect.
+// claims are the statements of Claim, in words of the dialect. "+ 0" keeps SQLite
+// from planning them anew for every other limit.
 type claims struct{ due, expired string }
 
 func (d *Dialect) claims() claims {
 	const update, returning = "update delivery set lease = ? where (message, n) in (select message, n ", ") returning " + deliveryColumns
 	return claims{
-		due: update + ofClass + " and due <= ? order by due limit ? " + d.Lock + returning,
+		due: update + ofClass + " and due <= ? order by due limit ? + 0 " + d.Lock + returning,
 		expired: update + "from (select message, n, expires" + ofClass + " and due <= ? order by due limit " + nearHead + " " + d.Lock +
-			") head where expires <= ? limit ?" + returning,
+			") head where expires <= ? limit ? + 0" + returning,
 	}
 }
 

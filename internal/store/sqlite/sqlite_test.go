@@ -38,6 +38,8 @@ func TestStore(t *testing.T) { storetest.Run(t, engine) }
 
 func BenchmarkMail(b *testing.B) { storetest.BenchmarkMail(b, engine) }
 
+func BenchmarkClaims(b *testing.B) { storetest.BenchmarkClaims(b, engine) }
+
 // opened gives a store in a new folder and an account in it.
 func opened(t *testing.T, pragmas ...string) (db *store.DB, path string, account relay.ID) {
 	t.Helper()
