@@ -70,18 +70,20 @@ func (w *writer) claimClass(ctx context.Context, lease int64, now time.Time, wan
 		if err := row.Scan(r.targets()...); err != nil {
 			return err
 		}
-		taken = append(taken, relay.Claimed{Delivery: r.delivery()})
+		d := r.delivery()
+		d.Due, d.Expires, d.Updated = w.clock.ours(d.Due), w.clock.ours(d.Expires), w.clock.ours(d.Updated)
+		taken = append(taken, relay.Claimed{Delivery: d})
 		return nil
 	}
 	if want.Expired > 0 {
 		if err := w.query(ctx, w.claims.expired, take, lease, int64(want.Stream), text(want.Domain), want.Account[:],
-			micros(now), micros(now), want.Expired); err != nil {
+			w.clock.micros(now), w.clock.micros(now), want.Expired); err != nil {
 			return nil, err
 		}
 	}
 	if want.Limit > 0 {
 		if err := w.query(ctx, w.claims.due, take, lease, int64(want.Stream), text(want.Domain), want.Account[:],
-			micros(now), want.Limit); err != nil {
+			w.clock.micros(now), want.Limit); err != nil {
 			return nil, err
 		}
 	}
@@ -98,7 +100,7 @@ func (w *writer) leftOf(ctx context.Context, c relay.Class, left []relay.Waiting
 	err := w.query(ctx, "select due"+ofClass+" order by due limit 1", func(row scanner) error {
 		var due int64
 		err := row.Scan(&due)
-		left = append(left, relay.Waiting{Class: c, Due: fromMicros(due)})
+		left = append(left, relay.Waiting{Class: c, Due: w.clock.time(due)})
 		return err
 	}, int64(c.Stream), text(c.Domain), c.Account[:])
 	return left, err
@@ -116,6 +118,9 @@ func (w *writer) loadMessages(ctx context.Context, claimed []relay.Claimed) erro
 					return err
 				}
 				m, err := r.message()
+				if err == nil {
+					m.Received = w.clock.ours(m.Received)
+				}
 				messages[id] = m
 				return err
 			}, id[:])
@@ -211,7 +216,7 @@ func (db *DB) Waiting(ctx context.Context, after relay.Class, limit int) ([]rela
 		if err := row.Scan(&r.Stream, &r.Domain, &account, &due); err != nil {
 			return err
 		}
-		r.Account, r.Due = toID(account), fromMicros(due)
+		r.Account, r.Due = toID(account), db.clock.time(due)
 		found = append(found, r)
 		return nil
 	}

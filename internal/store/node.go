@@ -87,12 +87,14 @@ func (db *DB) Released(ctx context.Context) error {
 // attempts.
 func (db *DB) Beat(ctx context.Context, n relay.Node) (ahead time.Duration, err error) {
 	err = db.write(ctx, "beat", func(ctx context.Context, w *writer) error {
-		began, found := time.Now(), false
+		began, at, found := time.Now(), db.clock.now(), false
 		err := w.query(ctx, "update node set beat = "+w.dialect.Now+", version = ? where lease = ? returning beat", func(row scanner) error {
 			var beat int64
 			found = true
 			err := row.Scan(&beat)
-			ahead = began.Add(time.Since(began) / 2).Sub(fromMicros(beat))
+			if err == nil && !w.dialect.Single {
+				ahead = db.clock.compare(at, time.Since(began), beat)
+			}
 			return err
 		}, text(n.Version), n.Lease)
 		if err != nil || found {

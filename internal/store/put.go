@@ -132,7 +132,7 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 		return fmt.Errorf("encode params: %w", err)
 	}
 	size := s.Content.Size()
-	to.messages = append(to.messages, []any{m.ID[:], m.Account[:], m.Credential[:], int64(m.Stream), micros(m.Received), size,
+	to.messages = append(to.messages, []any{m.ID[:], m.Account[:], m.Credential[:], int64(m.Stream), db.clock.micros(m.Received), size,
 		text(m.Envelope.Sender), text(m.Subject), text(m.From), text(m.HeaderID), params})
 	if err := w.gatherContent(ctx, to, m.ID, s.Content, size); err != nil {
 		return fmt.Errorf("put content of %s: %w", m.ID, err)
@@ -144,7 +144,7 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 		}
 		to.leased = to.leased || held != 0
 		to.deliveries = append(to.deliveries, []any{m.ID[:], m.Account[:], int64(d.ID.N), int64(d.Stream), int64(d.State), held,
-			micros(d.Due), micros(d.Expires), micros(m.Received), int64(d.Recipient.Notify),
+			db.clock.micros(d.Due), db.clock.micros(d.Expires), db.clock.micros(m.Received), int64(d.Recipient.Notify),
 			text(d.Recipient.Address), text(d.Domain), text(d.Recipient.ORcpt)})
 		e, err := db.event(m.Received, m.Account, d.ID, relay.EventAccepted, nil)
 		if err != nil {
@@ -164,7 +164,7 @@ func (db *DB) event(at time.Time, account relay.ID, d relay.DeliveryID, k relay.
 	if err != nil {
 		return nil, err
 	}
-	return []any{id[:], account[:], d.Message[:], micros(at), int64(d.N), int64(k), detail}, nil
+	return []any{id[:], account[:], d.Message[:], db.clock.micros(at), int64(d.N), int64(k), detail}, nil
 }
 
 // gatherReported notes with the deliveries that m, a DSN, is about that their

@@ -36,7 +36,7 @@ func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 				fail(i, &relay.Error{Code: relay.Invalid, Text: "Only Put accepts a message, or reports on one."})
 				continue
 			}
-			if err := s.add(o, i); err != nil {
+			if err := s.add(db.clock, o, i); err != nil {
 				return err
 			}
 		}
@@ -73,15 +73,15 @@ type outcomes struct {
 	details [][]byte
 }
 
-func (s *outcomes) add(o *relay.Outcome, part int) error {
+func (s *outcomes) add(clock *clock, o *relay.Outcome, part int) error {
 	detail, err := encodeDetail(detail{Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt})
 	if err != nil {
 		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
 	}
-	at := micros(o.At)
+	at := clock.micros(o.At)
 	due := at
 	if !o.Due.IsZero() {
-		due = micros(o.Due)
+		due = clock.micros(o.Due)
 	}
 	r, d := &o.Reply, &o.Diagnosis
 	what := orderOnly
@@ -211,7 +211,7 @@ func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[re
 		switch {
 		case o.Notice != 0:
 			// Whatever is due first brings the others of its kind along.
-			notices = append(notices, []any{o.Delivery.Message[:], int64(o.Notice), int64(o.Delivery.N), micros(o.NoticeDue)})
+			notices = append(notices, []any{o.Delivery.Message[:], int64(o.Notice), int64(o.Delivery.N), db.clock.micros(o.NoticeDue)})
 		case o.Kind.State().Final():
 			final = append(final, o.Delivery.Message)
 		}
@@ -309,10 +309,10 @@ func (db *DB) Notices(ctx context.Context, now time.Time, limit int) ([]relay.No
 		if err := row.Scan(&id, &n.Kind, &due); err != nil {
 			return err
 		}
-		n.Message, n.Due = toID(id), fromMicros(due)
+		n.Message, n.Due = toID(id), db.clock.time(due)
 		found = append(found, n)
 		return nil
-	}, micros(now), limit)
+	}, db.clock.micros(now), limit)
 	if err != nil {
 		return nil, db.fail("read notices", err)
 	}

@@ -15,7 +15,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/uuid/v5"
@@ -101,6 +100,8 @@ type Config struct {
 	Backup func(ctx context.Context, exclusive Exclusive, file string, progress func(done, total int64)) error
 	// Closed, where not nil, runs when the handles are closed.
 	Closed func() error
+	// Now is this machine's clock; nil stands for time.Now.
+	Now func() time.Time
 }
 
 // Exclusive runs a function while nobody writes. The wait for that ends with
@@ -118,11 +119,10 @@ type DB struct {
 
 	slots chan *slot // those that nobody writes on now
 
-	// ids makes the ids of events, by the database's clock: ahead is how much
-	// ours is ahead of it. Where there is one slot, their order is the order of
-	// commits.
-	ids   *uuid.Gen
-	ahead atomic.Int64 // nanoseconds
+	clock *clock
+	// ids makes the ids of events, by the database's clock. Where there is one
+	// slot, their order is the order of commits.
+	ids *uuid.Gen
 
 	done   chan struct{} // closed by Close
 	stop   context.CancelFunc
@@ -134,6 +134,9 @@ type DB struct {
 func New(ctx context.Context, c Config) (*DB, error) {
 	db := bare(c.Dialect, c.Writer, max(c.Writers, 1))
 	db.readers, db.room, db.backup, db.closed = c.Reader, c.Room, c.Backup, c.Closed
+	if c.Now != nil {
+		db.clock.now = c.Now
+	}
 	if err := db.start(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
@@ -155,7 +158,8 @@ func bare(d Dialect, handle *sql.DB, writers int) *DB {
 	for range writers {
 		db.slots <- &slot{}
 	}
-	db.ids = uuid.NewGenWithOptions(uuid.WithEpochFunc(func() time.Time { return time.Now().Add(-time.Duration(db.ahead.Load())) }))
+	db.clock = &clock{now: time.Now}
+	db.ids = uuid.NewGenWithOptions(uuid.WithEpochFunc(func() time.Time { return db.clock.theirs() }))
 	return db
 }
 
@@ -167,35 +171,6 @@ func (db *DB) start(ctx context.Context) error {
 		return db.seedIDs(ctx)
 	}
 	return db.readClock(ctx)
-}
-
-// clockInterval is how often our clock is compared with the database's.
-const clockInterval = 10 * time.Second
-
-// watchClock keeps the ids of events on the database's clock, which all nodes
-// share, until ctx ends.
-func (db *DB) watchClock(ctx context.Context) {
-	tick := time.NewTicker(clockInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-			_ = db.readClock(ctx) // the store is away: it stays as it was
-		}
-	}
-}
-
-func (db *DB) readClock(ctx context.Context) error {
-	began := time.Now()
-	var now int64
-	err := db.read(ctx, "select "+db.dialect.Now, func(row scanner) error { return row.Scan(&now) })
-	if err != nil {
-		return db.fail("read the store's clock", err)
-	}
-	db.ahead.Store(int64(began.Add(time.Since(began) / 2).Sub(fromMicros(now))))
-	return nil
 }
 
 // seedIDs makes new events' ids greater than all that exist, even if the clock

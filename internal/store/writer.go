@@ -22,6 +22,7 @@ type slot struct{ writer *writer }
 type writer struct {
 	conn    *sql.Conn
 	dialect *Dialect
+	clock   *clock
 	claims  claims // in words of the dialect
 	used    bool   // a transaction ended on it
 	// By the texts before rebinding: what was prepared, or the texts as the
@@ -130,7 +131,7 @@ func (db *DB) openWriter(ctx context.Context, s *slot) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.writer = &writer{conn: conn, dialect: &db.dialect, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}, bound: map[string]string{}}
+	s.writer = &writer{conn: conn, dialect: &db.dialect, clock: db.clock, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}, bound: map[string]string{}}
 	return s.writer, nil
 }
 

@@ -26,7 +26,7 @@ import (
 // account in it and a lease.
 func opened(t *testing.T, dsn string, patience time.Duration) (db *store.DB, account relay.ID, lease int64) {
 	t.Helper()
-	db, err := open(t.Context(), dsn, slog.Default(), patience)
+	db, err := open(t.Context(), dsn, slog.Default(), patience, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -348,7 +348,7 @@ func TestSecret(t *testing.T) {
 		"host=" + host + " port=none password = " + secret,
 		"password=" + secret + " sslmode=odd",
 	} {
-		db, err := open(t.Context(), dsn, log, time.Second)
+		db, err := open(t.Context(), dsn, log, time.Second, time.Now)
 		if err == nil {
 			db.Close()
 			t.Fatalf("opened %s", dsn)

@@ -52,10 +52,10 @@ const begin = "begin isolation level read committed; set local statement_timeout
 // key=value, as libpq takes them, PGPASSWORD and the like included. No error
 // shows a password.
 func Open(ctx context.Context, dsn string, log *slog.Logger) (*store.DB, error) {
-	return open(ctx, dsn, log, patience)
+	return open(ctx, dsn, log, patience, time.Now)
 }
 
-func open(ctx context.Context, dsn string, log *slog.Logger, patience time.Duration) (*store.DB, error) {
+func open(ctx context.Context, dsn string, log *slog.Logger, patience time.Duration, now func() time.Time) (*store.DB, error) {
 	config, err := parse(dsn)
 	if err != nil {
 		return nil, err
@@ -65,6 +65,7 @@ func open(ctx context.Context, dsn string, log *slog.Logger, patience time.Durat
 		Writer:  handle(config, writers),
 		Writers: writers,
 		Reader:  handle(config, readers),
+		Now:     now,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("open store on PostgreSQL at %s: %w", config.Host, err)

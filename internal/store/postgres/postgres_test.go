@@ -7,6 +7,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -26,7 +27,10 @@ func engine(server *postgres.Server, via func(url string) string) storetest.Engi
 			}
 			return via(url)
 		},
-		Open:    func(ctx context.Context, place string) (*store.DB, error) { return Open(ctx, place, slog.Default()) },
+		Open: func(ctx context.Context, place string) (*store.DB, error) { return Open(ctx, place, slog.Default()) },
+		Askew: func(ctx context.Context, place string, now func() time.Time) (*store.DB, error) {
+			return open(ctx, place, slog.Default(), patience, now)
+		},
 		Migrate: Migrate,
 		Upgrade: Upgrade,
 		Exec: func(ctx context.Context, place, statement string, args ...any) error {

@@ -178,4 +178,134 @@ var clusterTests = []test{
 			f.Errorf("reaped %v, %v", dead, err)
 		}
 	}},
+	{"a clock that is an hour fast", func(f *fixture) { askew(f, time.Hour) }},
+	{"a clock that is an hour slow", func(f *fixture) { askew(f, -time.Hour) }},
+	{"a clock that is a little fast", func(f *fixture) {
+		// Less than two seconds is left alone: times are kept as they were given.
+		if f.engine.Single {
+			return
+		}
+		db := f.askew(1500 * time.Millisecond)
+		s := f.message("a@x.test")
+		if err := db.Put(f.Context(), f.lease, []*relay.Submission{s})[0]; err != nil {
+			f.Fatal(err)
+		}
+		f.equal("deliveries", f.story(s.Message.ID).Deliveries, s.Deliveries)
+	}},
+}
+
+// askew opens the store once more, for a machine whose clock is ahead.
+func (f *fixture) askew(ahead time.Duration) *store.DB {
+	f.Helper()
+	db, err := f.engine.Askew(f.Context(), f.place, func() time.Time { return time.Now().Add(ahead) })
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			f.Error(err)
+		}
+	})
+	return db
+}
+
+// askew lets two nodes work on one store, of which one has a clock that is ahead
+// by that much: nothing comes early or late for that, and leases hold.
+func askew(f *fixture, ahead time.Duration) {
+	if f.engine.Single {
+		return
+	}
+	other := f.askew(ahead)
+	lease, err := other.Join(f.Context(), "other")
+	if err != nil {
+		f.Fatal(err)
+	}
+	near := func(what string, got, want time.Time) {
+		f.Helper()
+		if d := got.Sub(want).Abs(); d > 10*time.Second {
+			f.Errorf("%s: %v, %v off", what, got, d)
+		}
+	}
+	now := time.Now()
+	theirs := now.Add(ahead) // the same moment, as the other one has it
+	claim := func(db *store.DB, lease int64, now time.Time) []relay.Claimed {
+		f.Helper()
+		got, _, err := db.Claim(f.Context(), lease, now, []relay.Want{{Class: relay.Class{Stream: relay.Transactional, Account: f.me, Domain: "x.test"}, Limit: 10}})
+		if err != nil {
+			f.Fatal(err)
+		}
+		return got
+	}
+	waiting := func(db *store.DB, want time.Time) {
+		f.Helper()
+		all, err := db.Waiting(f.Context(), relay.Class{}, 10)
+		if err != nil || len(all) != 1 {
+			f.Fatalf("waiting: %+v, %v", all, err)
+		}
+		near("due, as it waits", all[0].Due, want)
+	}
+
+	// What one puts for later the other does not try before.
+	s := Submission(f.me, now, []byte("x"), "a@x.test")
+	s.Deliveries[0].Due = now.Add(30 * time.Minute)
+	f.put(0, s)
+	waiting(other, theirs.Add(30*time.Minute))
+	if got := claim(other, lease, theirs.Add(29*time.Minute)); len(got) != 0 {
+		f.Error("claimed too early")
+	}
+	got := claim(other, lease, theirs.Add(31*time.Minute))
+	if len(got) != 1 {
+		f.Fatalf("claimed %d when it was due", len(got))
+	}
+	d := got[0].Delivery
+	near("due", d.Due, theirs.Add(30*time.Minute))
+	near("expires", d.Expires, theirs.Add(120*time.Hour))
+	near("received", got[0].Message.Received, theirs)
+
+	// And the other way round: an attempt that failed, put off for a minute.
+	o := outcome(d, relay.EventDeferred)
+	o.At, o.Due = theirs, theirs.Add(time.Minute)
+	o.Notice, o.NoticeDue = relay.NotifyDelay, theirs.Add(time.Minute)
+	if err := other.Settle(f.Context(), lease, []relay.Outcome{o})[0]; err != nil {
+		f.Fatal(err)
+	}
+	if err := other.Settle(f.Context(), lease, []relay.Outcome{o})[0]; !errors.Is(err, store.ErrSettled) {
+		f.Errorf("the same outcome again: %v", err)
+	}
+	waiting(f.db, now.Add(time.Minute))
+	for at, want := range map[time.Duration]int{30 * time.Second: 0, 90 * time.Second: 1} {
+		for db, now := range map[*store.DB]time.Time{f.db: now, other: theirs} {
+			if found, err := db.Notices(f.Context(), now.Add(at), 10); err != nil || len(found) != want {
+				f.Errorf("%d notices are due in %v, want %d: %v", len(found), at, want, err)
+			}
+		}
+	}
+	story := f.story(s.Message.ID)
+	for _, e := range story.Events {
+		near("event", e.At, now)
+		near("id of the event", e.ID.Time(), now)
+	}
+	if got := f.claim(now.Add(90*time.Second), 10); len(got) != 1 {
+		f.Errorf("claimed %d", len(got))
+	}
+
+	// New mail of the other one is due at once for everybody.
+	s = Submission(f.me, theirs, []byte("x"), "a@x.test")
+	s.InHand = false
+	if err := other.Put(f.Context(), lease, []*relay.Submission{s})[0]; err != nil {
+		f.Fatal(err)
+	}
+	got = claim(f.db, f.lease, time.Now().Add(10*time.Second))
+	if len(got) != 1 {
+		f.Fatalf("claimed %d", len(got))
+	}
+	near("expires", got[0].Delivery.Expires, now.Add(120*time.Hour))
+	if got, err := other.Beat(f.Context(), relay.Node{Name: "other", Lease: lease}); err != nil || (got-ahead).Abs() > time.Second {
+		f.Errorf("the beat finds the clock %v ahead, want %v: %v", got, ahead, err)
+	}
+	for _, db := range []*store.DB{f.db, other} {
+		if dead, err := db.Reap(f.Context(), relay.LeaseTime); err != nil || len(dead) != 0 {
+			f.Errorf("reaped %v, %v", dead, err)
+		}
+	}
 }

@@ -28,6 +28,8 @@ type Engine struct {
 	New func(t testing.TB) (place string)
 	// Open opens the database with the newest schema.
 	Open func(ctx context.Context, place string) (*store.DB, error)
+	// Askew opens it for a machine with a clock of its own; nil where Single.
+	Askew func(ctx context.Context, place string, now func() time.Time) (*store.DB, error)
 	// Migrate gives the database an older schema.
 	Migrate func(ctx context.Context, place string, version int) error
 	// Upgrade takes the schema a step further, as a newer program would.
