@@ -3,6 +3,7 @@ package bench
 import (
 	"encoding/json"
 	"math"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"postrider/internal/lab"
 	"postrider/internal/lab/process"
 )
 
@@ -250,5 +252,25 @@ func TestJudge(t *testing.T) {
 	d := judge([]letter{{id: 7, due: at(0), dot: at(100), accepted: at(103)}}, map[int]time.Time{7: at(108)})
 	if d.Dot.P50 != 8 || d.Accept.P99 != 3 || d.Due.Max != 108 {
 		t.Errorf("%+v", d)
+	}
+}
+
+// The sessions of the TLS part do what they say: this listener takes AUTH only
+// over TLS, and a wrong password not at all.
+func TestSessions(t *testing.T) {
+	relay := lab.StartRelay(t, nil)
+	b := &bench{o: Options{Sessions: 2}}
+	if _, err := b.sessions(1000, "wrong")(t.Context(), relay.Addr("starttls"), 5); err == nil || !strings.Contains(err.Error(), "535") {
+		t.Errorf("wrong password: %v", err)
+	}
+	if _, err := b.sessions(1000, "")(t.Context(), relay.Addr("starttls"), 5); err == nil {
+		t.Error("no password, no credential, and no error")
+	}
+	s, err := b.sessions(1000, relay.Password)(t.Context(), relay.Addr("starttls"), 5)
+	if err != nil || s.began.IsZero() {
+		t.Errorf("%+v, %v", s, err)
+	}
+	if all, err := relay.Deliveries(t.Context(), url.Values{"recipient": {recipient}}); err != nil || len(all) != 5 {
+		t.Errorf("%d deliveries, %v; want 5", len(all), err)
 	}
 }

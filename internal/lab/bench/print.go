@@ -33,7 +33,7 @@ func (r *Result) Print(w io.Writer) error {
 func (t *Throughput) print(w io.Writer) error {
 	fmt.Fprintf(w, "\n%s; %d messages, %d sessions\n", t.What, t.Messages, t.Sessions)
 	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(out, "  \tmsg/s\t\tof\tmsg/s\t\tCPU\tCPU s per 1,000\t\tMB\tsender's CPU s")
+	fmt.Fprintln(out, "  \tmsg/s\t\tagainst\tmsg/s\t\tCPU\tprogram\tCPU s/1,000\tMB\tsender's CPU s")
 	for _, m := range t.Systems {
 		ratios, programs := slices.Sorted(maps.Keys(m.Of)), slices.Sorted(maps.Keys(m.CPU))
 		for i := range max(1, len(ratios), len(programs)) {
@@ -65,18 +65,18 @@ func (s Spread) text(format string) (median, lowHigh string) {
 }
 
 func (r *Result) printLatency(w io.Writer) error {
-	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', tabwriter.AlignRight)
+	out := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	for i, name := range slices.Sorted(maps.Keys(r.Latency)) {
 		d := r.Latency[name]
 		if i == 0 {
 			fmt.Fprintf(w, "\nmilliseconds at %.0f messages a second, %d kB, %d kept sessions\n", d.Rate, d.Bytes>>10, d.Sessions)
-			fmt.Fprintln(out, "\tp50\tp90\tp99\tmost\t")
+			fmt.Fprintln(out, "  \tp50\tp90\tp99\tmost")
 		}
 		for _, l := range []struct {
 			what string
 			p    Percentiles
 		}{{"dot to the receiver's 250", d.Dot}, {"due to the receiver's 250", d.Due}, {"dot to the relay's 250", d.Accept}} {
-			fmt.Fprintf(out, "  %s, %s\t%.1f\t%.1f\t%.1f\t%.1f\t\n", name, l.what, l.p.P50, l.p.P90, l.p.P99, l.p.Max)
+			fmt.Fprintf(out, "  %s, %s\t%.1f\t%.1f\t%.1f\t%.1f\n", name, l.what, l.p.P50, l.p.P90, l.p.P99, l.p.Max)
 		}
 	}
 	return out.Flush()
