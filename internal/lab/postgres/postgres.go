@@ -252,6 +252,14 @@ func (s *Server) PID() int {
 	return s.process.cmd.Process.Pid
 }
 
+// PIDs are all processes of the server, as far as the system tells.
+func (s *Server) PIDs() []int {
+	if s.process == nil {
+		return nil
+	}
+	return append([]int{s.PID()}, childrenOf(s.PID())...)
+}
+
 // URL is the server's database that exists from the start.
 func (s *Server) URL() string { return s.database("postgres") }
 
