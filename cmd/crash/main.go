@@ -30,7 +30,8 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags := flag.NewFlagSet("crash", flag.ContinueOnError)
 	flags.SetOutput(errs)
 	o := crash.Options{Progress: out}
-	flags.StringVar(&o.Store, "store", "sqlite", "`engine` that keeps the mail")
+	flags.StringVar(&o.Store, "store", "sqlite", "`engine` that keeps the mail: sqlite or postgres, which is started for it")
+	flags.BoolVar(&o.Servers, "kill-server", false, "kill the database's server too, once a cycle")
 	flags.IntVar(&o.Cycles, "cycles", 20, "how often the relay is killed")
 	seconds := flags.Float64("seconds", 1.5, "mean time of load before a kill")
 	flags.IntVar(&o.Sessions, "sessions", 24, "SMTP sessions at once")
@@ -85,13 +86,25 @@ func watch(ctx context.Context, o crash.Options, out, errs io.Writer) int {
 	for _, c := range calls {
 		fmt.Fprintln(out, c)
 	}
-	if err != nil {
-		fmt.Fprintln(errs, "crash:", err)
-		if len(calls) == 0 { // there was nothing to judge
-			return 2
-		}
-		return 1
+	if err == nil {
+		fmt.Fprintln(out, "in order: written, synced, acknowledged")
 	}
-	fmt.Fprintln(out, "in order: written, synced, acknowledged")
-	return 0
+	line, bad := json.Marshal(struct {
+		Store   string `json:"store"`
+		Calls   int    `json:"calls"` // that matter, as far as they were found
+		InOrder bool   `json:"in_order"`
+	}{o.Store, len(calls), err == nil})
+	if bad != nil {
+		panic(bad)
+	}
+	fmt.Fprintf(out, "%s\n", line)
+	switch {
+	case err == nil:
+		return 0
+	case len(calls) == 0: // there was nothing to judge
+		fmt.Fprintln(errs, "crash:", err)
+		return 2
+	}
+	fmt.Fprintln(errs, "crash:", err)
+	return 1
 }

@@ -21,7 +21,8 @@ import (
 
 // Options say what is run. The zero value of each field is useful.
 type Options struct {
-	Store    string        // sqlite. Empty: that
+	Store    string        // sqlite or postgres. Empty: sqlite
+	Servers  bool          // the database's server is killed too, at other moments
 	Cycles   int           // kills; 0: 20
 	Load     time.Duration // mean time under load before a kill; 0: 1.5 s
 	Sessions int           // SMTP sessions at once; 0: 24
@@ -37,6 +38,7 @@ type Result struct {
 	Store         string  `json:"store"`
 	Cycles        int     `json:"cycles"`          // kills
 	Early         int     `json:"early"`           // of them, those during a start
+	Servers       int     `json:"servers"`         // kills of the database's server, beside
 	Seconds       float64 `json:"seconds"`         // of the whole run
 	InFlight      int     `json:"in_flight"`       // the most attempts under way at a kill
 	InFlightTotal int     `json:"in_flight_total"` // added up over all kills
@@ -102,7 +104,7 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	began := time.Now()
 	err := h.prepare(ctx)
 	if err == nil {
-		err = h.run(ctx)
+		err = errors.Join(h.run(ctx), h.engine.close())
 	}
 	h.result.Seconds = time.Since(began).Seconds()
 	if o.Dir == "" && h.dir != "" {
@@ -136,11 +138,14 @@ func (h *harness) prepare(ctx context.Context) (err error) {
 			return fmt.Errorf("make folder: %w", err)
 		}
 	}
-	if h.engine, err = openEngine(h.o.Store, h.dir); err != nil {
+	if h.engine, err = openEngine(ctx, h.o.Store, h.dir); err != nil {
 		return err
 	}
 	h.binary = filepath.Join(h.dir, "postrider")
-	return process.Build(ctx, h.o.Module, h.binary)
+	if err := process.Build(ctx, h.o.Module, h.binary); err != nil {
+		return errors.Join(err, h.engine.close())
+	}
+	return nil
 }
 
 // run has the relay under load and killed.
@@ -248,6 +253,11 @@ func (h *harness) load(ctx context.Context) error {
 func (h *harness) cycle(ctx context.Context) error {
 	before := h.sent.count()
 	wait := time.Duration(rand.Float64() * 2 * float64(h.o.Load))
+	if h.o.Servers && h.engine.server != nil {
+		if err := h.killServer(ctx); err != nil {
+			return err
+		}
+	}
 	if err := pause(ctx, wait); err != nil {
 		return err
 	}
@@ -267,6 +277,24 @@ func (h *harness) cycle(ctx context.Context) error {
 		h.say("cycle %3d: killed %3d ms into its start, %2d attempts in flight", h.result.Cycles, wait.Milliseconds(), flight)
 	}
 	return h.start(ctx)
+}
+
+// killServer kills the database's server at a random moment and starts it again,
+// while the relay goes on.
+func (h *harness) killServer(ctx context.Context) error {
+	if err := pause(ctx, time.Duration(rand.Float64()*2*float64(h.o.Load))); err != nil {
+		return err
+	}
+	began := time.Now()
+	if err := h.engine.server.Kill(); err != nil {
+		return fmt.Errorf("kill the database's server: %w", err)
+	}
+	h.result.Servers++
+	if err := h.engine.server.Start(ctx); err != nil {
+		return fmt.Errorf("start the database's server: %w", err)
+	}
+	h.say("           the database's server was killed, and was back after %.1f s", time.Since(began).Seconds())
+	return nil
 }
 
 func pause(ctx context.Context, d time.Duration) error {

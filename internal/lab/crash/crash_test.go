@@ -6,33 +6,45 @@ import (
 	"time"
 )
 
-// Five kills: nothing is lost, nothing repeated beyond what was in flight.
+// Five kills on each engine, and on PostgreSQL some of the server too: nothing is
+// lost, nothing repeated beyond what was in flight.
 func TestRun(t *testing.T) {
-	r, err := Run(t.Context(), Options{Cycles: 5, Load: 700 * time.Millisecond, Sessions: 12, Dir: t.TempDir(), Progress: t.Output()})
-	if err != nil {
-		t.Fatal(err)
+	for name, o := range map[string]Options{
+		"sqlite":   {},
+		"postgres": {Store: "postgres", Servers: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o.Cycles, o.Load, o.Sessions = 5, 700*time.Millisecond, 12
+			o.Dir, o.Progress = t.TempDir(), t.Output()
+			r, err := Run(t.Context(), o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.Err(); err != nil {
+				t.Error(err)
+			}
+			if r.Cycles != 5 || r.Messages < 50 || r.Peak == 0 || o.Servers && r.Servers == 0 {
+				t.Errorf("the run was no test: %+v", r)
+			}
+			line, err := json.Marshal(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%s", line)
+		})
 	}
-	if err := r.Err(); err != nil {
-		t.Error(err)
-	}
-	if r.Cycles != 5 || r.Messages < 50 || r.Peak == 0 {
-		t.Errorf("the run was no test: %+v", r)
-	}
-	line, err := json.Marshal(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("%s", line)
 }
 
 // The relay syncs a message before it acknowledges it.
 func TestOrder(t *testing.T) {
-	calls, err := Order(t.Context(), Options{Dir: t.TempDir()})
-	for _, c := range calls {
-		t.Log(c)
-	}
-	if err != nil {
-		t.Error(err)
+	for _, store := range []string{"sqlite", "postgres"} {
+		calls, err := Order(t.Context(), Options{Store: store, Dir: t.TempDir()})
+		for _, c := range calls {
+			t.Log(c)
+		}
+		if err != nil {
+			t.Errorf("%s: %v", store, err)
+		}
 	}
 }
 

@@ -7,8 +7,10 @@ import (
 	"net/url"
 	"path/filepath"
 
-	_ "modernc.org/sqlite" // to look into the store without the store's own code
+	_ "github.com/jackc/pgx/v5/stdlib" // to look into the store without the store's own code
+	_ "modernc.org/sqlite"
 
+	"postrider/internal/lab/postgres"
 	"postrider/internal/relay"
 )
 
@@ -21,17 +23,45 @@ type engine struct {
 	// order checks in a trace that what is acknowledged was synced before, and
 	// gives the calls that matter.
 	order func(calls []call) ([]string, error)
+	// server is the database's, a process of its own; nil: there is none.
+	server *postgres.Server
 }
 
-// openEngine gives the engine by its name. dir is the relay's folder.
-func openEngine(name, dir string) (engine, error) {
+// openEngine gives the engine by its name, and starts what it needs. dir is the
+// relay's folder.
+func openEngine(ctx context.Context, name, dir string) (engine, error) {
 	switch name {
 	case "sqlite":
 		return engine{inspect: func(ctx context.Context) (int, error) {
 			return inspectSQLite(ctx, filepath.Join(dir, "data", "postrider.db"))
 		}, order: orderSQLite}, nil
+	case "postgres":
+		s, err := postgres.New(ctx, postgres.Options{})
+		if err != nil {
+			return engine{}, err
+		}
+		return engine{server: s, settings: fmt.Sprintf("store = %q\n", s.URL()), order: func(calls []call) ([]string, error) {
+			return orderPostgres(calls, s.Addr())
+		}, inspect: func(ctx context.Context) (int, error) { return inspectPostgres(ctx, s.URL()) }}, nil
 	}
-	return engine{}, fmt.Errorf("store %q is not known here: sqlite", name)
+	return engine{}, fmt.Errorf("store %q is not known here: sqlite or postgres", name)
+}
+
+// close ends what openEngine started.
+func (e engine) close() error {
+	if e.server == nil {
+		return nil
+	}
+	return e.server.Close()
+}
+
+func inspectPostgres(ctx context.Context, dsn string) (int, error) {
+	db, err := sql.Open("pgx", dsn)
+	if err != nil {
+		return 0, fmt.Errorf("look into the store: %w", err)
+	}
+	defer db.Close()
+	return inspect(ctx, db)
 }
 
 func inspectSQLite(ctx context.Context, file string) (int, error) {

@@ -26,6 +26,7 @@ func Order(ctx context.Context, o Options) ([]string, error) {
 	if err := h.prepare(ctx); err != nil {
 		return nil, err
 	}
+	defer h.engine.close() // with the folder, whatever became of it
 	if o.Dir == "" {
 		defer os.RemoveAll(h.dir)
 	}
@@ -50,14 +51,20 @@ func Order(ctx context.Context, o Options) ([]string, error) {
 	return h.engine.order(calls)
 }
 
-// orderMark stands in each line of the message, so that the write that holds it
-// is found.
+// orderMark stands in the message, so that the write that holds it is found. The
+// message is short, so that no engine compresses it.
 const orderMark = "this-is-the-message-that-must-not-be-lost"
 
 // watch sends the message while strace is attached.
 func (h *harness) watch(ctx context.Context, trace string) (err error) {
-	cmd := exec.CommandContext(ctx, "strace", "-f", "-y", "-tt", "-s", "16384", "-o", trace,
-		"-e", "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync", "-p", strconv.Itoa(h.relay.PID()))
+	args := []string{"-f", "-yy", "-tt", "-s", "262144", "-o", trace,
+		"-e", "trace=write,writev,pwrite64,pwritev,sendto,sendmsg,fsync,fdatasync", "-p", strconv.Itoa(h.relay.PID())}
+	if h.engine.server != nil {
+		for _, pid := range h.engine.server.PIDs() {
+			args = append(args, "-p", strconv.Itoa(pid))
+		}
+	}
+	cmd := exec.CommandContext(ctx, "strace", args...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) } // or the relay would stay stopped
 	said, err := cmd.StderrPipe()
 	if err != nil {
@@ -67,13 +74,15 @@ func (h *harness) watch(ctx context.Context, trace string) (err error) {
 		return fmt.Errorf("start strace: %w", err)
 	}
 	lines := bufio.NewScanner(said)
-	attached := false
+	wanted := strings.Count(strings.Join(args, " "), " -p ")
 	var heard []string
-	for !attached && lines.Scan() {
+	for wanted > 0 && lines.Scan() {
 		heard = append(heard, lines.Text())
-		attached = strings.Contains(lines.Text(), "attached")
+		if strings.Contains(lines.Text(), "attached") {
+			wanted--
+		}
 	}
-	if !attached {
+	if wanted > 0 {
 		return errors.Join(fmt.Errorf("strace can't attach: %s", strings.Join(heard, "; ")), cmd.Wait())
 	}
 	drained := make(chan struct{})
@@ -106,7 +115,7 @@ func (h *harness) sendMarked(ctx context.Context) error {
 	if err = errors.Join(err, dataErr); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	_, err = fmt.Fprintf(w, "%s1\r\nSubject: order\r\n\r\n%s", marker, strings.Repeat(orderMark+"\r\n", 100))
+	_, err = fmt.Fprintf(w, "%s1\r\nSubject: order\r\n\r\n%s", marker, orderMark+"\r\n")
 	if err := errors.Join(err, w.Close(), c.Quit()); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
@@ -152,4 +161,68 @@ func orderSQLite(calls []call) ([]string, error) {
 	tell(*sync, "the store's log, to the disk")
 	tell(*reply, strings.TrimSpace(reply.data))
 	return told, nil
+}
+
+// orderPostgres looks for: the message written to the write-ahead log, by
+// whichever process of the server; a sync of the log that began after all that
+// the committing process wrote of it, and ended well; its reply to the relay's
+// commit, begun after that; and our reply, begun after the relay had it. addr is
+// the server's.
+func orderPostgres(calls []call, addr string) ([]string, error) {
+	var told []string
+	tell := func(c call, what string) { told = append(told, fmt.Sprintf("%s  %-10s %s", c.at, c.name, what)) }
+	inLog := func(c call) bool { return strings.Contains(c.file, "/pg_wal/") }
+
+	page := find(calls, 0, func(c call) bool {
+		return inLog(c) && strings.Contains(c.name, "write") && strings.Contains(c.data, orderMark)
+	})
+	if page == nil {
+		return told, errors.New("the message is not written to the store's log")
+	}
+	tell(*page, "the message, to the store's log")
+	// The relay sent it over the connection whose other end commits it.
+	sent := find(calls, 0, func(c call) bool {
+		return strings.HasSuffix(c.file, "->"+addr+"]") && strings.Contains(c.data, orderMark)
+	})
+	if sent == nil {
+		return told, errors.New("the message is not sent to the store")
+	}
+	own := strings.TrimSuffix(strings.TrimPrefix(sent.file, "TCP:["), "->"+addr+"]")
+	commit := find(calls, page.end+1, func(c call) bool {
+		return c.file == "TCP:["+addr+"->"+own+"]" && strings.Contains(c.data, "COMMIT\x00")
+	})
+	if commit == nil {
+		return told, errors.New("the message is not committed")
+	}
+	synced := lastSync(calls, commit, inLog)
+	reply := find(calls, 0, func(c call) bool { return strings.HasPrefix(c.data, "250 2.0.0 Ok: queued as ") })
+	switch {
+	case reply == nil:
+		return told, errors.New("the message is not acknowledged")
+	case synced == nil || synced.begin <= page.end || commit.begin >= reply.begin:
+		tell(*commit, "the commit's reply, to the relay")
+		tell(*reply, strings.TrimSpace(reply.data))
+		return told, errors.New("the message is acknowledged before its commit is synced")
+	}
+	tell(*synced, "the store's log, to the disk")
+	tell(*commit, "the commit's reply, to the relay")
+	tell(*reply, strings.TrimSpace(reply.data))
+	return told, nil
+}
+
+// lastSync is the last sync of the log that ended well before a commit was
+// answered; nil if the process that answered has written to the log since.
+func lastSync(calls []call, commit *call, inLog func(call) bool) *call {
+	var synced *call
+	for i := range calls {
+		c := &calls[i]
+		switch {
+		case !inLog(*c) || c.begin >= commit.begin:
+		case (c.name == "fsync" || c.name == "fdatasync") && c.result == "0" && c.end < commit.begin:
+			synced = c
+		case strings.Contains(c.name, "write") && c.pid == commit.pid:
+			synced = nil
+		}
+	}
+	return synced
 }

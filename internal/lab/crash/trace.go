@@ -23,20 +23,20 @@ type call struct {
 // A line is a whole call, the beginning of one, or the end of one whose
 // beginning stood alone because another thread came between.
 var (
-	callLine   = regexp.MustCompile(`^(\d+) +(\d\d:\d\d:\d\d\.\d+) (\w+)\((\d+)<([^>]*)>(.*)$`)
+	callLine   = regexp.MustCompile(`^(\d+) +(\d\d:\d\d:\d\d\.\d+) (\w+)\((\d+)<((?:->|[^<>])*)>(.*)$`)
 	resumeLine = regexp.MustCompile(`^(\d+) +\S+ <\.\.\. (\w+) resumed>(.*)$`)
 	resultPart = regexp.MustCompile(`\) += +(-?\d+)[^"]*$`)
 )
 
 const unfinished = "<unfinished ...>"
 
-// parseTrace reads what strace -f -y -tt wrote. Calls are in the order in which
+// parseTrace reads what strace -f -yy -tt wrote. Calls are in the order in which
 // they began; those that never ended are left out.
 func parseTrace(r io.Reader) ([]call, error) {
 	var calls []call
 	open := map[string]int{} // by thread
 	s := bufio.NewScanner(r)
-	s.Buffer(nil, 1<<20)
+	s.Buffer(nil, 4<<20)
 	for line := 0; s.Scan(); line++ {
 		if m := resumeLine.FindStringSubmatch(s.Text()); m != nil {
 			if i, ok := open[m[1]]; ok && calls[i].name == m[2] {
