@@ -9,7 +9,8 @@
 # make bench-backlog  whom a million deliveries hold up that one site does not
 #               take, and what idle sessions cost; ARGS='-only slow -n 50000'
 # make crash    kills the relay CYCLES times with -9, after SECONDS under load on
-#               average, and compares what it acknowledged with what arrived
+#               average, and compares what it acknowledged with what arrived;
+#               STORE=postgres on a server of its own, ARGS=-kill-server kills that too
 # make crash-proof  takes one promise after the other out of a copy of the
 #               source: the crash harness must find each
 # make crash-order  watches one message with strace: synced before its 250
