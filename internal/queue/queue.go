@@ -102,12 +102,6 @@ func New(kept Store, lease int64, c Config, log *slog.Logger) *Queue {
 	return q
 }
 
-func (q *Queue) leased() int64 {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.lease
-}
-
 // Run claims deliveries and hands them, and those that Put takes in hand, to
 // ready, until ctx ends. Then it claims no more; Put and Settle work on until
 // Drain.
