@@ -376,7 +376,7 @@ func twoNodes(t *testing.T, random *rand.Rand) {
 			q.Suspend(ctx)
 			w.loosen(n)
 			time.Sleep(time.Duration(w.pick(2000)) * time.Millisecond)
-			if err := db.Leave(ctx, q.leased()); err != nil {
+			if err := db.Leave(ctx, q.lease); err != nil {
 				t.Fatal(err)
 			}
 			time.Sleep(time.Duration(w.pick(2000)) * time.Millisecond)
@@ -387,7 +387,7 @@ func twoNodes(t *testing.T, random *rand.Rand) {
 				t.Error(err)
 			}
 			time.Sleep(time.Duration(w.pick(2000)) * time.Millisecond)
-			q.Resume(q.leased())
+			q.Resume(q.lease)
 		case 2, 3, 4:
 			if id, ok := w.any(); ok {
 				kind := []relay.Kind{relay.EventHeld, relay.EventReleased, relay.EventReleased, relay.EventCancelled}[w.pick(4)]
