@@ -15,13 +15,17 @@ import (
 	"postrider/internal/lab/process"
 )
 
-// A tiny run of everything: it measures something everywhere, and leaves
-// nothing behind.
 func TestRun(t *testing.T) {
 	binary := filepath.Join(t.TempDir(), "postrider")
 	if err := process.Build(t.Context(), "", binary); err != nil {
 		t.Fatal(err)
 	}
+	t.Run("all parts", func(t *testing.T) { testParts(t, binary) })
+	t.Run("PostgreSQL", func(t *testing.T) { testPostgres(t, binary) })
+}
+
+// A tiny run of everything measures something everywhere.
+func testParts(t *testing.T, binary string) {
 	r, err := Run(t.Context(), Options{Messages: 40, Sessions: 4, Rounds: 1, Rate: 100, Lasting: 500 * time.Millisecond,
 		Systems: []string{SQLite, Postfix}, Relays: []Relay{{"old", binary}, {"new", binary}}, Progress: t.Output()})
 	if err != nil {
@@ -88,9 +92,9 @@ func TestRun(t *testing.T) {
 }
 
 // A relay on PostgreSQL and its server are measured apart.
-func TestPostgres(t *testing.T) {
+func testPostgres(t *testing.T, binary string) {
 	r, err := Run(t.Context(), Options{Messages: 40, Sessions: 4, Rounds: 1, Only: []string{Kept, Latency}, Rate: 50,
-		Lasting: 200 * time.Millisecond, Systems: []string{Postgres}, Progress: t.Output()})
+		Lasting: 200 * time.Millisecond, Systems: []string{Postgres}, Relays: []Relay{{"", binary}}, Progress: t.Output()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -231,7 +235,7 @@ func TestSpread(t *testing.T) {
 func TestRatio(t *testing.T) {
 	p := part{name: Each, messages: 1000, entries: []*entry{
 		{name: direct, system: &system{}},
-		{name: "a", system: &system{parts: []program{{name: "relay"}}}, of: []string{direct}}}}
+		{name: "a", system: &system{programs: []program{{name: "relay"}}}, of: []string{direct}}}}
 	sum := p.summary(1, map[string][]*run{
 		direct: {{rate: 100}, {rate: 300}, {rate: 200}},
 		"a":    {{rate: 50, cpu: map[string]float64{"relay": 2}}, {rate: 30}, {rate: 180}},

@@ -136,7 +136,7 @@ func (b *bench) send(ctx context.Context, e *entry, n int) (*run, error) {
 	if err := b.sink.expect(n); err != nil {
 		return nil, err
 	}
-	u, err := watch(e.system.parts)
+	u, err := watch(e.system.programs)
 	if err != nil {
 		return nil, err
 	}

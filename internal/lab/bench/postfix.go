@@ -77,7 +77,7 @@ smtpd_tls_security_level = none
 // whatever Postfix the machine has.
 func (b *bench) startPostfix(ctx context.Context) error {
 	if os.Geteuid() != 0 {
-		return errors.New("Postfix only starts for root: be root, or leave it out with -systems")
+		return errors.New("only root can start Postfix: be root, or leave it out with -systems")
 	}
 	command, err := tool("postfix")
 	if err != nil {
@@ -126,8 +126,8 @@ func (b *bench) startPostfix(ctx context.Context) error {
 		return fmt.Errorf("find Postfix: %w", err)
 	}
 	b.systems = append(b.systems, &system{name: Postfix, addr: addr, synced: "cleanup(8) syncs the queue file before it answers",
-		parts: []program{{name: "postfix", pid: pid, group: true}},
-		empty: func(context.Context) (bool, error) { return queueEmpty(queue) }})
+		programs: []program{{name: "postfix", pid: pid, group: true}},
+		empty:    func(context.Context) (bool, error) { return queueEmpty(queue) }})
 	return nil
 }
 

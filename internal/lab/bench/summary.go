@@ -81,7 +81,7 @@ func (p *part) summary(sessions int, runs map[string][]*run) *Throughput {
 				m.CPUOf[other] = each(mine, func(i int, r *run) float64 { return r.allCPU() / runs[other][i].allCPU() })
 			}
 		}
-		for _, process := range e.system.parts {
+		for _, process := range e.system.programs {
 			m.CPU[process.name] = each(mine, func(_ int, r *run) float64 { return r.cpu[process.name] * thousand })
 			m.Memory[process.name] = slices.MaxFunc(mine, func(a, b *run) int {
 				return cmp.Compare(a.memory[process.name], b.memory[process.name])

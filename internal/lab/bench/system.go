@@ -17,13 +17,13 @@ import (
 
 // system is something that mail is sent through.
 type system struct {
-	name   string
-	addr   string
-	synced string         // how it is known that a message is on the disk before its 250
-	parts  []program      // whose use of the machine counts
-	relay  *process.Relay // nil: none
-	rival  *system        // the relay that this one is compared with; nil: none
-	empty  func(context.Context) (bool, error)
+	name     string
+	addr     string
+	synced   string         // how it is known that a message is on the disk before its 250
+	programs []program      // whose use of the machine counts
+	relay    *process.Relay // nil: none
+	rival    *system        // the relay that this one is compared with; nil: none
+	empty    func(context.Context) (bool, error)
 }
 
 // idle tells whether nothing is queued any more.
@@ -89,7 +89,7 @@ func (b *bench) startRelay(ctx context.Context, r Relay, store string) (*system,
 	}
 	client := api.NewClient(s.relay.Data)
 	s.addr = s.relay.Addr
-	s.parts = append([]program{{name: "relay", pid: s.relay.PID()}}, s.parts...)
+	s.programs = append([]program{{name: "relay", pid: s.relay.PID()}}, s.programs...)
 	// What has been delivered is in the queue's hand until that is stored.
 	s.empty = func(ctx context.Context) (bool, error) {
 		var status api.Status
@@ -109,7 +109,7 @@ func (b *bench) settings(ctx context.Context, s *system, store string) (string, 
 			return "", err
 		}
 		b.later(server.Close)
-		s.parts = append(s.parts, program{name: "server", pid: server.PID(), group: true})
+		s.programs = append(s.programs, program{name: "server", pid: server.PID(), group: true})
 		fmt.Fprintf(&text, "store = %q\n", server.URL())
 	}
 	fmt.Fprintf(&text, "[limits]\nmessages_per_session = 100000000\nsessions_per_client = %d\n", max(1000, 2*b.o.Sessions))
