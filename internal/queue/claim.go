@@ -107,13 +107,21 @@ func (q *Queue) claim(ctx context.Context) {
 	}
 }
 
-// rest lets others write for as long as the last claim took.
+// rest lets others write after a claim: for as long as that took, and much longer
+// where there is plenty in hand: filling the window is not worth holding up new
+// mail.
 func (q *Queue) rest(ctx context.Context) {
-	const short, long = 2 * time.Millisecond, 50 * time.Millisecond
-	took := min(q.claimer.took, long)
+	const short, long, plenty = 2 * time.Millisecond, 200 * time.Millisecond, 9
+	took := q.claimer.took
 	if q.claimer.took = 0; took < short {
 		return
 	}
+	q.mu.Lock()
+	if len(q.hand) > q.config.Window/16 {
+		took *= plenty
+	}
+	q.mu.Unlock()
+	took = min(took, long)
 	t := time.NewTimer(took)
 	defer t.Stop()
 	select {

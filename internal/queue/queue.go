@@ -86,8 +86,8 @@ type Queue struct {
 	claimer claimer
 }
 
-// mostClasses bounds what the directory remembers; a class takes about 300
-// bytes. What is beyond waits until it is seen by a later walk.
+// mostClasses bounds what the directory remembers; a class takes 160 bytes, and
+// 310 while it is due. What is beyond waits until it is seen by a later walk.
 const mostClasses = 400_000
 
 // New makes the queue of the node that holds the given lease.

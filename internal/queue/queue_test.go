@@ -45,7 +45,7 @@ func (h *hook[F]) clear()  { h.f.Store(nil) }
 // Commit is the store's own as long as nobody meddles with it; else the two parts
 // come one after the other.
 func (f *faulty) Commit(ctx context.Context, lease int64, puts []*relay.Submission, ends []relay.Outcome) (ofPuts, ofEnds []error) {
-	if f.put.f.Load() == nil && f.written.f.Load() == nil && f.settle.f.Load() == nil && f.settled.f.Load() == nil {
+	if f.put.f.Load() == nil && f.written.f.Load() == nil && f.settle.f.Load() == nil && f.settled.f.Load() == nil && f.lost.f.Load() == nil {
 		return f.DB.Commit(ctx, lease, puts, ends)
 	}
 	if len(puts) > 0 {
