@@ -37,8 +37,9 @@ type walk struct {
 }
 
 const (
-	claimMost = 500 // deliveries in one claim: other writers wait meanwhile
-	walkPage  = 500 // classes
+	claimMost = 500                    // deliveries in one claim: other writers wait meanwhile
+	walkPage  = 500                    // classes
+	walkSlice = 100 * time.Millisecond // between claims
 	// walkEvery is how often a walk begins: other nodes may have left something.
 	// walkShare bounds what walks cost, in parts of the time.
 	walkEvery = time.Minute
@@ -101,7 +102,7 @@ func (q *Queue) claim(ctx context.Context) {
 			q.sleep(ctx, time.Now().Add(time.Second), true)
 		case !again:
 			q.sleep(ctx, q.claimer.walk.next, false)
-		default:
+		case !q.claimer.walk.on: // which leaves others time enough to write
 			q.rest(ctx)
 		}
 	}
@@ -282,14 +283,28 @@ func (q *Queue) walkOn(ctx context.Context) error {
 	case !w.on:
 		return nil
 	}
+	for w.on && time.Since(start) < walkSlice {
+		if err := q.walkPage(ctx); err != nil {
+			if again {
+				q.mu.Lock()
+				q.claimer.rewalk = true
+				q.mu.Unlock()
+			}
+			return fmt.Errorf("look what waits: %w", err)
+		}
+	}
+	w.took += time.Since(start)
+	if !w.on {
+		w.next = time.Now().Add(max(walkEvery, w.took*walkShare))
+	}
+	return nil
+}
+
+func (q *Queue) walkPage(ctx context.Context) error {
+	w := &q.claimer.walk
 	page, err := q.kept.Waiting(ctx, w.after, walkPage)
 	if err != nil {
-		if again {
-			q.mu.Lock()
-			q.claimer.rewalk = true
-			q.mu.Unlock()
-		}
-		return fmt.Errorf("look what waits: %w", err)
+		return err
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -297,10 +312,8 @@ func (q *Queue) walkOn(ctx context.Context) error {
 		q.waiting.Note(c.Class, c.Due)
 		w.after = c.Class
 	}
-	w.took += time.Since(start)
 	if len(page) < walkPage {
 		w.on = false
-		w.next = time.Now().Add(max(walkEvery, w.took*walkShare))
 		if q.waiting.Missed() {
 			w.missing = q.waiting.Len()
 		}

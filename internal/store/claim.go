@@ -191,14 +191,14 @@ func (db *DB) Class(ctx context.Context, id relay.DeliveryID) (c relay.Class, er
 const readyColumns = "stream, domain, account, due"
 
 const (
-	// nextReady finds what waits first of the next class. Who asks again and
-	// again walks from class to class, however much waits of each.
+	// nextReady finds what waits of the next classes. Who asks again and again
+	// walks from class to class, however much waits of each.
 	nextReady = "select " + readyColumns + " from delivery where lease = 0 and state < 3 and (stream, domain, account) > (?, ?, ?)" +
-		" order by stream, domain, account, due limit 1"
+		" order by stream, domain, account, due limit "
 	// walkReady is the same walk in one statement, where the engine has
 	// lateral joins.
 	walkReady = "with recursive walk (place, stream, domain, account, due) as (" +
-		"select cast(1 as bigint), f.stream, f.domain, f.account, f.due from (" + nextReady + ") f" +
+		"select cast(1 as bigint), f.stream, f.domain, f.account, f.due from (" + nextReady + "1) f" +
 		" union all select w.place + 1, n.stream, n.domain, n.account, n.due from walk w cross join lateral (" +
 		"select " + readyColumns + " from delivery d where d.lease = 0 and d.state < 3 and (d.stream, d.domain, d.account) > (w.stream, w.domain, w.account)" +
 		" order by d.stream, d.domain, d.account, d.due limit 1) n where w.place < ?) select " + readyColumns + " from walk order by place"
@@ -217,7 +217,9 @@ func (db *DB) Waiting(ctx context.Context, after relay.Class, limit int) ([]rela
 			return err
 		}
 		r.Account, r.Due = toID(account), db.clock.time(due)
-		found = append(found, r)
+		if n := len(found); n == 0 || found[n-1].Class != r.Class {
+			found = append(found, r)
+		}
 		return nil
 	}
 	var err error
@@ -232,22 +234,26 @@ func (db *DB) Waiting(ctx context.Context, after relay.Class, limit int) ([]rela
 	return found, nil
 }
 
-// walkReady asks for one class after the other.
+// walkReady asks for some rows, passes over the rest of the last one's class, and
+// so on. It asks for more at once where it found that many classes have few.
 func (db *DB) walkReady(ctx context.Context, after relay.Class, limit int, found *[]relay.Waiting, scan func(scanner) error) error {
-	next, err := db.readers.PrepareContext(ctx, db.dialect.rebind(nextReady))
+	next, err := db.readers.PrepareContext(ctx, db.dialect.rebind(nextReady+"? + 0"))
 	if err != nil {
 		return err
 	}
 	defer next.Close()
-	for n := 0; n < limit; n++ {
-		rows, err := next.QueryContext(ctx, int64(after.Stream), text(after.Domain), after.Account[:])
+	const most = 256
+	for rows := 1; len(*found) < limit; {
+		got, err := next.QueryContext(ctx, int64(after.Stream), text(after.Domain), after.Account[:], min(rows, limit-len(*found)))
 		if err != nil {
 			return err
 		}
-		if err := each(rows, scan); err != nil || len(*found) == n {
+		before := len(*found)
+		if err := each(got, scan); err != nil || len(*found) == before {
 			return err
 		}
-		after = (*found)[n].Class
+		after = (*found)[len(*found)-1].Class
+		rows = min(2*(len(*found)-before), most)
 	}
 	return nil
 }
