@@ -8,6 +8,8 @@
 #               ARGS=-quick takes less than a minute
 # make bench-backlog  whom a million deliveries hold up that one site does not
 #               take, and what idle sessions cost; ARGS='-only slow -n 50000'
+# make cluster  several nodes on one PostgreSQL: kills, cuts, failovers and a clock
+#               that is wrong, at length
 # make crash    kills the relay CYCLES times with -9, after SECONDS under load on
 #               average, and compares what it acknowledged with what arrived;
 #               STORE=postgres on a server of its own, ARGS=-kill-server kills that too
@@ -23,7 +25,7 @@ CYCLES   ?= 20
 SECONDS  ?= 1.5
 STORE    ?= sqlite
 
-.PHONY: build test test-deps check demo race fuzz bench bench-backlog crash crash-proof crash-order clean
+.PHONY: build test test-deps check demo race fuzz bench bench-backlog cluster crash crash-proof crash-order clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postrider ./cmd/postrider
@@ -51,6 +53,9 @@ bench: test-deps
 
 bench-backlog:
 	@$(GO) run ./cmd/bench-backlog $(ARGS)
+
+cluster: test-deps
+	@$(GO) test -v -count=1 -timeout 30m ./internal/lab/cluster -long $(ARGS)
 
 crash:
 	@$(GO) run ./cmd/crash -store "$(STORE)" -cycles "$(CYCLES)" -seconds "$(SECONDS)" $(ARGS)

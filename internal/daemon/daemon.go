@@ -157,7 +157,8 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
-	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From}, d.store, entrance, d.log)
+	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,
+		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, entrance, d.log)
 	d.api = (&api.API{Log: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials, Account: home,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}}).Handler()
 	d.watch.join(ctx, d)
@@ -188,6 +189,9 @@ func firstCredential(ctx context.Context, m *account.Manager, home relay.ID) (*S
 		return nil, err
 	}
 	c, password, err := m.Add(ctx, account.Wish{Account: home, Kind: account.KindSMTP, Name: "first", User: "postrider"})
+	if relay.CodeOf(err) == relay.Conflict {
+		return nil, nil // another node that starts just now was faster
+	}
 	if err != nil {
 		return nil, fmt.Errorf("make the first credential: %w", err)
 	}

@@ -32,6 +32,9 @@ type Entrance interface {
 type NotifierConfig struct {
 	Hostname string
 	From     string // address in the From header of DSNs
+	// Idle, where not nil, tells that this node takes no mail at the moment, and
+	// so no DSN: others may write them.
+	Idle func() bool
 }
 
 // Notifier writes the DSNs that settled deliveries ask for.
@@ -65,7 +68,10 @@ func (n *Notifier) Run(ctx context.Context) error {
 	defer tick.Stop()
 	failing := false
 	for {
-		done, err := n.round(ctx, time.Now())
+		done, err := 0, error(nil)
+		if n.config.Idle == nil || !n.config.Idle() {
+			done, err = n.round(ctx, time.Now())
+		}
 		if err != nil && !failing && ctx.Err() == nil {
 			n.log.Error("due notices can't be read; trying on", "err", err)
 		}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -192,6 +193,41 @@ func TestFailover(t *testing.T) {
 	t.Logf("promoted %v after the kill of the primary", promoted)
 	figure(t, "mail_taken_after_failover_s", time.Since(killed).Round(10*time.Millisecond).Seconds())
 	c.settle(30*time.Second, 2*perSite)
+}
+
+// Nodes that start at once on an empty database make the tables once, and one
+// first credential.
+func TestStartTogether(t *testing.T) {
+	t.Parallel()
+	dsn := database(t)
+	c := &cluster{t: t, to: newReceiver(t), load: newLoad(t)}
+	for range 3 {
+		c.add(options{store: dsn, guest: true})
+	}
+	for _, n := range c.nodes {
+		if err := n.Launch(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := 0
+	for _, n := range c.nodes {
+		if err := n.Ready(t.Context(), 30*time.Second); err != nil {
+			t.Fatalf("%s: %v", n.name, err)
+		}
+		if n.Password() != "" {
+			told++
+		}
+	}
+	if told != 1 {
+		t.Errorf("%d nodes print a first password", told)
+	}
+	within(t, 5*time.Second, "all are on the list, with their versions", func() bool {
+		all := c.nodes[0].list()
+		return len(all) == 3 && all["n1"].Version != "" && all["n2"].Version != "" && all["n3"].Version != ""
+	})
+	if out := c.nodes[0].run("node", "list"); !strings.Contains(out, "n1 (this one)") || !strings.Contains(out, "n3") {
+		t.Errorf("node list prints\n%s", out)
+	}
 }
 
 // A newer program takes the schema a step further while this one runs: it goes
