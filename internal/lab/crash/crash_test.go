@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Five kills on each engine, and on PostgreSQL some of the server too: nothing is
+// Four kills on each engine, and on PostgreSQL some of the server too: nothing is
 // lost, nothing repeated beyond what was in flight.
 func TestRun(t *testing.T) {
 	for name, o := range map[string]Options{
@@ -14,7 +14,7 @@ func TestRun(t *testing.T) {
 		"postgres": {Store: "postgres", Servers: true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			o.Cycles, o.Load, o.Sessions = 5, 700*time.Millisecond, 12
+			o.Cycles, o.Load, o.Sessions = 4, 500*time.Millisecond, 12
 			o.Dir, o.Progress = t.TempDir(), t.Output()
 			r, err := Run(t.Context(), o)
 			if err != nil {
@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 			if err := r.Err(); err != nil {
 				t.Error(err)
 			}
-			if r.Cycles != 5 || r.Messages < 50 || r.Peak == 0 || o.Servers && r.Servers == 0 {
+			if r.Cycles != 4 || r.Messages < 50 || r.Peak == 0 || o.Servers && r.Servers == 0 {
 				t.Errorf("the run was no test: %+v", r)
 			}
 			line, err := json.Marshal(r)

@@ -176,8 +176,14 @@ func orderPostgres(calls []call, addr string) ([]string, error) {
 	page := find(calls, 0, func(c call) bool {
 		return inLog(c) && strings.Contains(c.name, "write") && strings.Contains(c.data, orderMark)
 	})
-	if page == nil {
+	reply := find(calls, 0, func(c call) bool { return strings.HasPrefix(c.data, "250 2.0.0 Ok: queued as ") })
+	early := errors.New("the message is acknowledged before its commit is synced")
+	switch {
+	case page == nil && reply == nil:
 		return told, errors.New("the message is not written to the store's log")
+	case page == nil: // and is nowhere yet
+		tell(*reply, strings.TrimSpace(reply.data))
+		return told, early
 	}
 	tell(*page, "the message, to the store's log")
 	// The relay sent it over the connection whose other end commits it.
@@ -195,14 +201,13 @@ func orderPostgres(calls []call, addr string) ([]string, error) {
 		return told, errors.New("the message is not committed")
 	}
 	synced := lastSync(calls, commit, inLog)
-	reply := find(calls, 0, func(c call) bool { return strings.HasPrefix(c.data, "250 2.0.0 Ok: queued as ") })
 	switch {
 	case reply == nil:
 		return told, errors.New("the message is not acknowledged")
 	case synced == nil || synced.begin <= page.end || commit.begin >= reply.begin:
 		tell(*commit, "the commit's reply, to the relay")
 		tell(*reply, strings.TrimSpace(reply.data))
-		return told, errors.New("the message is acknowledged before its commit is synced")
+		return told, early
 	}
 	tell(*synced, "the store's log, to the disk")
 	tell(*commit, "the commit's reply, to the relay")

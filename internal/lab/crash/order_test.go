@@ -31,7 +31,8 @@ func TestOrderPostgres(t *testing.T) {
 		"sync fails":        {sentCall + walCall + strings.Replace(walSync, "= 0", "= -1 EIO (Input/output error)", 1) + sendCall + reply250, late},
 		"250 too early":     {sentCall + walCall + walSync + reply250 + sendCall, late},
 		"another's commit":  {sentCall + walCall + walSync + otherSend + reply250, "not committed"},
-		"no message":        {sentCall + walSync + sendCall + reply250, "not written"},
+		"not written yet":   {sentCall + walSync + sendCall + reply250, late},
+		"no message":        {sentCall + walSync + sendCall, "not written"},
 		"not sent":          {walCall + walSync + sendCall + reply250, "not sent"},
 		"no reply":          {sentCall + walCall + walSync + sendCall, "not acknowledged"},
 	} {
