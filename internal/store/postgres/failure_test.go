@@ -26,8 +26,11 @@ import (
 // account in it and a lease.
 func opened(t *testing.T, dsn string, patience time.Duration) (db *store.DB, account relay.ID, lease int64) {
 	t.Helper()
-	db, err := open(t.Context(), dsn, slog.Default(), patience, time.Now)
+	config, err := parse(dsn)
 	if err != nil {
+		t.Fatal(err)
+	}
+	if db, err = open(t.Context(), config, patience, time.Now); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -67,6 +70,10 @@ func TestRestart(t *testing.T) {
 	}
 	kept := message(account, "kept@x.test")
 	if err := db.Put(t.Context(), lease, []*relay.Submission{kept})[0]; err != nil {
+		t.Fatal(err)
+	}
+	everywhere()
+	if err := errors.Join(server.Stop(), server.Start(t.Context())); err != nil {
 		t.Fatal(err)
 	}
 	for _, end := range []func() error{server.Stop, server.Kill} {
@@ -348,7 +355,7 @@ func TestSecret(t *testing.T) {
 		"host=" + host + " port=none password = " + secret,
 		"password=" + secret + " sslmode=odd",
 	} {
-		db, err := open(t.Context(), dsn, log, time.Second, time.Now)
+		db, err := Open(t.Context(), dsn, log)
 		if err == nil {
 			db.Close()
 			t.Fatalf("opened %s", dsn)

@@ -50,16 +50,19 @@ const begin = "begin isolation level read committed; set local statement_timeout
 
 // Open opens the store in the database that dsn names: a URL or a line of
 // key=value, as libpq takes them, PGPASSWORD and the like included. No error
-// shows a password.
+// shows a password. What the server remarks goes to log, at level debug.
 func Open(ctx context.Context, dsn string, log *slog.Logger) (*store.DB, error) {
-	return open(ctx, dsn, log, patience, time.Now)
-}
-
-func open(ctx context.Context, dsn string, log *slog.Logger, patience time.Duration, now func() time.Time) (*store.DB, error) {
 	config, err := parse(dsn)
 	if err != nil {
 		return nil, err
 	}
+	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
+		log.Debug("PostgreSQL remarks", "severity", n.Severity, "text", n.Message)
+	}
+	return open(ctx, config, patience, time.Now)
+}
+
+func open(ctx context.Context, config *pgx.ConnConfig, patience time.Duration, now func() time.Time) (*store.DB, error) {
 	db, err := store.New(ctx, store.Config{
 		Dialect: dialect(patience),
 		Writer:  handle(config, writers),

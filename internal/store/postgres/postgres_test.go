@@ -3,9 +3,13 @@ package postgres
 import (
 	"context"
 	"errors"
-	"log/slog"
+	"flag"
+	"maps"
+	"os"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -18,7 +22,7 @@ import (
 
 // engine runs the suite in databases of the server, reached by the way that via
 // gives.
-func engine(server *postgres.Server, via func(url string) string) storetest.Engine {
+func engine(server *postgres.Server, via func(url string) string, seen pgx.QueryTracer) storetest.Engine {
 	return storetest.Engine{
 		New: func(t testing.TB) string {
 			url, err := server.NewDatabase(t.Context())
@@ -27,9 +31,20 @@ func engine(server *postgres.Server, via func(url string) string) storetest.Engi
 			}
 			return via(url)
 		},
-		Open: func(ctx context.Context, place string) (*store.DB, error) { return Open(ctx, place, slog.Default()) },
+		Open: func(ctx context.Context, place string) (*store.DB, error) {
+			config, err := parse(place)
+			if err != nil {
+				return nil, err
+			}
+			config.Tracer = seen
+			return open(ctx, config, patience, time.Now)
+		},
 		Askew: func(ctx context.Context, place string, now func() time.Time) (*store.DB, error) {
-			return open(ctx, place, slog.Default(), patience, now)
+			config, err := parse(place)
+			if err != nil {
+				return nil, err
+			}
+			return open(ctx, config, patience, now)
 		},
 		Migrate: Migrate,
 		Upgrade: Upgrade,
@@ -54,14 +69,39 @@ func numbered(statement string) string {
 
 func straight(url string) string { return url }
 
+var statements = flag.String("statements", "", "a `file` for the texts of all statements that the suite runs, each ended by a line ;; (testdata/dialect reads it)")
+
 func TestStore(t *testing.T) {
-	storetest.Run(t, engine(postgres.Run(t, postgres.Options{Unsynced: true}), straight))
+	seen := &recorder{texts: map[string]bool{}}
+	server := postgres.Run(t, postgres.Options{Unsynced: true})
+	t.Run("", func(t *testing.T) { storetest.Run(t, engine(server, straight, seen)) })
+	if *statements == "" {
+		return
+	}
+	if err := os.WriteFile(*statements, []byte(strings.Join(slices.Sorted(maps.Keys(seen.texts)), "\n;;\n")), 0o644); err != nil {
+		t.Fatal(err)
+	}
 }
+
+// recorder keeps the texts of statements.
+type recorder struct {
+	mu    sync.Mutex
+	texts map[string]bool
+}
+
+func (r *recorder) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.texts[q.SQL] = true
+	return ctx
+}
+
+func (r *recorder) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
 
 // TestBouncer runs the suite through PgBouncer in transaction mode.
 func TestBouncer(t *testing.T) {
 	server := postgres.Run(t, postgres.Options{Unsynced: true})
-	storetest.Run(t, engine(server, server.Bouncer(t).URL))
+	storetest.Run(t, engine(server, server.Bouncer(t).URL, nil))
 }
 
 // TestOrder sees to it that texts are compared byte by byte, whatever the
@@ -85,5 +125,5 @@ func TestOrder(t *testing.T) {
 }
 
 func BenchmarkMail(b *testing.B) {
-	storetest.BenchmarkMail(b, engine(postgres.Run(b, postgres.Options{}), straight))
+	storetest.BenchmarkMail(b, engine(postgres.Run(b, postgres.Options{}), straight, nil))
 }
