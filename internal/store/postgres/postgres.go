@@ -63,11 +63,12 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*store.DB, error) 
 }
 
 func open(ctx context.Context, config *pgx.ConnConfig, patience time.Duration, now func() time.Time) (*store.DB, error) {
+	reader := handle(config, readers)
 	db, err := store.New(ctx, store.Config{
-		Dialect: dialect(patience),
+		Dialect: dialect(patience, byteOrder(ctx, reader)),
 		Writer:  handle(config, writers),
 		Writers: writers,
-		Reader:  handle(config, readers),
+		Reader:  reader,
 		Now:     now,
 	})
 	if err != nil {
@@ -78,13 +79,15 @@ func open(ctx context.Context, config *pgx.ConnConfig, patience time.Duration, n
 
 // Migrate makes an older version of the schema, for tests of the way from there.
 func Migrate(ctx context.Context, dsn string, version int) error {
-	return aside(dsn, func(db *sql.DB) error { return store.Migrate(ctx, dialect(patience), db, version) })
+	return aside(dsn, func(db *sql.DB) error { return store.Migrate(ctx, dialect(patience, byteOrder(ctx, db)), db, version) })
 }
 
 // Upgrade takes the schema a step further, as a newer program would, for tests
 // of programs side by side.
 func Upgrade(ctx context.Context, dsn, migration string) error {
-	return aside(dsn, func(db *sql.DB) error { return store.Upgrade(ctx, dialect(patience), db, migration) })
+	return aside(dsn, func(db *sql.DB) error {
+		return store.Upgrade(ctx, dialect(patience, byteOrder(ctx, db)), db, migration)
+	})
 }
 
 func aside(dsn string, f func(*sql.DB) error) error {
@@ -116,14 +119,32 @@ func parse(dsn string) (*pgx.ConnConfig, error) {
 
 // handle gives a pool of connections, none of which is opened yet.
 func handle(config *pgx.ConnConfig, conns int) *sql.DB {
-	db := stdlib.OpenDB(*config)
+	// A connection from the pool is asked before it is used: there are few
+	// queries, and none fails because a server went in the meantime. Writers
+	// keep theirs.
+	always := stdlib.OptionShouldPing(func(context.Context, stdlib.ShouldPingParams) bool { return true })
+	db := stdlib.OpenDB(*config, always)
 	db.SetMaxOpenConns(conns)
 	db.SetMaxIdleConns(conns)
 	db.SetConnMaxLifetime(lifetime)
 	return db
 }
 
-func dialect(patience time.Duration) store.Dialect {
+// byteOrder gives the type of texts that are compared byte by byte, whatever the
+// language of the database: their indexes outlive a new version of the system's
+// collations. CockroachDB does not know the name, and compares so anyway.
+func byteOrder(ctx context.Context, db *sql.DB) string {
+	ctx, cancel := context.WithTimeout(ctx, connect)
+	defer cancel()
+	_, err := db.ExecContext(ctx, `select 'a' collate "C"`)
+	var refused *pgconn.PgError
+	if errors.As(err, &refused) && classifyState(refused.Code) == store.ClassOther {
+		return "text"
+	}
+	return `text collate "C"` // what else went wrong is told by whoever comes next
+}
+
+func dialect(patience time.Duration, text string) store.Dialect {
 	return store.Dialect{
 		Name:      "postgres",
 		Numbered:  true,
@@ -136,23 +157,22 @@ func dialect(patience time.Duration) store.Dialect {
 		Retries:   8,
 		Patience:  patience,
 		Unhurried: "set local statement_timeout = 0",
-		Schema:    schema,
+		Schema:    func(s string) string { return schema(s, text) },
 		Classify:  classify,
 	}
 }
 
 var (
-	blobs = regexp.MustCompile(`\bblob\b`)
-	// Texts are compared byte by byte, whatever the database's language.
+	blobs    = regexp.MustCompile(`\bblob\b`)
 	texts    = regexp.MustCompile(`\btext\b`)
 	comments = regexp.MustCompile(`(?m)^--.*\n`)
 )
 
-// schema turns a migration into PostgreSQL's words.
-func schema(s string) string {
+// schema turns a migration into PostgreSQL's words; text is its type of texts.
+func schema(s, text string) string {
 	s = comments.ReplaceAllString(s, "")
 	s = blobs.ReplaceAllString(s, "bytea")
-	s = texts.ReplaceAllString(s, `text collate "C"`)
+	s = texts.ReplaceAllString(s, text)
 	return strings.ReplaceAll(s, ") without rowid;", ");")
 }
 

@@ -124,6 +124,18 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+func TestSchema(t *testing.T) {
+	const in = "-- A blob of text.\ncreate table t (\n\ta blob not null,\n\tb text not null default ''\n) without rowid;\n"
+	for text, want := range map[string]string{
+		`text collate "C"`: "create table t (\n\ta bytea not null,\n\tb text collate \"C\" not null default ''\n);\n",
+		"text":             "create table t (\n\ta bytea not null,\n\tb text not null default ''\n);\n",
+	} {
+		if got := schema(in, text); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 func BenchmarkMail(b *testing.B) {
 	storetest.BenchmarkMail(b, engine(postgres.Run(b, postgres.Options{}), straight, nil))
 }

@@ -1,5 +1,8 @@
 // Command dialect reads SQL statements, each ended by a line ";;", and tells which
-// of them CockroachDB's own parser does not take.
+// of them CockroachDB's own parser does not take. From the folder store/postgres:
+//
+//	go test -run TestStore -statements /tmp/statements
+//	cd testdata/dialect && go run . /tmp/statements
 package main
 
 import (
@@ -22,7 +25,8 @@ func main() {
 	}
 	statements, refused := strings.Split(string(text), "\n;;\n"), 0
 	for _, s := range statements {
-		if _, err := parser.Parse(s); err != nil {
+		// Package postgres leaves this out where the database does not know it.
+		if _, err := parser.Parse(strings.ReplaceAll(s, ` collate "C"`, "")); err != nil {
 			refused++
 			fmt.Printf("%s\n  %v\n", s, err)
 		}
