@@ -33,7 +33,6 @@ type members interface {
 	Beat(ctx context.Context, n relay.Node) (ahead time.Duration, err error)
 	News(ctx context.Context, lease int64) (relay.News, error)
 	Drain(ctx context.Context, node string, drain bool) error
-	Released(ctx context.Context) error
 }
 
 // work is what a node does by its lease.
@@ -281,9 +280,6 @@ func (n *node) obey(ctx context.Context, news relay.News) {
 	case news.Draining && !(was && n.given):
 		s := n.work.Stats()
 		err := n.work.Drain(ctx)
-		if err == nil {
-			err = n.members.Released(ctx)
-		}
 		if n.given = err == nil; n.given || !was {
 			n.log.Info("draining: no mail is taken, no attempt begins", "given_back", s.InHand-s.InFlight, "in_flight", s.InFlight, "err", err)
 		}

@@ -100,12 +100,6 @@ func (r *registry) News(ctx context.Context, lease int64) (relay.News, error) {
 	return relay.News{Draining: r.draining, Released: r.released}, nil
 }
 
-func (r *registry) Released(ctx context.Context) error {
-	err := r.answer(ctx)
-	r.set(func() { r.released++ })
-	return err
-}
-
 func (r *registry) Drain(ctx context.Context, _ string, drain bool) error {
 	if err := r.answer(ctx); err != nil {
 		return err

@@ -130,6 +130,18 @@ func (c *intake[T]) gather() []T {
 	return c.values
 }
 
+// refuse answers those whose turn has not come yet; commit's alone.
+func (c *intake[T]) refuse(err error) {
+	for {
+		select {
+		case e := <-c.in:
+			e.done <- err
+		default:
+			return
+		}
+	}
+}
+
 // answer tells those who wait what became of the batch, and begins the next one.
 func (c *intake[T]) answer(errs []error) {
 	for i, e := range c.batch {

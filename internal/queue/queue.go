@@ -143,8 +143,18 @@ func (q *Queue) write(ctx context.Context, puts []*relay.Submission, ends []rela
 		}
 	}
 	q.committed("settle", start, ofEnds)
+	// Who waited for a store that does not answer has waited for long enough.
+	for _, errs := range [][]error{ofPuts, ofEnds} {
+		if len(errs) > 0 && relay.CodeOf(errs[0]) == relay.Unavailable && time.Since(start) >= longWait {
+			q.puts.refuse(takesNone())
+		}
+	}
 	return ofPuts, ofEnds
 }
+
+// longWait is how long a client waits at least, behind a commit that fails,
+// before its own message is refused for that.
+const longWait = 2 * time.Second
 
 func takesNone() error {
 	return &relay.Error{Code: relay.Unavailable, Text: "This node takes no mail at the moment.", Advice: "Try again later."}

@@ -4,6 +4,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"postrider/internal/relay"
 )
@@ -33,6 +34,29 @@ func TestSuspendAnswersThoseWhoWait(t *testing.T) {
 		})
 		close(gate)
 		g.Wait()
+		r.want(Stats{})
+	})
+}
+
+// Nor does it wait for a second failure where the first one took long.
+func TestSlowFailureIsForAllWhoWait(t *testing.T) {
+	inBubble(t, usual, func(r *rig) {
+		batches := 0
+		r.store.put.set(func(batch []*relay.Submission) []error {
+			batches++
+			time.Sleep(10 * time.Second)
+			return all(batch, error(&relay.Error{Code: relay.Unavailable, Text: "Away.", Advice: "Try again."}))
+		})
+		began := time.Now()
+		var g sync.WaitGroup
+		for range 4 {
+			g.Go(func() { wantCode(t, "put", r.Put(r.Context(), r.message("x")), relay.Unavailable) })
+			synctest.Wait()
+		}
+		g.Wait()
+		if took := time.Since(began); took > 11*time.Second || batches != 1 {
+			t.Errorf("the last one was answered after %v and %d batches", took, batches)
+		}
 		r.want(Stats{})
 	})
 }

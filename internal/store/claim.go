@@ -147,7 +147,8 @@ func (db *DB) Release(ctx context.Context, lease int64, ids []relay.DeliveryID) 
 				return err
 			}
 		}
-		return nil
+		_, err := w.exec(ctx, countReleased)
+		return err
 	})
 }
 

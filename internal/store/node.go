@@ -69,16 +69,8 @@ func (w *writer) endLease(ctx context.Context, lease int64) (released int64, err
 	return released, err
 }
 
+// countReleased is news to the other nodes.
 const countReleased = "update counter set value = value + 1 where name = 'released'"
-
-// Released tells the other nodes, by their News, that this one has given back
-// what it had in hand. A lease that ends tells it by itself.
-func (db *DB) Released(ctx context.Context) error {
-	return db.write(ctx, "tell of what is released", func(ctx context.Context, w *writer) error {
-		_, err := w.exec(ctx, countReleased)
-		return err
-	})
-}
 
 // Beat says that the node of that name and lease lives, by the database's clock,
 // and runs the program of that version. It gives how far this machine's clock is

@@ -61,7 +61,7 @@ func testMain(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	if server, err = postgres.New(context.Background(), postgres.Options{}); err != nil {
+	if server, err = postgres.New(context.Background(), postgres.Options{Settings: []string{"max_connections = 400"}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}

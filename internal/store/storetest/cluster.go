@@ -110,7 +110,7 @@ var clusterTests = []test{
 			f.Fatal(err)
 		}
 		news(false)
-		if err := f.db.Released(f.Context()); err != nil {
+		if err := f.db.Release(f.Context(), f.lease, nil); err != nil {
 			f.Fatal(err)
 		}
 		news(true)
