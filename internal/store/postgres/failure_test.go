@@ -237,7 +237,7 @@ func newTunnel(t *testing.T, to string) *tunnel {
 // TestDeadlock lets another transaction stand in the way of one of the store's,
 // so that the server breaks the store's: it is done again.
 func TestDeadlock(t *testing.T) {
-	server := postgres.Run(t, postgres.Options{Unsynced: true})
+	server := postgres.Run(t, postgres.Options{Unsynced: true, Settings: []string{"deadlock_timeout = 4s"}})
 	db, account, lease := opened(t, server.URL(), patience)
 	s := message(account, "a@x.test", "b@x.test")
 	if err := db.Put(t.Context(), lease, []*relay.Submission{s})[0]; err != nil {
@@ -254,6 +254,8 @@ func TestDeadlock(t *testing.T) {
 			t.Fatalf("%s: %v", statement, err)
 		}
 	}
+	// Whose patience ends first is broken: not the other.
+	exec("set deadlock_timeout = '1min'")
 	// The message is locked by the other, and the store waits for it when it
 	// has changed the deliveries, which the other then waits for.
 	exec("begin")

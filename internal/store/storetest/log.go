@@ -3,6 +3,7 @@ package storetest
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -169,6 +170,9 @@ var logTests = []test{
 			f.Errorf("saw %d deliveries, want %d", len(seen), writers*each)
 		}
 		for _, k := range seen {
+			if !f.engine.Single {
+				slices.Sort(k) // the first may have been committed after a look at its place
+			}
 			f.equal("kinds", k, []relay.Kind{relay.EventAccepted, relay.EventDelivered})
 		}
 		// The order outlives a restart.
