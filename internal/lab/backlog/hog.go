@@ -3,6 +3,7 @@ package backlog
 import (
 	"context"
 	"fmt"
+	"sync"
 	"time"
 
 	"postrider/internal/store"
@@ -164,14 +165,18 @@ func (h *harness) running(ctx context.Context, r *rig, name string, res *Hog) (*
 	if res != nil {
 		before = res.probe.count()
 	}
-	m, err := h.measure(ctx, r, name, otherDomain)
+	var profiling sync.WaitGroup
+	if res != nil {
+		profiling.Go(func() { h.profile(ctx, r, name) })
+	}
+	m, err := h.atStart(ctx, r, name, otherDomain)
+	profiling.Wait()
 	if err != nil {
 		return nil, err
 	}
 	if res != nil {
 		res.HogRate = float64(res.probe.count()-before) / time.Since(since).Seconds()
 		res.MaxRSS = max(res.MaxRSS, float64(r.maxRSS())/mb)
-		h.profile(ctx, r, name)
 	}
 	return m, r.Stop()
 }

@@ -13,6 +13,7 @@ type figures struct {
 	p50, p99 time.Duration // to delivery, at a given rate
 	late     int           // of those, not delivered within the patience
 	drain    time.Duration // until what accept has sent is delivered
+	early    float64       // as accept, right after the start of the relay
 }
 
 // measure lets the shops send, first as fast as they can and then at a given
@@ -42,8 +43,27 @@ func (h *harness) measure(ctx context.Context, r *rig, name string, to func(i in
 }
 
 func (m *figures) String() string {
-	return fmt.Sprintf("%5.0f accepted a second, delivered %4.1f s later; at a given rate p50 %.0f ms, p99 %.0f ms, %d late",
-		m.accept, m.drain.Seconds(), ms(m.p50), ms(m.p99), m.late)
+	return fmt.Sprintf("%5.0f accepted a second (%.0f at the start), delivered %4.1f s later; at a given rate p50 %.0f ms, p99 %.0f ms, %d late",
+		m.accept, m.early, m.drain.Seconds(), ms(m.p50), ms(m.p99), m.late)
+}
+
+// atStart is measure for a relay that has just been started: how it accepts while
+// it takes up what waits, and when that is over the rest.
+func (h *harness) atStart(ctx context.Context, r *rig, name string, to func(i int) string) (*figures, error) {
+	f := &flow{rig: r, by: r.senders[firstShop:], name: name + "-early", to: to}
+	_, early, err := f.flood(ctx, h.o.Sessions, h.o.Load/2)
+	if err != nil {
+		return nil, fmt.Errorf("send as fast as possible: %w", err)
+	}
+	if err := pause(ctx, h.o.Load); err != nil {
+		return nil, err
+	}
+	m, err := h.measure(ctx, r, name, to)
+	if err != nil {
+		return nil, err
+	}
+	m.early = early
+	return m, nil
 }
 
 // Compared is what the shops get on a relay, beside one with nothing else to do:
@@ -52,6 +72,7 @@ type Compared struct {
 	EmptyAccept float64 `json:"empty_accept"` // messages a second
 	Accept      float64 `json:"accept"`
 	AcceptRatio float64 `json:"accept_ratio"` // median of the rounds' own ratios
+	EarlyRatio  float64 `json:"early_ratio"`  // the same, of the rates right after the start
 	EmptyP50    float64 `json:"empty_p50_ms"`
 	EmptyP99    float64 `json:"empty_p99_ms"`
 	P50         float64 `json:"p50_ms"`
@@ -62,17 +83,17 @@ type Compared struct {
 }
 
 func compared(empty, loaded []*figures) Compared {
-	ratios := make([]float64, len(empty))
+	ratios, early := make([]float64, len(empty)), make([]float64, len(empty))
 	late := 0
 	for i := range empty {
-		ratios[i] = loaded[i].accept / empty[i].accept
+		ratios[i], early[i] = loaded[i].accept/empty[i].accept, loaded[i].early/empty[i].early
 		late += loaded[i].late
 	}
 	accept := func(m *figures) float64 { return m.accept }
 	p50 := func(m *figures) float64 { return ms(m.p50) }
 	p99 := func(m *figures) float64 { return ms(m.p99) }
 	drain := func(m *figures) float64 { return m.drain.Seconds() }
-	return Compared{EmptyAccept: medianOf(empty, accept), Accept: medianOf(loaded, accept), AcceptRatio: median(ratios),
+	return Compared{EmptyAccept: medianOf(empty, accept), Accept: medianOf(loaded, accept), AcceptRatio: median(ratios), EarlyRatio: median(early),
 		EmptyP50: medianOf(empty, p50), EmptyP99: medianOf(empty, p99), P50: medianOf(loaded, p50), P99: medianOf(loaded, p99),
 		Late: late, EmptyDrain: medianOf(empty, drain), Drain: medianOf(loaded, drain)}
 }

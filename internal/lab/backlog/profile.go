@@ -18,7 +18,7 @@ func (h *harness) profile(ctx context.Context, r *rig, name string) {
 	if h.o.Profiles == "" {
 		return
 	}
-	for _, what := range []string{"heap", "goroutine", "profile?seconds=3"} {
+	for _, what := range []string{"profile?seconds=4", "heap", "goroutine"} {
 		if err := fetch(ctx, filepath.Join(r.Data, api.SocketName), "/debug/pprof/"+what, filepath.Join(h.o.Profiles, name+"-"+what[:4]+".pprof")); err != nil {
 			h.say("no profile: %v", err)
 		}

@@ -88,7 +88,7 @@ func (h *harness) withTenth(ctx context.Context, r *rig, res *Sites, name string
 			}
 		}
 	})
-	m, err := h.measure(ctx, r, name, func(i int) string { return siteName(res.Dead + i%(res.Sites-res.Dead)) })
+	m, err := h.atStart(ctx, r, name, func(i int) string { return siteName(res.Dead + i%(res.Sites-res.Dead)) })
 	close(stop)
 	wg.Wait()
 	if err == nil {
