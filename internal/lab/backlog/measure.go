@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"postrider/internal/api"
 )
 
 // figures are what one measurement gives of mail that nobody should hold up.
@@ -55,7 +57,7 @@ func (h *harness) atStart(ctx context.Context, r *rig, name string, to func(i in
 	if err != nil {
 		return nil, fmt.Errorf("send as fast as possible: %w", err)
 	}
-	if err := pause(ctx, h.o.Load); err != nil {
+	if err := takenUp(ctx, r); err != nil {
 		return nil, err
 	}
 	m, err := h.measure(ctx, r, name, to)
@@ -64,6 +66,26 @@ func (h *harness) atStart(ctx context.Context, r *rig, name string, to func(i in
 	}
 	m.early = early
 	return m, nil
+}
+
+// takenUp waits until a relay has in hand what it takes in hand of all that
+// waits; not longer than a minute.
+func takenUp(ctx context.Context, r *rig) error {
+	c := api.NewClient(r.Data)
+	for last, end := -1, time.Now().Add(time.Minute); time.Now().Before(end); {
+		var s api.Status
+		if err := c.Get(ctx, "/v1/status", nil, &s); err != nil {
+			return fmt.Errorf("ask how much is in hand: %w", err)
+		}
+		if last >= 0 && s.Queue.InHand-last < 100 {
+			break
+		}
+		last = s.Queue.InHand
+		if err := pause(ctx, time.Second); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Compared is what the shops get on a relay, beside one with nothing else to do:
