@@ -46,7 +46,11 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interva
 // begin bounds, at the server, how long a statement may take, and how long a
 // transaction may stay open whose node is gone: until then it keeps locks that
 // the others need to take over. They end with the transaction.
-const begin = "begin isolation level read committed; set local statement_timeout = 8000; set local idle_in_transaction_session_timeout = 5000"
+//
+// What is written has an index to be found by, and the planner is to use it: it
+// judges by statistics, and those of a queue are always of some other time.
+const begin = "begin isolation level read committed; set local statement_timeout = 8000; set local idle_in_transaction_session_timeout = 5000;" +
+	" set local enable_seqscan = off"
 
 // Open opens the store in the database that dsn names: a URL or a line of
 // key=value, as libpq takes them, PGPASSWORD and the like included. No error
@@ -59,14 +63,21 @@ func Open(ctx context.Context, dsn string, log *slog.Logger) (*store.DB, error) 
 	config.OnNotice = func(_ *pgconn.PgConn, n *pgconn.Notice) {
 		log.Debug("PostgreSQL remarks", "severity", n.Severity, "text", n.Message)
 	}
-	return open(ctx, config, patience, time.Now)
+	db, err := open(ctx, config, patience, time.Now)
+	if err != nil {
+		return nil, err
+	}
+	if err := aside(dsn, func(db *sql.DB) error { return plainContent(ctx, db) }); err != nil {
+		log.Info("this database may compress the content of messages, which costs it time", "err", err)
+	}
+	return db, nil
 }
 
 func open(ctx context.Context, config *pgx.ConnConfig, patience time.Duration, now func() time.Time) (*store.DB, error) {
 	reader := handle(config, readers)
 	db, err := store.New(ctx, store.Config{
 		Dialect: dialect(patience, byteOrder(ctx, reader)),
-		Writer:  handle(config, writers),
+		Writer:  handle(direct(ctx, config), writers),
 		Writers: writers,
 		Reader:  reader,
 		Now:     now,
@@ -75,6 +86,21 @@ func open(ctx context.Context, config *pgx.ConnConfig, patience time.Duration, n
 		return nil, fmt.Errorf("open store on PostgreSQL at %s: %w", config.Host, err)
 	}
 	return db, nil
+}
+
+// plainContent lets content be stored as it is: to compress what is deleted a
+// moment later is a waste. Databases that resemble PostgreSQL may not know the
+// words, and do without.
+func plainContent(ctx context.Context, db *sql.DB) error {
+	ctx, cancel := context.WithTimeout(ctx, connect)
+	defer cancel()
+	var how string
+	const look = "select cast(attstorage as text) from pg_attribute where attrelid = 'content'::regclass and attname = 'bytes'"
+	if err := db.QueryRowContext(ctx, look).Scan(&how); err != nil || how == "e" {
+		return err
+	}
+	_, err := db.ExecContext(ctx, "alter table content alter column bytes set storage external")
+	return err
 }
 
 // Migrate makes an older version of the schema, for tests of the way from there.
@@ -115,6 +141,26 @@ func parse(dsn string) (*pgx.ConnConfig, error) {
 	// name: PgBouncer may run it on any connection to the server.
 	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	return config, nil
+}
+
+// direct gives the way of those who write. Where no pooler stands between, their
+// statements are prepared by name: the server need not read and plan them anew. A
+// pooler is known by the number of the server's process, which is one of its own.
+func direct(ctx context.Context, config *pgx.ConnConfig) *pgx.ConnConfig {
+	ctx, cancel := context.WithTimeout(ctx, connect)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return config // whoever comes next tells
+	}
+	defer conn.Close(ctx)
+	var process uint32
+	if err := conn.QueryRow(ctx, "select pg_backend_pid()").Scan(&process); err != nil || process != conn.PgConn().PID() {
+		return config
+	}
+	config = config.Copy()
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheStatement
+	return config
 }
 
 // handle gives a pool of connections, none of which is opened yet.
