@@ -13,11 +13,12 @@ import (
 // guarded is its own.
 type claimer struct {
 	// Guarded by Queue.mu:
-	news   bool      // since it looked last
-	next   time.Time // when it looks next; zero while it works
-	freed  int       // deliveries that left this node's hand since it looked last
-	doubt  bool      // something may be leased that is not in hand
-	rewalk bool      // begin a walk now
+	news    bool      // since it looked last
+	next    time.Time // when it looks next; zero while it works
+	resting bool      // there is plenty in hand
+	freed   int       // deliveries that left this node's hand since it looked last
+	doubt   bool      // something may be leased that is not in hand
+	rewalk  bool      // begin a walk now
 	// late are deliveries of an earlier lease whose attempts ended while a claim
 	// was under way, with the version that they had; nil: no claim is.
 	late map[relay.DeliveryID]version
@@ -84,7 +85,7 @@ func doubtful(err error) bool {
 func (q *Queue) roomLocked(p schedule.Part) {
 	c := &q.claimer
 	c.freed++
-	if !c.news && !q.asleep && q.waiting.Stalled() && (c.freed >= min(claimMost, q.config.Window/64+1) || q.room.Worth(p, claimMost)) {
+	if !c.news && !q.asleep && q.waiting.Stalled() && (c.freed >= min(claimMost, q.config.Window/64+1) || !c.resting && q.room.Worth(p, claimMost)) {
 		q.stirLocked()
 	}
 }
@@ -108,26 +109,44 @@ func (q *Queue) claim(ctx context.Context) {
 	}
 }
 
-// rest lets others write after a claim: for as long as that took, and much longer
-// where there is plenty in hand: filling the window is not worth holding up new
-// mail.
+// rest lets others write after a claim: for as long as that took; much longer
+// where there is plenty in hand, and longer still until some of that has gone or
+// something else is due. Filling the window is not worth holding up new mail.
 func (q *Queue) rest(ctx context.Context) {
-	const short, long, plenty = 2 * time.Millisecond, 200 * time.Millisecond, 9
+	const short, long, longer, plenty = 2 * time.Millisecond, 200 * time.Millisecond, time.Second, 9
 	took := q.claimer.took
 	if q.claimer.took = 0; took < short {
 		return
 	}
 	q.mu.Lock()
-	if len(q.hand) > q.config.Window/16 {
-		took *= plenty
-	}
+	much := len(q.hand) > q.config.Window/16
 	q.mu.Unlock()
-	took = min(took, long)
-	t := time.NewTimer(took)
+	if !much {
+		wait(ctx, took, nil)
+		return
+	}
+	took = min(took*plenty, long)
+	wait(ctx, took, nil)
+	q.mu.Lock()
+	q.claimer.resting, q.claimer.next = true, time.Now().Add(longer-took)
+	news := q.claimer.news
+	q.mu.Unlock()
+	if !news {
+		wait(ctx, longer-took, q.poke)
+	}
+	q.mu.Lock()
+	q.claimer.resting = false
+	q.mu.Unlock()
+}
+
+// wait waits for that long, or for a poke.
+func wait(ctx context.Context, d time.Duration, poke <-chan struct{}) {
+	t := time.NewTimer(d)
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
 	case <-t.C:
+	case <-poke:
 	}
 }
 
@@ -341,15 +360,9 @@ func (q *Queue) sleep(ctx context.Context, next time.Time, failed bool) {
 	}
 	q.claimer.next = next
 	q.mu.Unlock()
-	t := time.NewTimer(max(time.Until(next), 5*time.Millisecond))
-	defer t.Stop()
 	poke := q.poke
 	if failed {
 		poke = nil
 	}
-	select {
-	case <-ctx.Done():
-	case <-t.C:
-	case <-poke:
-	}
+	wait(ctx, max(time.Until(next), 5*time.Millisecond), poke)
 }
