@@ -85,10 +85,19 @@ func doubtful(err error) bool {
 func (q *Queue) roomLocked(p schedule.Part) {
 	c := &q.claimer
 	c.freed++
-	if !c.news && !q.asleep && q.waiting.Stalled() && (c.freed >= min(claimMost, q.config.Window/64+1) || !c.resting && q.room.Worth(p, claimMost)) {
+	switch {
+	case c.news || q.asleep || !q.waiting.Stalled():
+	case c.resting:
+		if !q.plentyLocked() {
+			q.stirLocked()
+		}
+	case c.freed >= min(claimMost, q.config.Window/64+1) || q.room.Worth(p, claimMost):
 		q.stirLocked()
 	}
 }
+
+// plentyLocked tells whether there is enough in hand for a good while.
+func (q *Queue) plentyLocked() bool { return len(q.hand) > q.config.Window/64 }
 
 // claim takes what is due from the store, as long as there is room.
 func (q *Queue) claim(ctx context.Context) {
@@ -119,7 +128,7 @@ func (q *Queue) rest(ctx context.Context) {
 		return
 	}
 	q.mu.Lock()
-	much := len(q.hand) > q.config.Window/16
+	much := q.plentyLocked()
 	q.mu.Unlock()
 	if !much {
 		wait(ctx, took, nil)
