@@ -13,12 +13,11 @@ import (
 // guarded is its own.
 type claimer struct {
 	// Guarded by Queue.mu:
-	news    bool      // since it looked last
-	next    time.Time // when it looks next; zero while it works
-	resting bool      // there is plenty in hand
-	freed   int       // deliveries that left this node's hand since it looked last
-	doubt   bool      // something may be leased that is not in hand
-	rewalk  bool      // begin a walk now
+	news   bool      // since it looked last
+	next   time.Time // when it looks next; zero while it works
+	freed  int       // deliveries that left this node's hand since it looked last
+	doubt  bool      // something may be leased that is not in hand
+	rewalk bool      // begin a walk now
 	// late are deliveries of an earlier lease whose attempts ended while a claim
 	// was under way, with the version that they had; nil: no claim is.
 	late map[relay.DeliveryID]version
@@ -39,6 +38,7 @@ type walk struct {
 
 const (
 	claimMost = 500                    // deliveries in one claim: other writers wait meanwhile
+	few       = 64                     // deliveries in hand
 	walkPage  = 500                    // classes
 	walkSlice = 100 * time.Millisecond // between claims
 	// walkEvery is how often a walk begins: other nodes may have left something.
@@ -87,8 +87,9 @@ func (q *Queue) roomLocked(p schedule.Part) {
 	c.freed++
 	switch {
 	case c.news || q.asleep || !q.waiting.Stalled():
-	case c.resting:
-		if !q.plentyLocked() {
+	case q.plentyLocked():
+		// Nobody is in a hurry, but one that has little left and more waiting.
+		if q.room.Held(p) <= few && q.waiting.Waits(p) && q.room.Worth(p, claimMost) {
 			q.stirLocked()
 		}
 	case c.freed >= min(claimMost, q.config.Window/64+1) || q.room.Worth(p, claimMost):
@@ -97,7 +98,7 @@ func (q *Queue) roomLocked(p schedule.Part) {
 }
 
 // plentyLocked tells whether there is enough in hand for a good while.
-func (q *Queue) plentyLocked() bool { return len(q.hand) > q.config.Window/64 }
+func (q *Queue) plentyLocked() bool { return len(q.hand) > q.config.Window/64+few }
 
 // claim takes what is due from the store, as long as there is room.
 func (q *Queue) claim(ctx context.Context) {
@@ -137,15 +138,18 @@ func (q *Queue) rest(ctx context.Context) {
 	took = min(took*plenty, long)
 	wait(ctx, took, nil)
 	q.mu.Lock()
-	q.claimer.resting, q.claimer.next = true, time.Now().Add(longer-took)
 	news := q.claimer.news
+	if !news {
+		q.claimer.next = time.Now().Add(longer - took)
+		select {
+		case <-q.poke: // is old
+		default:
+		}
+	}
 	q.mu.Unlock()
 	if !news {
 		wait(ctx, longer-took, q.poke)
 	}
-	q.mu.Lock()
-	q.claimer.resting = false
-	q.mu.Unlock()
 }
 
 // wait waits for that long, or for a poke.

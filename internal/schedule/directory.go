@@ -145,6 +145,12 @@ func (d *Directory) Stalled() bool {
 	return d.streams[0].groups.len() > 0 || d.streams[1].groups.len() > 0
 }
 
+// Waits tells whether something is due of a part and was not picked.
+func (d *Directory) Waits(p Part) bool {
+	g := d.streams[streamIndex(p.Stream)].by[p.Group]
+	return g != nil && g.by[p.Place] != nil
+}
+
 const (
 	// downQuantum and failQuantum are how many deliveries are asked for of a
 	// class that backs off: where nobody answers, and where the answers are no.

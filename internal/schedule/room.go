@@ -52,6 +52,9 @@ func add[K comparable](held map[K]int64, k K, n int64) {
 // Used is how much all have.
 func (r *Room) Used() int64 { return r.used }
 
+// Held is how much a part has.
+func (r *Room) Held(p Part) int64 { return r.parts[p] }
+
 // Free is how much nobody has.
 func (r *Room) Free() int64 { return max(0, r.size-r.used) }
 
