@@ -86,7 +86,7 @@ func (q *Queue) roomLocked(p schedule.Part) {
 	c := &q.claimer
 	c.freed++
 	switch {
-	case c.news || q.asleep || !q.waiting.Stalled():
+	case c.news || q.asleep || !q.waiting.Stalled(time.Now()):
 	case q.plentyLocked():
 		// Nobody is in a hurry, but one that has little left and more waiting.
 		if q.room.Held(p) <= few && q.waiting.Waits(p) && q.room.Worth(p, claimMost) {
@@ -363,7 +363,7 @@ func (q *Queue) sleep(ctx context.Context, next time.Time, failed bool) {
 		if at, found := q.waiting.Next(); found && at.Before(next) {
 			next = at
 		}
-		if q.waiting.Stalled() && time.Until(next) > stalled {
+		if q.waiting.Stalled(time.Now()) && time.Until(next) > stalled {
 			next = time.Now().Add(stalled)
 		}
 	}

@@ -535,3 +535,29 @@ func (w *world) attempt(ctx context.Context, node int, q *Queue, it *Item) {
 		w.end(id)
 	}
 }
+
+// What is in hand is refilled as soon as it runs low, though the claimer rests.
+func TestRestEndsWhenLittleIsLeft(t *testing.T) {
+	c := usual
+	c.Window = 2000
+	inBubble(t, c, func(r *rig) {
+		r.store.taken.set(func([]relay.Claimed) { time.Sleep(50 * time.Millisecond) }) // each claim takes some time
+		r.backlog(3000, r.account, relay.Broadcast, func(int) string { return "x.test" })
+		start, came := time.Now(), 0
+		for came < 3000 {
+			select {
+			case it := <-r.items:
+				came++
+				if !r.Begin(it) {
+					t.Fatal("can't begin")
+				}
+				r.settle(it, relay.EventDelivered)
+			case <-time.After(time.Minute):
+				t.Fatalf("%d of 3000 came", came)
+			}
+		}
+		if took := time.Since(start); took > 3*time.Second {
+			t.Errorf("it took %v", took)
+		}
+	})
+}

@@ -141,8 +141,8 @@ func (d *Directory) Next() (at time.Time, found bool) {
 }
 
 // Stalled tells whether something is due and was not picked.
-func (d *Directory) Stalled() bool {
-	return d.streams[0].groups.len() > 0 || d.streams[1].groups.len() > 0
+func (d *Directory) Stalled(now time.Time) bool {
+	return d.streams[0].groups.len() > 0 || d.streams[1].groups.len() > 0 || len(d.later) > 0 && d.later[0].at() <= now.UnixMicro()
 }
 
 // Waits tells whether something is due of a part and was not picked.

@@ -148,7 +148,7 @@ func TestDirectoryPassesOver(t *testing.T) {
 			break // all have been sorted
 		}
 	}
-	if !b.d.Stalled() {
+	if !b.d.Stalled(b.now) {
 		t.Error("nothing seems to be due")
 	}
 	b.note(class(bulk, 1, "fast.test"), class(urgent, 1, "slow1.test"), class(bulk, 2, "slow1.test"))
