@@ -199,7 +199,10 @@ func (w *writer) gatherContent(ctx context.Context, to *mail, id relay.ID, c rel
 			rest = rest[n:]
 		}
 		if to.bytes += int(size); to.bytes > most {
-			return w.putContents(ctx, to)
+			if err := w.putContents(ctx, to); err != nil {
+				return err
+			}
+			return w.flush(ctx)
 		}
 		return nil
 	}
@@ -219,6 +222,9 @@ func (w *writer) gatherContent(ctx context.Context, to *mail, id relay.ID, c rel
 		total += int64(n)
 		if n > 0 || part == 0 {
 			if err := w.insert(ctx, contentTable, []any{id[:], part, buf[:n]}); err != nil {
+				return err
+			}
+			if err := w.flush(ctx); err != nil { // before buf is used again
 				return err
 			}
 		}

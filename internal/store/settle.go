@@ -267,11 +267,10 @@ func (w *writer) dropContent(ctx context.Context, lock string, ids ...relay.ID) 
 	for i := range ids {
 		messages[i] = ids[i][:]
 	}
-	if _, err := w.exec(ctx, lock, messages); err != nil {
+	if err := w.send(ctx, lock, messages); err != nil {
 		return err
 	}
-	_, err := w.exec(ctx, dropMany, messages)
-	return err
+	return w.send(ctx, dropMany, messages)
 }
 
 // endNotice takes the deliveries that n names off its notice. Others, added

@@ -63,6 +63,9 @@ type Dialect struct {
 	Share string
 	// Arrays: a batch comes to the engine as one array for each column.
 	Arrays bool
+	// Pipeline, where not nil, sends several statements without waiting for the
+	// answer to each. Those behind one that fails are not run.
+	Pipeline func(ctx context.Context, conn *sql.Conn, statements []Statement) error
 	// Lateral: it has lateral joins.
 	Lateral bool
 	// Single: one node by construction. A node that joins takes everything.

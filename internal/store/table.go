@@ -96,8 +96,7 @@ func (w *writer) insert(ctx context.Context, t *table, rows ...[]any) error {
 		return nil
 	}
 	if w.dialect.Arrays {
-		_, err := w.exec(ctx, t.many, arrays(t.columns, rows)...)
-		return err
+		return w.send(ctx, t.many, arrays(t.columns, rows)...)
 	}
 	for _, row := range rows {
 		if _, err := w.exec(ctx, t.one, row...); err != nil {

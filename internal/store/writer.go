@@ -29,6 +29,14 @@ type writer struct {
 	// engine wants them.
 	prep  map[string]*sql.Stmt
 	bound map[string]string
+	// What is to be sent with whatever comes next.
+	later []Statement
+}
+
+// Statement is one of a pipeline. Nobody wants to know what it changed.
+type Statement struct {
+	Text string
+	Args []any
 }
 
 // write runs f in a transaction when there is a slot. The wait ends with ctx; the
@@ -172,12 +180,15 @@ func (w *writer) transact(ctx context.Context, f func(ctx context.Context, w *wr
 	}
 	err = f(ctx, w)
 	if err == nil {
-		_, err = w.exec(ctx, "commit")
+		if err = w.send(ctx, "commit"); err == nil {
+			err = w.flush(ctx)
+		}
 	}
 	if err == nil {
 		w.used = true
 		return true, nil
 	}
+	w.later = nil
 	if _, rollback := w.exec(ctx, "rollback"); rollback != nil {
 		// SQLite rolls back by itself when the disk is full or fails; the
 		// second roll back is an error then. A fresh connection is sure.
@@ -210,8 +221,34 @@ func (w *writer) bind(text string) string {
 	return b
 }
 
+// send is exec for a statement whose result nobody wants. Where the engine takes
+// several statements at once it goes out with the next one whose result somebody
+// does want, or with the commit; so it is they that tell of its error, and args
+// must not change until then.
+func (w *writer) send(ctx context.Context, text string, args ...any) error {
+	if w.dialect.Pipeline != nil {
+		w.later = append(w.later, Statement{w.bind(text), args})
+		return nil
+	}
+	_, err := w.exec(ctx, text, args...)
+	return err
+}
+
+// flush sends what waits to be sent.
+func (w *writer) flush(ctx context.Context) error {
+	if len(w.later) == 0 {
+		return nil
+	}
+	later := w.later
+	w.later = nil
+	return w.dialect.Pipeline(ctx, w.conn, later)
+}
+
 // exec runs a statement and gives the number of rows that it changed.
 func (w *writer) exec(ctx context.Context, text string, args ...any) (int64, error) {
+	if err := w.flush(ctx); err != nil {
+		return 0, err
+	}
 	var r sql.Result
 	var err error
 	if !w.dialect.Prepare {
@@ -229,6 +266,9 @@ func (w *writer) exec(ctx context.Context, text string, args ...any) (int64, err
 
 // query runs a statement and calls row for each of its rows.
 func (w *writer) query(ctx context.Context, text string, row func(scanner) error, args ...any) error {
+	if err := w.flush(ctx); err != nil {
+		return err
+	}
 	var rows *sql.Rows
 	var err error
 	if !w.dialect.Prepare {

@@ -199,6 +199,7 @@ func dialect(patience time.Duration, text string) store.Dialect {
 		Lock:      "for update skip locked",
 		Share:     "for key share",
 		Arrays:    true,
+		Pipeline:  pipeline,
 		Lateral:   true,
 		Retries:   8,
 		Patience:  patience,
@@ -206,6 +207,16 @@ func dialect(patience time.Duration, text string) store.Dialect {
 		Schema:    func(s string) string { return schema(s, text) },
 		Classify:  classify,
 	}
+}
+
+// pipeline sends statements at once and waits for all their answers: on the way
+// to the server and back they cost the time of one.
+func pipeline(ctx context.Context, conn *sql.Conn, statements []store.Statement) error {
+	var b pgx.Batch
+	for _, s := range statements {
+		b.Queue(s.Text, s.Args...)
+	}
+	return conn.Raw(func(c any) error { return c.(*stdlib.Conn).Conn().SendBatch(ctx, &b).Close() })
 }
 
 var (
