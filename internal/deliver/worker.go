@@ -87,7 +87,12 @@ func (w *worker) watched(it *queue.Item) relay.Outcome {
 	return o
 }
 
-// connect opens a connection for the lane. Where none can be had, all that waits
+// sharedFate is how many deliveries one failure to connect defers. What waits
+// beyond that waits for the next try: to settle very many at once would take the
+// store's time from the mail of others.
+const sharedFate = 500
+
+// connect opens a connection for the lane. Where none can be had, what waits
 // shares the fate; but not where others of the lane had one at the time: then the
 // hosts take no more at once.
 func (w *worker) connect(ctx context.Context) bool {
@@ -107,7 +112,11 @@ func (w *worker) connect(ctx context.Context) bool {
 	case l.serving > 0:
 		l.most = l.serving
 	case first:
-		for it, ok := l.line.Pop(); ok; it, ok = l.line.Pop() {
+		for len(items) < sharedFate {
+			it, ok := l.line.Pop()
+			if !ok {
+				break
+			}
 			items = append(items, it)
 		}
 	}
