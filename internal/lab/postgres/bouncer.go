@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	labprocess "postrider/internal/lab/process"
 )
 
 // Bouncer is a PgBouncer in front of a server, in transaction mode: each
@@ -42,7 +44,7 @@ func (s *Server) bounce(ctx context.Context) (*Bouncer, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	addr, err := labprocess.FreeAddr()
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	labprocess "postrider/internal/lab/process"
 )
 
 // patience is how long a server may take to start or to stop: a start after a
@@ -106,7 +108,7 @@ func prepare(dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := freeAddr()
+	addr, err := labprocess.FreeAddr()
 	if err != nil {
 		return nil, err
 	}
@@ -143,16 +145,6 @@ func programs() (string, error) {
 		return "", fmt.Errorf("look for PostgreSQL: %w", err)
 	}
 	return filepath.Dir(path), nil
-}
-
-// freeAddr is an address that nobody listens on just now.
-func freeAddr() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	defer ln.Close()
-	return ln.Addr().String(), nil
 }
 
 func (s *Server) data() string { return filepath.Join(s.folder, "data") }
