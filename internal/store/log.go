@@ -162,7 +162,8 @@ func idAt(t time.Time) (id relay.ID) {
 //
 // Where one node writes at a time this is the order of commits, and who asks
 // again with the last id misses nothing. Elsewhere an event may be committed after
-// one with a greater id: a Follower misses none.
+// one with a greater id, by as long as a transaction may take: who follows looks
+// back, as the command line does.
 func (db *DB) Events(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Event, error) {
 	var c conditions
 	c.account("e.account", account)

@@ -1,11 +1,8 @@
 package storetest
 
 import (
-	"bytes"
 	"fmt"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"postrider/internal/relay"
@@ -116,106 +113,6 @@ var logTests = []test{
 			}
 			f.equal(fmt.Sprintf("pages of %d", limit), got, want)
 		}
-	}},
-	{"following", func(f *fixture) {
-		// While some write, one who follows misses nothing and sees nothing twice.
-		const writers, each = 4, 25
-		var group sync.WaitGroup
-		for range writers {
-			group.Go(func() {
-				for range each {
-					s := f.message("a@x.test")
-					if err := f.db.Put(f.Context(), f.lease, []*relay.Submission{s})[0]; err != nil {
-						f.Errorf("put: %v", err)
-						return
-					}
-					if err := f.db.Settle(f.Context(), f.lease, []relay.Outcome{outcome(s.Deliveries[0], relay.EventDelivered)})[0]; err != nil {
-						f.Errorf("settle: %v", err)
-						return
-					}
-				}
-			})
-		}
-		done := make(chan struct{})
-		go func() { group.Wait(); close(done) }()
-		follower := f.db.Follow(f.me, relay.ID{})
-		var last relay.ID
-		seen := map[relay.DeliveryID][]relay.Kind{}
-		for end := false; ; {
-			got, err := follower.Next(f.Context(), 7)
-			if err != nil {
-				f.Fatal(err)
-			}
-			for _, e := range got {
-				if bytes.Compare(e.ID[:], last[:]) > 0 {
-					last = e.ID
-				} else if f.engine.Single {
-					f.Fatal("events are not in the order of ids")
-				}
-				seen[e.Delivery] = append(seen[e.Delivery], e.Kind)
-			}
-			if len(got) > 0 {
-				continue
-			}
-			if end {
-				break
-			}
-			select {
-			case <-done:
-				end = true // once more, for what came since
-			default:
-			}
-		}
-		if len(seen) != writers*each {
-			f.Errorf("saw %d deliveries, want %d", len(seen), writers*each)
-		}
-		for _, k := range seen {
-			if !f.engine.Single {
-				slices.Sort(k) // the first may have been committed after a look at its place
-			}
-			f.equal("kinds", k, []relay.Kind{relay.EventAccepted, relay.EventDelivered})
-		}
-		// The order outlives a restart.
-		f.reopen()
-		f.put(0, f.message("b@x.test"))
-		if got, err := f.db.Events(f.Context(), f.me, last, 7); err != nil || len(got) != 1 {
-			f.Errorf("after a restart: %d events, %v", len(got), err)
-		}
-	}},
-	{"following what is committed late", func(f *fixture) {
-		if f.engine.Single {
-			return // nothing is
-		}
-		// Two events whose ids are some seconds apart, the later of which comes
-		// first, and then many: the follower gives all, each once.
-		follower := f.db.Follow(f.me, relay.ID{})
-		s := f.message("a@x.test", "b@x.test")
-		f.put(0, s)
-		early := NewID(time.Now().Add(-5 * time.Second))
-		follow := func(want int) {
-			f.Helper()
-			n := 0
-			for {
-				got, err := follower.Next(f.Context(), 3)
-				if err != nil {
-					f.Fatal(err)
-				}
-				if n += len(got); len(got) == 0 {
-					break
-				}
-			}
-			if n != want {
-				f.Errorf("got %d events, want %d", n, want)
-			}
-		}
-		follow(2)
-		if err := f.engine.Exec(f.Context(), f.place, "insert into event (id, at, account, message, n, kind) select ?, at, account, message, n, kind from event where n = 2", early[:]); err != nil {
-			f.Fatal(err)
-		}
-		follow(1)
-		f.waiting(20)
-		follow(20)
-		follow(0)
 	}},
 	{"ids grow though the clock was set back", func(f *fixture) {
 		if !f.engine.Single {
