@@ -82,6 +82,10 @@ type Message struct {
 	EightBit   bool   // the body has bytes above 127
 	UTF8Header bool   // the header has bytes above 127
 	About      ID     // of a DSN: the message that it reports on; else zero
+	Script     string // what a header told of the program that sent it (X-PHP-Originating-Script and kin)
+	Tags       []string
+	Metadata   map[string]string
+	Archive    bool // content stays after the last delivery
 }
 
 // Content is the bytes of a message, with CRLF line ends. It can be opened many
@@ -100,4 +104,14 @@ type Submission struct {
 	// Answers is the notice that this message, a DSN, deals with; putting the
 	// message ends the notice in the same transaction. Nil for other mail.
 	Answers *Notice
+	// Once keeps a request that is repeated from being taken twice; nil: there is
+	// no key.
+	Once *Once
+}
+
+// Once is an idempotency key of an account. Whoever puts the same key again
+// within a day gets the first message's id, or a Conflict where Digest differs.
+type Once struct {
+	Key    string
+	Digest [32]byte // of the request
 }
