@@ -42,6 +42,7 @@ type answer struct {
 	missing bool   // name does not exist (NXDOMAIN)
 	mx      []exchange
 	addrs   []netip.Addr
+	records []string // of the types that addRecord knows
 	server  string
 	expires time.Time
 	failure error // nothing could be learned
@@ -85,14 +86,14 @@ func interpret(q question, m *mdns.Msg, now time.Time) (*answer, error) {
 		}
 		a.name = next
 	}
-	if len(a.mx) == 0 && len(a.addrs) == 0 {
+	if a.empty() {
 		if err := a.negative(m, &ttl); err != nil {
 			return nil, err
 		}
 	}
 	a.mx = bestMX(a.mx)
 	// Records at the name outweigh the rcode (RFC 2308 section 2.1 has none).
-	a.missing = a.missing && len(a.mx) == 0 && len(a.addrs) == 0
+	a.missing = a.missing && a.empty()
 	a.expires = now.Add(max(ttl, minTTL))
 	return a, nil
 }
@@ -114,16 +115,27 @@ func (a *answer) collect(qtype uint16, rrs []mdns.RR, ttl *time.Duration) (next 
 			a.addAddr(qtype, rr.A, h, ttl)
 		case *mdns.AAAA:
 			a.addAddr(qtype, rr.AAAA, h, ttl)
+		case *mdns.TXT, *mdns.NS, *mdns.PTR:
+			if h.Rrtype == qtype {
+				a.addRecord(rr)
+				*ttl = min(*ttl, seconds(h.Ttl))
+			}
 		case *mdns.CNAME:
+			if qtype == mdns.TypeCNAME {
+				a.addRecord(rr)
+			}
 			next = mdns.CanonicalName(rr.Target)
 			*ttl = min(*ttl, seconds(h.Ttl))
 		}
 	}
-	if len(a.mx) > 0 || len(a.addrs) > 0 {
+	if !a.empty() {
 		return "", nil
 	}
 	return next, nil
 }
+
+// empty tells that none of the records that were asked for is there.
+func (a *answer) empty() bool { return len(a.mx) == 0 && len(a.addrs) == 0 && len(a.records) == 0 }
 
 // bestMX orders a set, drops hosts named again, and cuts it to maxMX.
 func bestMX(set []exchange) []exchange {

@@ -38,6 +38,17 @@ func (c *cache) get(q question, now time.Time) *answer {
 	return a
 }
 
+// drop takes an answer out, and gives it.
+func (c *cache) drop(q question) *answer {
+	el, ok := c.entries[q]
+	if !ok {
+		return nil
+	}
+	c.used.Remove(el)
+	delete(c.entries, q)
+	return el.Value.(*entry).a
+}
+
 func (c *cache) put(q question, a *answer) {
 	if el, ok := c.entries[q]; ok {
 		el.Value.(*entry).a = a

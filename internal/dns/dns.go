@@ -1,6 +1,6 @@
 // Package dns finds the hosts that take a domain's mail: MX records, their
 // addresses, and what the absence of either means (RFC 5321 section 5.1,
-// RFC 7505).
+// RFC 7505); and the records by which mail is proved.
 //
 // It is a stub resolver: it asks recursive servers, over UDP and TCP, and
 // keeps their answers as long as these say. Domains come as A-labels.
