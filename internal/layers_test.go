@@ -22,10 +22,10 @@ import (
 var levels = [][]string{
 	0: {"internal/relay", "internal/config"},
 	1: {"internal/smtp", "internal/smtpclient", "internal/dns", "internal/message", "internal/mailauth",
-		"internal/tlspolicy", "internal/dsn", "internal/milter", "internal/ratelimit"},
+		"internal/seal", "internal/tlspolicy", "internal/dsn", "internal/milter", "internal/ratelimit"},
 	2: {"internal/store"},
 	3: {"internal/submit", "internal/policy", "internal/account", "internal/queue", "internal/schedule",
-		"internal/deliver", "internal/feedback", "internal/suppression", "internal/webhook", "internal/report",
+		"internal/deliver", "internal/signing", "internal/feedback", "internal/suppression", "internal/webhook", "internal/report",
 		"internal/reputation", "internal/template"},
 	4: {"internal/smtpd", "internal/api", "internal/metrics", "internal/compat", "internal/web", "internal/track", "internal/sink"},
 	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench", "cmd/bench-backlog"},
