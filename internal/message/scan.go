@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 const (
@@ -26,8 +27,27 @@ type Facts struct {
 	From      string // first address of the first From field, without display name
 	MessageID string // with its brackets
 
+	// Whose message it says to be: all From and all Sender fields, and what the
+	// newest block of Resent fields says of who passed it on (RFC 5322 sections
+	// 3.6.2 and 3.6.6).
+	Authors, Senders            Mailboxes
+	ResentAuthors, ResentSender Mailboxes
+
+	// Twice names the fields that stand there more than once and may not (RFC
+	// 5322 section 3.6, RFC 2045 section 3), each once.
+	Twice []string
+	// Script is what a field told of the program that sent it, at most 255
+	// characters.
+	Script string
+	// Once is the value of an Idempotency-Key field, at most 255 characters. Such
+	// fields are for us alone: Prepend leaves them out.
+	Once string
+	// Header is the header without such fields, where there were any; else nil.
+	Header []byte
+
 	HasDate, HasFrom, HasSender, HasSubject, HasMessageID bool
 	HasTo, HasCc, HasBcc, HasReturnPath, HasMIME, HasDKIM bool
+	HasType                                               bool  // Content-Type
 	Received                                              int   // number of Received fields
 	UTF8Header                                            bool  // bytes above 127 in the header
 	EightBit                                              bool  // bytes above 127 in the body
@@ -49,13 +69,17 @@ type Facts struct {
 }
 
 // Prepend puts fields, complete header lines, before the content that f was
-// scanned from: without the mbox line, and with a blank line where the content
-// has no header of its own.
+// scanned from: without the mbox line and the fields that are for us alone, and
+// with a blank line where the content has no header of its own.
 func (f Facts) Prepend(fields []byte, c Content) Content {
-	if f.NoHeader {
-		fields = append(fields[:len(fields):len(fields)], "\r\n"...)
+	fields, skip := fields[:len(fields):len(fields)], f.Mbox
+	if f.Header != nil {
+		fields, skip = append(fields, f.Header...), f.HeaderSize
 	}
-	return splice(fields, c, f.Mbox)
+	if f.NoHeader {
+		fields = append(fields, "\r\n"...)
+	}
+	return splice(fields, c, skip)
 }
 
 // Scan reads the whole content once. It takes any bytes and fails only where
@@ -112,6 +136,12 @@ type scanner struct {
 	f    Facts
 	line int64 // bytes of the line that is not over yet
 	last byte  // of what was counted
+
+	seen   uint16   // bits of single
+	resent uint8    // bits of the newest block of Resent fields
+	past   bool     // the newest block of Resent fields is over
+	script int      // rank of the field that Script comes from; 0: none
+	ours   [][2]int // where fields are that are for us alone: from, to
 }
 
 // header reads the header at the start of b and gives its length. cut says that
@@ -131,8 +161,10 @@ func (s *scanner) header(b []byte, cut bool) int {
 		if !ok {
 			break
 		}
+		if at := len(b) - len(rest); s.field(fl) {
+			s.ours = append(s.ours, [2]int{at, at + len(fl.raw)})
+		}
 		rest = r
-		s.field(fl)
 	}
 	none := len(rest) == len(first)
 	switch n := blankLine(rest); {
@@ -148,6 +180,10 @@ func (s *scanner) header(b []byte, cut bool) int {
 	}
 	n := len(b) - len(rest)
 	f.HeaderSize = int64(n)
+	if s.ours != nil {
+		f.Header = s.without(b[:n])
+		f.NoHeader = len(f.Header) == 0
+	}
 	f.UTF8Header = s.count(b[:n])
 	return n
 }
@@ -162,45 +198,191 @@ func notField(rest []byte, first bool) string {
 	return fmt.Sprintf("The header has a line that is not a field, %q; what follows is taken for the body.", text)
 }
 
-// field notes what one field tells.
-func (s *scanner) field(fl field) {
+// without is the header h, of which Mbox is no part, without the fields that are
+// for us alone.
+func (s *scanner) without(h []byte) []byte {
+	kept := make([]byte, 0, len(h))
+	from := int(s.f.Mbox)
+	for _, span := range s.ours {
+		kept = append(kept, h[from:span[0]]...)
+		from = span[1]
+	}
+	return append(kept, h[from:]...)
+}
+
+// The fields that a message has once (RFC 5322 section 3.6, RFC 2045 section 3).
+const (
+	fieldDate uint16 = 1 << iota
+	fieldFrom
+	fieldSender
+	fieldReplyTo
+	fieldTo
+	fieldCc
+	fieldBcc
+	fieldMessageID
+	fieldInReplyTo
+	fieldReferences
+	fieldSubject
+	fieldMIME
+	fieldType
+	fieldEncoding
+)
+
+// once notes a field that may not come again, and tells whether it is the first.
+func (s *scanner) once(bit uint16, name string) bool {
+	if s.seen&bit == 0 {
+		s.seen |= bit
+		return true
+	}
+	if !slices.Contains(s.f.Twice, name) {
+		s.f.Twice = append(s.f.Twice, name)
+	}
+	return false
+}
+
+// field notes what one field tells, and tells whether it is for us alone.
+func (s *scanner) field(fl field) (ours bool) {
 	f := &s.f
 	var buf [32]byte
-	switch string(lower(&buf, fl.name)) {
+	name := lower(&buf, fl.name)
+	if !bytes.HasPrefix(name, []byte("resent-")) {
+		s.past = s.past || s.resent != 0
+	}
+	switch string(name) {
 	case "subject":
-		if !f.HasSubject {
-			f.Subject = decodeText(fl.value, maxSubject)
+		if s.once(fieldSubject, "Subject") {
+			f.Subject, f.HasSubject = decodeText(fl.value, maxSubject), true
 		}
-		f.HasSubject = true
 	case "from":
-		if !f.HasFrom {
-			f.From = FirstAddress(fl.value)
+		if s.once(fieldFrom, "From") {
+			f.From, f.HasFrom = FirstAddress(fl.value), true
 		}
-		f.HasFrom = true
-	case "message-id":
-		if !f.HasMessageID {
-			f.MessageID = messageID(fl.value)
-		}
-		f.HasMessageID = true
-	case "date":
-		f.HasDate = true
+		f.Authors.add(fl.value)
 	case "sender":
-		f.HasSender = true
+		f.HasSender = s.once(fieldSender, "Sender") || f.HasSender
+		f.Senders.add(fl.value)
+	case "message-id":
+		if s.once(fieldMessageID, "Message-ID") {
+			f.MessageID, f.HasMessageID = messageID(fl.value), true
+		}
+	case "date":
+		f.HasDate = s.once(fieldDate, "Date") || f.HasDate
 	case "to":
-		f.HasTo = true
+		f.HasTo = s.once(fieldTo, "To") || f.HasTo
 	case "cc":
-		f.HasCc = true
+		f.HasCc = s.once(fieldCc, "Cc") || f.HasCc
 	case "bcc":
-		f.HasBcc = true
+		f.HasBcc = s.once(fieldBcc, "Bcc") || f.HasBcc
+	case "reply-to":
+		s.once(fieldReplyTo, "Reply-To")
+	case "in-reply-to":
+		s.once(fieldInReplyTo, "In-Reply-To")
+	case "references":
+		s.once(fieldReferences, "References")
 	case "return-path":
 		f.HasReturnPath = true
 	case "mime-version":
-		f.HasMIME = true
+		f.HasMIME = s.once(fieldMIME, "MIME-Version") || f.HasMIME
+	case "content-type":
+		f.HasType = s.once(fieldType, "Content-Type") || f.HasType
+	case "content-transfer-encoding":
+		s.once(fieldEncoding, "Content-Transfer-Encoding")
 	case "dkim-signature":
 		f.HasDKIM = true
 	case "received":
 		f.Received++
+	case "idempotency-key", "x-postrider-idempotency-key":
+		if f.Once == "" {
+			f.Once = Clean(string(fl.value[:min(len(fl.value), 4*maxSubject)]), maxSubject)
+		}
+		return true
+	default:
+		s.rare(name, fl)
 	}
+	return false
+}
+
+// The fields of one block of Resent fields (RFC 5322 section 3.6.6). Blocks are
+// put before what is there; where a field comes again, an older one begins.
+const (
+	resentFrom uint8 = 1 << iota
+	resentSender
+	resentDate
+	resentTo
+	resentCc
+	resentBcc
+	resentMessageID
+	resentOther
+)
+
+// rare notes what a field tells that most messages do not have.
+func (s *scanner) rare(name []byte, fl field) {
+	f := &s.f
+	switch string(name) {
+	case "resent-from":
+		if s.resend(resentFrom) {
+			f.ResentAuthors.add(fl.value)
+		}
+	case "resent-sender":
+		if s.resend(resentSender) {
+			f.ResentSender.add(fl.value)
+		}
+	case "resent-date":
+		s.resend(resentDate)
+	case "resent-to":
+		s.resend(resentTo)
+	case "resent-cc":
+		s.resend(resentCc)
+	case "resent-bcc":
+		s.resend(resentBcc)
+	case "resent-message-id":
+		s.resend(resentMessageID)
+	case "resent-reply-to":
+		s.resend(resentOther)
+	case "x-php-originating-script": // PHP's mail.add_x_header: "1000:mailer.php"
+		s.program(5, fl.value)
+	case "x-php-script": // a patch that many hosts have: "www.example.com/mailer.php for 192.0.2.1"
+		s.program(4, fl.value)
+	case "x-source-args": // cPanel's Exim: "php /home/ann/public_html/mailer.php"
+		s.program(3, fl.value)
+	case "x-script-name", "x-originating-script", "x-mailer-script":
+		s.program(2, fl.value)
+	case "x-mailer": // "mailer.php", but not "PHPMailer 6.9"
+		if isScript(fl.value) {
+			s.program(1, fl.value)
+		}
+	}
+}
+
+// resend tells whether a field is in the newest block of Resent fields.
+func (s *scanner) resend(bit uint8) bool {
+	s.past = s.past || s.resent&bit != 0
+	if !s.past {
+		s.resent |= bit
+	}
+	return !s.past
+}
+
+// program notes the program that sent the message, where the field of this rank
+// tells it better than those before.
+func (s *scanner) program(rank int, value []byte) {
+	if rank <= s.script {
+		return
+	}
+	if text := Clean(string(value[:min(len(value), 4*maxSubject)]), maxSubject); text != "" {
+		s.script, s.f.Script = rank, text
+	}
+}
+
+// isScript tells whether a value looks like the file of a script.
+func isScript(value []byte) bool {
+	value = bytes.TrimSpace(value)
+	for _, end := range []string{".php", ".pl", ".py", ".cgi", ".rb", ".sh", ".asp", ".aspx"} {
+		if n := len(value) - len(end); n > 0 && bytes.EqualFold(value[n:], []byte(end)) {
+			return true
+		}
+	}
+	return false
 }
 
 // messageID is the id with its brackets, or the whole value where there are

@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
+
+	"postrider/internal/smtp"
 )
 
 // stream hides the bytes of a content and hands them out in small pieces.
@@ -32,6 +34,12 @@ func mustScan(t testing.TB, c Content) Facts {
 	return f
 }
 
+// one is what one field with one address comes to.
+func one(address string) Mailboxes {
+	local, domain, _ := strings.Cut(address, "@")
+	return Mailboxes{Fields: 1, List: []smtp.Address{{Local: local, Domain: domain}}}
+}
+
 func TestScanForms(t *testing.T) {
 	for name, tt := range map[string]struct {
 		in   string
@@ -42,7 +50,7 @@ func TestScanForms(t *testing.T) {
 			"Subject: Hello\r\nMessage-ID: <1@example.com>\r\n\r\nBody\r\n",
 			Facts{Subject: "Hello", From: "ann@example.com", MessageID: "<1@example.com>", HasDate: true, HasFrom: true,
 				HasSender: true, HasSubject: true, HasMessageID: true, HasTo: true, HasCc: true, HasBcc: true, HasReturnPath: true,
-				HasMIME: true, HasDKIM: true, Received: 2, LongestLine: 27, HeaderSize: 217}},
+				HasMIME: true, HasDKIM: true, Authors: one("ann@example.com"), Senders: Mailboxes{Fields: 1, Problem: `"s" is no address; a name with a comma in it stands in quotes`}, Received: 2, LongestLine: 27, HeaderSize: 217}},
 		"empty":              {"", Facts{NoHeader: true}},
 		"blank line only":    {"\r\n", Facts{HeaderSize: 2}},
 		"leading blank line": {"\r\nSubject: x\r\n", Facts{HeaderSize: 2, LongestLine: 10}},
@@ -60,16 +68,17 @@ func TestScanForms(t *testing.T) {
 			MessageID: "<a@b>", HasMessageID: true, HeaderSize: 54, LongestLine: 12}},
 		"space before the colon":         {"Subject : x\r\nDATE:\r\n\r\n", Facts{Subject: "x", HasSubject: true, HasDate: true, HeaderSize: 22, LongestLine: 11}},
 		"name that only starts like one": {"Datex: 1\r\nX-Date: 1\r\n\r\n", Facts{HeaderSize: 23, LongestLine: 9}},
-		"first of several":               {"Subject: a\r\nSubject: b\r\nFrom: a@b\r\nFrom: c@d\r\n\r\n", Facts{Subject: "a", HasSubject: true, From: "a@b", HasFrom: true, HeaderSize: 48, LongestLine: 10}},
-		"8-bit body":                     {"Subject: x\r\n\r\ncaf\xc3\xa9\r\n", Facts{Subject: "x", HasSubject: true, EightBit: true, HeaderSize: 14, LongestLine: 10}},
-		"8-bit header":                   {"Subject: caf\xc3\xa9\r\n\r\n", Facts{Subject: "café", HasSubject: true, UTF8Header: true, HeaderSize: 18, LongestLine: 14}},
-		"latin-1 header":                 {"Subject: caf\xe9\r\n\r\n", Facts{Subject: "café", HasSubject: true, UTF8Header: true, HeaderSize: 17, LongestLine: 13}},
-		"NUL":                            {"Subject: x\r\n\r\na\x00b\r\n", Facts{Subject: "x", HasSubject: true, NUL: true, HeaderSize: 14, LongestLine: 10}},
-		"NUL in the subject":             {"Subject: x\x00y\r\n\r\n", Facts{Subject: "x y", HasSubject: true, NUL: true, HeaderSize: 16, LongestLine: 12}},
-		"bare LF":                        {"Subject: x\n\nbody\n", Facts{Subject: "x", HasSubject: true, Bare: true, HeaderSize: 12, LongestLine: 10}},
-		"bare CR":                        {"Subject: x\r\n\r\na\rb\r\n", Facts{Subject: "x", HasSubject: true, Bare: true, HeaderSize: 14, LongestLine: 10}},
-		"CR at the end":                  {"Subject: x\r\n\r\nab\r", Facts{Subject: "x", HasSubject: true, Bare: true, HeaderSize: 14, LongestLine: 10}},
-		"long last line":                 {"Subject: x\r\n\r\n" + strings.Repeat("y", 5000), Facts{Subject: "x", HasSubject: true, HeaderSize: 14, LongestLine: 5000}},
+		"first of several": {"Subject: a\r\nSubject: b\r\nFrom: a@b\r\nFrom: c@d\r\n\r\n", Facts{Subject: "a", HasSubject: true, From: "a@b", HasFrom: true,
+			Authors: Mailboxes{Fields: 2, List: []smtp.Address{{Local: "a", Domain: "b"}, {Local: "c", Domain: "d"}}}, Twice: []string{"Subject", "From"}, HeaderSize: 48, LongestLine: 10}},
+		"8-bit body":         {"Subject: x\r\n\r\ncaf\xc3\xa9\r\n", Facts{Subject: "x", HasSubject: true, EightBit: true, HeaderSize: 14, LongestLine: 10}},
+		"8-bit header":       {"Subject: caf\xc3\xa9\r\n\r\n", Facts{Subject: "café", HasSubject: true, UTF8Header: true, HeaderSize: 18, LongestLine: 14}},
+		"latin-1 header":     {"Subject: caf\xe9\r\n\r\n", Facts{Subject: "café", HasSubject: true, UTF8Header: true, HeaderSize: 17, LongestLine: 13}},
+		"NUL":                {"Subject: x\r\n\r\na\x00b\r\n", Facts{Subject: "x", HasSubject: true, NUL: true, HeaderSize: 14, LongestLine: 10}},
+		"NUL in the subject": {"Subject: x\x00y\r\n\r\n", Facts{Subject: "x y", HasSubject: true, NUL: true, HeaderSize: 16, LongestLine: 12}},
+		"bare LF":            {"Subject: x\n\nbody\n", Facts{Subject: "x", HasSubject: true, Bare: true, HeaderSize: 12, LongestLine: 10}},
+		"bare CR":            {"Subject: x\r\n\r\na\rb\r\n", Facts{Subject: "x", HasSubject: true, Bare: true, HeaderSize: 14, LongestLine: 10}},
+		"CR at the end":      {"Subject: x\r\n\r\nab\r", Facts{Subject: "x", HasSubject: true, Bare: true, HeaderSize: 14, LongestLine: 10}},
+		"long last line":     {"Subject: x\r\n\r\n" + strings.Repeat("y", 5000), Facts{Subject: "x", HasSubject: true, HeaderSize: 14, LongestLine: 5000}},
 	} {
 		if diff := cmp.Diff(tt.want, mustScan(t, Bytes([]byte(tt.in)))); diff != "" {
 			t.Errorf("%s: (-want +got)\n%s", name, diff)
@@ -257,7 +266,8 @@ func FuzzScan(f *testing.F) {
 		if diff := cmp.Diff(got, mustScan(t, stream(in))); diff != "" {
 			t.Fatalf("memory and stream differ:\n%s", diff)
 		}
-		for name, s := range map[string]string{"Subject": got.Subject, "From": got.From, "MessageID": got.MessageID, "Problem": got.Problem} {
+		for name, s := range map[string]string{"Subject": got.Subject, "From": got.From, "MessageID": got.MessageID, "Problem": got.Problem,
+			"Script": got.Script, "Once": got.Once, "authors' problem": got.Authors.Problem} {
 			if !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) || utf8.RuneCountInString(s) > 998 {
 				t.Errorf("%s is not clean: %q", name, s)
 			}
@@ -267,8 +277,13 @@ func FuzzScan(f *testing.F) {
 		}
 		want := naive(in)
 		want.Subject, want.From, want.MessageID, want.Problem = got.Subject, got.From, got.MessageID, got.Problem
-		want.HasSender, want.HasCc, want.HasBcc, want.HasReturnPath, want.HasMIME, want.HasDKIM =
-			got.HasSender, got.HasCc, got.HasBcc, got.HasReturnPath, got.HasMIME, got.HasDKIM
+		want.HasSender, want.HasCc, want.HasBcc, want.HasReturnPath, want.HasMIME, want.HasDKIM, want.HasType =
+			got.HasSender, got.HasCc, got.HasBcc, got.HasReturnPath, got.HasMIME, got.HasDKIM, got.HasType
+		want.Authors, want.Senders, want.ResentAuthors, want.ResentSender = got.Authors, got.Senders, got.ResentAuthors, got.ResentSender
+		want.Twice, want.Script, want.Once, want.Header = got.Twice, got.Script, got.Once, got.Header
+		if got.Header != nil {
+			want.NoHeader = len(got.Header) == 0
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%q: (-naive +got)\n%s", in, diff)
 		}
