@@ -34,7 +34,7 @@ func (q question) String() string {
 }
 
 // answer is what is kept of a response. It is never changed once it is in the
-// cache. A later security status (the AD bit) belongs here too.
+// cache.
 type answer struct {
 	name    string // at the end of the CNAME chain
 	links   int    // of that chain
@@ -43,6 +43,8 @@ type answer struct {
 	mx      []exchange
 	addrs   []netip.Addr
 	records []string // of the types that addRecord knows
+	tlsa    []TLSA
+	secure  bool // a trusted server has validated all of it (RFC 4035 section 3.2.3)
 	server  string
 	expires time.Time
 	failure error // nothing could be learned
@@ -63,7 +65,7 @@ var (
 // interpret reads the response m to q. The error is for responses that do not
 // answer it; another server may do better.
 func interpret(q question, m *mdns.Msg, now time.Time) (*answer, error) {
-	a := &answer{name: q.name, missing: m.Rcode == mdns.RcodeNameError}
+	a := &answer{name: q.name, missing: m.Rcode == mdns.RcodeNameError, secure: m.AuthenticatedData}
 	if m.Rcode != mdns.RcodeSuccess && !a.missing {
 		return nil, errors.New(rcodeName(m.Rcode))
 	}
@@ -120,6 +122,11 @@ func (a *answer) collect(qtype uint16, rrs []mdns.RR, ttl *time.Duration) (next 
 				a.addRecord(rr)
 				*ttl = min(*ttl, seconds(h.Ttl))
 			}
+		case *mdns.TLSA:
+			if qtype == mdns.TypeTLSA {
+				a.addTLSA(rr)
+				*ttl = min(*ttl, seconds(h.Ttl))
+			}
 		case *mdns.CNAME:
 			if qtype == mdns.TypeCNAME {
 				a.addRecord(rr)
@@ -135,7 +142,9 @@ func (a *answer) collect(qtype uint16, rrs []mdns.RR, ttl *time.Duration) (next 
 }
 
 // empty tells that none of the records that were asked for is there.
-func (a *answer) empty() bool { return len(a.mx) == 0 && len(a.addrs) == 0 && len(a.records) == 0 }
+func (a *answer) empty() bool {
+	return len(a.mx) == 0 && len(a.addrs) == 0 && len(a.records) == 0 && len(a.tlsa) == 0
+}
 
 // bestMX orders a set, drops hosts named again, and cuts it to maxMX.
 func bestMX(set []exchange) []exchange {

@@ -30,6 +30,7 @@ const (
 // many goroutines at once and needs no closing.
 type Resolver struct {
 	servers []string
+	trusted bool
 	send    sendFunc
 	slots   chan struct{}
 	first   atomic.Int32 // index of the server to ask first
@@ -77,6 +78,12 @@ func New(servers []string, timeout time.Duration) (*Resolver, error) {
 	return r, nil
 }
 
+// Trust makes the resolver believe its servers when they say that they have
+// validated an answer by DNSSEC (the AD bit). It is for servers that validate, on
+// this machine or behind a path that nobody can meddle with (RFC 6840 section
+// 5.8), and comes before any look-up.
+func (r *Resolver) Trust() { r.trusted = true }
+
 // systemServers reads path as resolv.conf(5) says: where it is missing or
 // names no server, there is one on this machine.
 func systemServers(path string) ([]string, error) {
@@ -90,21 +97,27 @@ func systemServers(path string) ([]string, error) {
 	return conf.Servers, nil
 }
 
+// Host finds a host with its addresses, as Addrs does.
+func (r *Resolver) Host(ctx context.Context, host string) (Host, error) {
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return Host{Name: host, Addrs: []netip.Addr{addr.Unmap()}}, nil
+	}
+	name, ok := canonical(host)
+	if !ok {
+		return Host{}, notAName(host)
+	}
+	found, err := gather(name, r.resolveAll(ctx, addrQuestions(name)))
+	if err != nil {
+		return Host{}, err
+	}
+	return found.host(name, 0), nil
+}
+
 // Addrs finds the addresses of a host, IPv6 and IPv4 in turn, beginning with
 // IPv6, so that a network without one of them costs only one vain try; those
 // of one family in a new order for each call. An IP address stands for itself.
 // An error is an *Error.
 func (r *Resolver) Addrs(ctx context.Context, host string) ([]netip.Addr, error) {
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{addr.Unmap()}, nil
-	}
-	name, ok := canonical(host)
-	if !ok {
-		return nil, notAName(host)
-	}
-	found, err := gather(name, r.resolveAll(ctx, addrQuestions(name)))
-	if err != nil {
-		return nil, err
-	}
-	return found.shuffled(), nil
+	h, err := r.Host(ctx, host)
+	return h.Addrs, err
 }

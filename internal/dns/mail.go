@@ -42,6 +42,8 @@ type MailHosts struct {
 	// no trust (TLS, MTA-STS, DANE) follows from it; and that a host cannot
 	// be reached says something of that host, not of its site.
 	Site string
+	// Secure: a trusted server has validated the MX records, or their absence.
+	Secure bool
 	// Expires is when to ask anew.
 	Expires time.Time
 }
@@ -51,6 +53,10 @@ type Host struct {
 	Name  string // lower case, without the last dot
 	Pref  uint16
 	Addrs []netip.Addr // ordered as by Addrs
+	// Secure: a trusted server has validated the addresses, and each alias on the
+	// way to them.
+	Secure bool
+	Alias  string // what Name leads to by aliases (CNAME) in the end; empty: it is none
 }
 
 // Skipped is a host that cannot be tried. Err is always an *Error.
@@ -95,7 +101,8 @@ func (r *Resolver) implicit(ctx context.Context, name string, mx *answer) (*Mail
 	host := plain(mx.name)
 	return &MailHosts{
 		Domain:   plain(name),
-		Hosts:    []Host{{Name: host, Addrs: found.shuffled()}},
+		Hosts:    []Host{found.host(mx.name, 0)},
+		Secure:   mx.secure,
 		Implicit: true,
 		Site:     host,
 		Expires:  earliest(mx.expires, found.expires),
@@ -105,7 +112,7 @@ func (r *Resolver) implicit(ctx context.Context, name string, mx *answer) (*Mail
 // explicit looks up the hosts of an MX set. When none of them is of use the
 // domain's own address must not be tried instead (RFC 5321 section 5.1).
 func (r *Resolver) explicit(ctx context.Context, name string, mx *answer) (*MailHosts, error) {
-	m := &MailHosts{Domain: plain(name), Site: site(mx.mx), Expires: mx.expires}
+	m := &MailHosts{Domain: plain(name), Site: site(mx.mx), Secure: mx.secure, Expires: mx.expires}
 	var usable []exchange
 	var qs []question
 	for _, x := range mx.mx {
@@ -127,7 +134,7 @@ func (r *Resolver) explicit(ctx context.Context, name string, mx *answer) (*Mail
 			}
 			continue
 		}
-		m.Hosts = append(m.Hosts, Host{plain(x.host), x.pref, found.shuffled()})
+		m.Hosts = append(m.Hosts, found.host(x.host, x.pref))
 		m.Expires = earliest(m.Expires, found.expires)
 	}
 	if len(m.Hosts) == 0 {
@@ -148,6 +155,8 @@ func isNull(set []exchange) bool {
 type addrSet struct {
 	v6, v4  []netip.Addr
 	expires time.Time
+	secure  bool
+	end     string // of the chain of aliases, canonical
 }
 
 func addrQuestions(name string) []question {
@@ -158,11 +167,12 @@ func addrQuestions(name string) []question {
 // enough, whatever became of the question for the other.
 func gather(name string, results []result) (addrSet, error) {
 	v6, v4 := results[0], results[1]
-	var set addrSet
+	set := addrSet{secure: true, end: name}
 	for _, res := range results {
 		expires := time.Now().Add(partialTTL)
 		if res.err == nil {
 			expires = res.expires
+			set.secure, set.end = set.secure && res.secure, res.name
 		}
 		if set.expires.IsZero() || expires.Before(set.expires) {
 			set.expires = expires
@@ -184,6 +194,15 @@ func gather(name string, results []result) (addrSet, error) {
 	}
 	return set, &Error{Kind: NoAddress, Name: plain(name), Text: fmt.Sprintf(
 		"The host %s has no address (says %s).", plain(name), v4.server)}
+}
+
+// host is the host of that name, with the addresses.
+func (s addrSet) host(name string, pref uint16) Host {
+	h := Host{Name: plain(name), Pref: pref, Addrs: s.shuffled(), Secure: s.secure}
+	if s.end != name {
+		h.Alias = plain(s.end)
+	}
+	return h
 }
 
 func (s addrSet) shuffled() []netip.Addr {

@@ -60,7 +60,7 @@ func (r *Resolver) resolve(ctx context.Context, q question) result {
 	if err != nil || a.failure != nil || !a.open {
 		return done(a, err)
 	}
-	first, links, expires := *a, a.links, a.expires
+	first, links, expires, secure := *a, a.links, a.expires, a.secure
 	for a.open {
 		a, err = r.ask(ctx, question{a.name, q.qtype})
 		if err != nil || a.failure != nil {
@@ -69,12 +69,13 @@ func (r *Resolver) resolve(ctx context.Context, q question) result {
 		if links += a.links + 1; links > maxLinks {
 			return result{err: fmt.Errorf("%w (from %s)", errLongChain, first.server)}
 		}
+		secure = secure && a.secure
 		if a.expires.Before(expires) {
 			expires = a.expires
 		}
 	}
 	whole := *a
-	whole.links, whole.expires = links, expires
+	whole.links, whole.expires, whole.secure = links, expires, secure
 	return result{answer: &whole}
 }
 
@@ -174,7 +175,7 @@ func (r *Resolver) askServers(ctx context.Context, q question) (*answer, error) 
 			a, err := interpret(q, m, time.Now())
 			if err == nil {
 				r.first.Store(int32(n))
-				a.server = r.servers[n]
+				a.server, a.secure = r.servers[n], a.secure && r.trusted
 				return a, nil
 			}
 			refusals[n] = fmt.Errorf("%w from %s", err, r.servers[n])
@@ -194,7 +195,10 @@ func (r *Resolver) askServers(ctx context.Context, q question) (*answer, error) 
 // (RFC 6891 section 7).
 func (r *Resolver) exchange(ctx context.Context, server string, q question) (*mdns.Msg, error) {
 	req := new(mdns.Msg).SetQuestion(q.name, q.qtype)
-	req.SetEdns0(udpSize, false)
+	// Servers tell that they have validated an answer when either bit asks for it
+	// (RFC 6840 section 5.7); some know only one of them.
+	req.SetEdns0(udpSize, r.trusted)
+	req.AuthenticatedData = r.trusted
 	m, err := r.send(ctx, server, req)
 	if err != nil {
 		return nil, err

@@ -33,6 +33,7 @@ type Server struct {
 	mu      sync.Mutex
 	zone    map[string][]dns.RR
 	faults  map[string]fault
+	signed  map[string]bool
 	queries map[query]int
 }
 
@@ -59,6 +60,7 @@ func Start(addr string) (*Server, error) {
 		done:    make(chan struct{}),
 		zone:    make(map[string][]dns.RR),
 		faults:  make(map[string]fault),
+		signed:  make(map[string]bool),
 		queries: make(map[query]int),
 	}
 	s.udp = &dns.Server{PacketConn: pc, Handler: dns.HandlerFunc(s.serve)}
@@ -148,6 +150,27 @@ func (s *Server) Remove(name string, types ...uint16) {
 	s.zone[name] = rest
 }
 
+// Sign makes the server claim, by the AD bit, that it has validated what it says
+// of the zone's names, to whom asks for that. An answer with an alias that leads
+// out of signed zones is not validated.
+func (s *Server) Sign(zones ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, z := range zones {
+		s.signed[dns.CanonicalName(z)] = true
+	}
+}
+
+// validated tells whether a name lies in a signed zone. s.mu is held.
+func (s *Server) validated(name string) bool {
+	for zone := range s.signed {
+		if dns.IsSubDomain(zone, name) {
+			return true
+		}
+	}
+	return false
+}
+
 // Fail answers all questions for name with rcode (dns.RcodeServerFailure, …)
 // until Restore.
 func (s *Server) Fail(name string, rcode int) {
@@ -207,7 +230,9 @@ func (s *Server) serve(w dns.ResponseWriter, req *dns.Msg) {
 	if f.rcode != dns.RcodeSuccess {
 		m.Rcode = f.rcode
 	} else {
-		s.answer(m, name, q.Qtype)
+		secure := s.answer(m, name, q.Qtype)
+		opt := req.IsEdns0()
+		m.AuthenticatedData = secure && (req.AuthenticatedData || opt != nil && opt.Do())
 	}
 	s.mu.Unlock()
 
@@ -225,7 +250,7 @@ func (s *Server) serve(w dns.ResponseWriter, req *dns.Msg) {
 	}
 	opt := req.IsEdns0()
 	if opt != nil {
-		m.SetEdns0(opt.UDPSize(), false)
+		m.SetEdns0(opt.UDPSize(), opt.Do())
 	}
 	if w.LocalAddr().Network() == "udp" {
 		if f.truncate {
@@ -240,16 +265,19 @@ func (s *Server) serve(w dns.ResponseWriter, req *dns.Msg) {
 	_ = w.WriteMsg(m) // the client may be gone
 }
 
-// answer fills in what the zone has for the question. s.mu is held.
-func (s *Server) answer(m *dns.Msg, name string, qtype uint16) {
+// answer fills in what the zone has for the question, and tells whether all of it
+// is from signed zones. s.mu is held.
+func (s *Server) answer(m *dns.Msg, name string, qtype uint16) (secure bool) {
+	secure = true
 	seen := make(map[string]bool)
 	for !seen[name] {
 		seen[name] = true
+		secure = secure && s.validated(name)
 		rrs, exists := s.lookup(name)
 		if !exists {
 			m.Rcode = dns.RcodeNameError
 			m.Ns = append(m.Ns, s.soa(name))
-			return
+			return secure
 		}
 		var alias *dns.CNAME
 		var found bool
@@ -264,15 +292,16 @@ func (s *Server) answer(m *dns.Msg, name string, qtype uint16) {
 			}
 		}
 		if found {
-			return
+			return secure
 		}
 		if alias == nil {
 			m.Ns = append(m.Ns, s.soa(name))
-			return
+			return secure
 		}
 		m.Answer = append(m.Answer, alias)
 		name = dns.CanonicalName(alias.Target)
 	}
+	return secure
 }
 
 // lookup finds the records of a name, itself or by a wildcard, and tells
