@@ -1,6 +1,9 @@
 package relay
 
-import "errors"
+import (
+	"errors"
+	"time"
+)
 
 // Code says what kind of thing went wrong; each entrance (SMTP, HTTP) has its
 // own words for it.
@@ -21,16 +24,21 @@ const (
 	Full            Code = "full"     // no room to store it: come back
 	Unavailable     Code = "unavailable"
 	Internal        Code = "internal"
+	RateLimited     Code = "rate-limited" // a limit is used up: come back when Retry says
+	Unverified      Code = "unverified"   // mail in a name that is not shown to be the account's
+	Suppressed      Code = "suppressed"   // a recipient that the account must not send to
 )
 
 // Error is an error that people read. Text says what was wrong, Advice how to
 // mend it; neither holds a secret or the name of another tenant. Err is the
 // cause, for the log only.
 type Error struct {
-	Code   Code
-	Text   string
-	Advice string
-	Err    error
+	Code     Code
+	Text     string
+	Advice   string
+	Enhanced string    // status code (RFC 3463), where it tells more than the usual one of Code; else empty
+	Retry    time.Time // when it is worth coming back, where that is known; else zero
+	Err      error
 }
 
 func (e *Error) Error() string {

@@ -42,8 +42,10 @@ func refused(code relay.Code) (int, string) {
 		return 452, "4.5.3"
 	case relay.Unauthenticated:
 		return 530, "5.7.0"
-	case relay.Forbidden:
+	case relay.Forbidden, relay.Unverified, relay.Suppressed:
 		return 550, "5.7.1"
+	case relay.RateLimited:
+		return 451, "4.7.1"
 	case relay.NotFound, relay.Conflict:
 		return 554, "5.5.0"
 	case relay.Loop:
@@ -68,6 +70,9 @@ func (s *session) refusal(err error) smtp.Reply {
 		s.log.Error("message not accepted", "err", err)
 	}
 	code, enhanced := refused(e.Code)
+	if e.Enhanced != "" && e.Enhanced[0]-'0' == byte(code/100) { // the classes must agree (RFC 3463 section 2)
+		enhanced = e.Enhanced
+	}
 	return reply(code, enhanced, sentence(e))
 }
 
