@@ -17,6 +17,7 @@ type Config struct {
 	TLS      TLS        `toml:"tls" doc:"The relay's own certificate."`
 	Limits   Limits     `toml:"limits" doc:"What a client may do."`
 	Login    Login      `toml:"login" doc:"How failed logins are slowed."`
+	Policy   Policy     `toml:"policy" doc:"In whose name mail may be sent, and what becomes of mail that should not be. See docs/accounts.md."`
 	Queue    Queue      `toml:"queue" doc:"What is kept in memory, and how long mail is tried."`
 	Delivery Delivery   `toml:"delivery" doc:"How mail leaves."`
 	DNS      DNS        `toml:"dns" doc:"Name resolution for deliveries."`
@@ -59,6 +60,13 @@ type Limits struct {
 	Sessions    int      `toml:"sessions" doc:"Most sessions at once; more are answered 421."`
 	PerClient   int      `toml:"sessions_per_client" doc:"Most sessions at once from one address; more are answered 421."`
 	Hops        int      `toml:"hops" doc:"Most Received headers before a message counts as looping."`
+}
+
+// Policy is what holds for accounts that have no rule of their own.
+type Policy struct {
+	Senders string `toml:"senders" doc:"verified: an account sends in the name of its verified domains and senders; anything else goes to its own verified addresses only (the sandbox). any: in anybody's name, for a relay whose credentials all belong to its owner."`
+	DNS     string `toml:"dns" doc:"What becomes of mail in the name of a domain whose records are broken. warn: it goes, and its first event tells. refuse: it is refused."`
+	Sandbox int    `toml:"sandbox_daily" doc:"Most recipients a day (UTC) of what an account sends in the sandbox. 0: there is no sandbox, what is not verified is refused."`
 }
 
 // Login slows guessing.

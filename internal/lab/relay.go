@@ -69,6 +69,7 @@ func Config(dir, dns string) config.Config {
 		{Name: "tls", Address: "127.0.0.1:0", Mode: "tls"},
 		{Name: "plain", Address: "127.0.0.1:0", Mode: "plain"},
 	}
+	c.Policy.Senders = "any"
 	c.DNS.Servers = []string{dns}
 	c.DNS.Timeout = config.Duration(time.Second)
 	c.Queue.Retry = []config.Duration{config.Duration(time.Second), config.Duration(2 * time.Second)}

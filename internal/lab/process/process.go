@@ -91,6 +91,8 @@ domain = "*"
 %s
 [dns]
 servers = [%q]
+[policy]
+senders = "any"
 [log]
 level = "warn"
 `, r.Data, o.Settings, addr, to, dns.Addr())
