@@ -66,7 +66,7 @@ func (f *fixture) add(w Wish) (*relay.Credential, string) {
 	if w.Name == "" {
 		w.Name = "app"
 	}
-	c, secret, err := f.manager.Add(f.Context(), w)
+	c, secret, err := f.manager.Add(f.Context(), relay.Actor{}, w)
 	if err != nil {
 		f.Fatalf("add %+v: %v", w, err)
 	}
@@ -84,7 +84,7 @@ func (f *fixture) choose(user, password string) *relay.Credential {
 	if c.ID, err = f.manager.NewID(); err != nil {
 		f.Fatal(err)
 	}
-	if err := f.db.AddCredential(f.Context(), c); err != nil {
+	if err := f.db.AddCredential(f.Context(), relay.Actor{}, c); err != nil {
 		f.Fatal(err)
 	}
 	if err := f.service.Refresh(f.Context()); err != nil {
@@ -95,7 +95,7 @@ func (f *fixture) choose(user, password string) *relay.Credential {
 
 func (f *fixture) revoke(which string) {
 	f.Helper()
-	if _, err := f.manager.Revoke(f.Context(), f.account, which); err != nil {
+	if _, err := f.manager.Revoke(f.Context(), relay.Actor{}, f.account, which); err != nil {
 		f.Fatalf("revoke %s: %v", which, err)
 	}
 }

@@ -16,9 +16,9 @@ import (
 
 // ManageStore is what adding and revoking need.
 type ManageStore interface {
-	AddCredential(ctx context.Context, c *relay.Credential) error
+	AddCredential(ctx context.Context, by relay.Actor, c *relay.Credential) error
 	Credentials(ctx context.Context, account relay.ID) ([]*relay.Credential, error)
-	RevokeCredential(ctx context.Context, account, id relay.ID, at time.Time) error
+	RevokeCredential(ctx context.Context, by relay.Actor, account, id relay.ID, at time.Time) error
 }
 
 // Manager adds and revokes credentials.
@@ -44,7 +44,7 @@ type Wish struct {
 // Add makes a credential. The secret is given here and never again; it is empty
 // where the person chose it or where there is none. The error is a relay.Error
 // where the wish can't be granted.
-func (m *Manager) Add(ctx context.Context, w Wish) (c *relay.Credential, secret string, err error) {
+func (m *Manager) Add(ctx context.Context, by relay.Actor, w Wish) (c *relay.Credential, secret string, err error) {
 	w.Name = strings.TrimSpace(w.Name)
 	if w.Name == "" || unfit(w.Name) {
 		return nil, "", invalid("A credential needs a name of at most 128 bytes.", "Name the app or device that will use it.")
@@ -82,7 +82,7 @@ func (m *Manager) Add(ctx context.Context, w Wish) (c *relay.Credential, secret 
 	if w.Kind != KindNetwork && len(w.Networks) > 0 {
 		return nil, "", invalid("Only a network credential has networks.", "Leave them out, or take kind network.")
 	}
-	if err := m.Store.AddCredential(ctx, c); err != nil {
+	if err := m.Store.AddCredential(ctx, by, c); err != nil {
 		if relay.CodeOf(err) == relay.Conflict {
 			return nil, "", &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("The user name %q is taken.", c.User), Advice: "Choose another one.", Err: err}
 		}
@@ -194,7 +194,7 @@ func (m *Manager) List(ctx context.Context, account relay.ID) ([]*relay.Credenti
 
 // Revoke ends a credential, named by its id, its user name or its name where
 // that is unique.
-func (m *Manager) Revoke(ctx context.Context, account relay.ID, which string) (*relay.Credential, error) {
+func (m *Manager) Revoke(ctx context.Context, by relay.Actor, account relay.ID, which string) (*relay.Credential, error) {
 	all, err := m.Store.Credentials(ctx, account)
 	if err != nil {
 		return nil, err
@@ -213,7 +213,7 @@ func (m *Manager) Revoke(ctx context.Context, account relay.ID, which string) (*
 		return nil, &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("%d credentials are called %q.", len(found), which), Advice: "Name the one to revoke by its id."}
 	}
 	now := time.Now()
-	if err := m.Store.RevokeCredential(ctx, found[0].Account, found[0].ID, now); err != nil {
+	if err := m.Store.RevokeCredential(ctx, by, found[0].Account, found[0].ID, now); err != nil {
 		return nil, fmt.Errorf("revoke credential: %w", err)
 	}
 	found[0].Revoked = now

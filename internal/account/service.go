@@ -23,7 +23,7 @@ type Store interface {
 	CredentialByUser(ctx context.Context, user string) (*relay.Credential, error)
 	CredentialByKey(ctx context.Context, sum [32]byte) (*relay.Credential, error)
 	NetworkCredentials(ctx context.Context) ([]*relay.Credential, error)
-	CredentialsChanged(ctx context.Context) (int64, error)
+	DirectoryChanged(ctx context.Context) (int64, error)
 }
 
 // Service checks who a client is.
@@ -91,7 +91,7 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) Refresh(ctx context.Context) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
-	v, err := s.store.CredentialsChanged(ctx)
+	v, err := s.store.DirectoryChanged(ctx)
 	if err != nil {
 		return fmt.Errorf("look for changed credentials: %w", err)
 	}
@@ -107,7 +107,7 @@ func (s *Service) Refresh(ctx context.Context) error {
 func (s *Service) reload(ctx context.Context) error {
 	// The version is read first: a change that comes in between is found by
 	// the next look.
-	v, err := s.store.CredentialsChanged(ctx)
+	v, err := s.store.DirectoryChanged(ctx)
 	if err != nil {
 		return fmt.Errorf("look for changed credentials: %w", err)
 	}

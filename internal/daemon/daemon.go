@@ -188,7 +188,7 @@ func firstCredential(ctx context.Context, m *account.Manager, home relay.ID) (*S
 	if err != nil || len(all) > 0 {
 		return nil, err
 	}
-	c, password, err := m.Add(ctx, account.Wish{Account: home, Kind: account.KindSMTP, Name: "first", User: "postrider"})
+	c, password, err := m.Add(ctx, relay.Actor{Name: "postrider"}, account.Wish{Account: home, Kind: account.KindSMTP, Name: "first", User: "postrider"})
 	if relay.CodeOf(err) == relay.Conflict {
 		return nil, nil // another node that starts just now was faster
 	}

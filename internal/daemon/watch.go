@@ -77,7 +77,7 @@ func (w *watch) join(ctx context.Context, d *Daemon) {
 	c := d.Config
 	w.condition = d.Condition
 	w.health.Store = func(ctx context.Context) error {
-		_, err := d.store.CredentialsChanged(ctx)
+		_, err := d.store.DirectoryChanged(ctx)
 		return err
 	}
 	for _, p := range d.ports {

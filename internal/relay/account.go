@@ -127,3 +127,11 @@ type Suppression struct {
 	Event   ID        `json:"event,omitzero"` // the proof
 	Created time.Time `json:"created"`
 }
+
+// SuppressionFilter says which suppressions are wanted, as ChangeFilter does.
+type SuppressionFilter struct {
+	Text   string // part of the address
+	Reason string
+	After  string // an address: the last one of the page before
+	Limit  int
+}

@@ -26,3 +26,16 @@ type Change struct {
 	Before  json.RawMessage `json:"before,omitempty"` // without secrets; empty: it was not there
 	After   json.RawMessage `json:"after,omitempty"`  // empty: it is gone
 }
+
+// ChangeFilter says which changes are wanted. Fields that are zero ask for
+// nothing; the others must all hold.
+type ChangeFilter struct {
+	Action     string // the whole, or up to a dot: "credential" finds "credential.add"
+	Object     string
+	User       ID
+	Credential ID
+	Since      time.Time
+	Until      time.Time
+	Before     ID  // only those before it: the last one of the page before
+	Limit      int // zero gives DefaultLimit
+}

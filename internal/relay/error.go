@@ -19,6 +19,7 @@ const (
 	Forbidden       Code = "forbidden"       // authenticated, yet not allowed
 	NotFound        Code = "not-found"
 	Conflict        Code = "conflict" // the thing is not in a state that allows it
+	Repeated        Code = "repeated" // it was done before; an Earlier in the chain tells what came of it
 	Loop            Code = "loop"     // the message has been here too often
 	Busy            Code = "busy"     // too much at once: come back
 	Full            Code = "full"     // no room to store it: come back
@@ -62,3 +63,8 @@ func CodeOf(err error) Code {
 	}
 	return Internal
 }
+
+// Earlier is the message that a repeated request made when it came first.
+type Earlier struct{ Message ID }
+
+func (e *Earlier) Error() string { return "message " + e.Message.String() + " was made by it" }

@@ -100,3 +100,43 @@ func (p Period) End(t time.Time) time.Time {
 		return start.Add(time.Second)
 	}
 }
+
+// Take asks for a share of what may be used up in a period.
+type Take struct {
+	Account    ID
+	Subject    string // what is limited, for whom: "recipients/day", "credential …"
+	Start, End time.Time
+	Want       int64 // less than zero gives back
+	Most       int64 // that may be used up in all
+}
+
+// Taken is what came of a Take.
+type Taken struct {
+	Got    int64 // as much of Want as there was
+	Before int64 // what was used up before it
+}
+
+// Usage is what is used up of a subject in a period.
+type Usage struct {
+	Account    ID
+	Subject    string
+	Start, End time.Time
+	Used       int64
+}
+
+// DayCount is how many outcomes of a kind an account had on a day (UTC).
+type DayCount struct {
+	Account ID
+	Day     time.Time
+	Kind    Kind
+	N       int64
+}
+
+// TLSCount is how many sessions with receivers of a domain went in one way on a
+// day (UTC). Detail says which way, in words of package tlspolicy.
+type TLSCount struct {
+	Day      time.Time
+	Domain   string
+	Detail   string
+	Sessions int64
+}

@@ -66,7 +66,7 @@ func (db *DB) fitting(ctx context.Context, batch []*relay.Submission) []bool {
 
 var (
 	messageTable = newTable("message", "", columns(blob, "id account credential"), columns(number, "stream received size"),
-		columns(words, "sender subject header_from header_id"), columns(blob, "params"))
+		columns(words, "sender subject header_from header_id client helo script tags"), columns(number, "archive"), columns(blob, "params"))
 	contentTable  = newTable("content", "", columns(blob, "message"), columns(number, "part"), columns(blob, "bytes"))
 	deliveryTable = newTable("delivery", "", columns(blob, "message account"), columns(number, "n stream state lease due expires updated notify"),
 		columns(words, "recipient domain orcpt"))
@@ -127,13 +127,22 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 			return err
 		}
 	}
+	if s.Once != nil {
+		if err := w.once(ctx, m, s.Once); err != nil {
+			return err
+		}
+	}
 	params, err := encodeParams(m)
 	if err != nil {
 		return fmt.Errorf("encode params: %w", err)
 	}
+	client := ""
+	if m.Source.Client.IsValid() {
+		client = m.Source.Client.Addr().String()
+	}
 	size := s.Content.Size()
 	to.messages = append(to.messages, []any{m.ID[:], m.Account[:], m.Credential[:], int64(m.Stream), db.clock.micros(m.Received), size,
-		text(m.Envelope.Sender), text(m.Subject), text(m.From), text(m.HeaderID), params})
+		text(m.Envelope.Sender), text(m.Subject), text(m.From), text(m.HeaderID), client, text(m.Source.Helo), text(m.Script), joinTags(m.Tags), bit(m.Archive), params})
 	if err := w.gatherContent(ctx, to, m.ID, s.Content, size); err != nil {
 		return fmt.Errorf("put content of %s: %w", m.ID, err)
 	}
@@ -156,6 +165,31 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 		return db.gatherReported(to, m, s.Answers)
 	}
 	return nil
+}
+
+// onceFor is for how long a key keeps a request from being taken twice.
+const onceFor = 24 * time.Hour
+
+// once keeps the message's key, or says what came of the request that had it
+// before.
+func (w *writer) once(ctx context.Context, m *relay.Message, o *relay.Once) error {
+	now := w.dialect.Now
+	ours, err := w.exec(ctx, "insert into once (account, word, digest, message, expires) values (?, ?, ?, ?, "+now+" + ?) on conflict (account, word)"+
+		" do update set digest = excluded.digest, message = excluded.message, expires = excluded.expires where once.expires <= "+now,
+		m.Account[:], text(o.Key), o.Digest[:], m.ID[:], onceFor.Microseconds())
+	if err != nil || ours > 0 {
+		return err
+	}
+	var digest, first []byte
+	err = w.query(ctx, "select digest, message from once where account = ? and word = ?", func(row scanner) error { return row.Scan(&digest, &first) },
+		m.Account[:], text(o.Key))
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(digest, o.Digest[:]) {
+		return untouched{&relay.Error{Code: relay.Conflict, Text: "Another request had this idempotency key within the last day.", Advice: "Make a new key for each message."}}
+	}
+	return untouched{&relay.Error{Code: relay.Repeated, Text: "This request was taken before.", Err: &relay.Earlier{Message: toID(first)}}}
 }
 
 // event makes a row of the table of events.

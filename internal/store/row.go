@@ -65,13 +65,30 @@ type params struct {
 	TLS        string `json:"tls,omitempty"`
 	User       string `json:"user,omitempty"`
 	About      string `json:"about,omitempty"`
+
+	Metadata map[string]string `json:"metadata,omitempty"`
+}
+
+// joinTags puts each tag between line ends, so that one is found whole.
+func joinTags(tags []string) string {
+	if len(tags) == 0 {
+		return ""
+	}
+	return text("\n" + strings.Join(tags, "\n") + "\n")
+}
+
+func splitTags(s string) []string {
+	if s == "" {
+		return nil
+	}
+	return strings.Split(s[1:len(s)-1], "\n")
 }
 
 func encodeParams(m *relay.Message) ([]byte, error) {
 	e, s := &m.Envelope, &m.Source
 	p := params{UTF8: e.UTF8, RequireTLS: e.RequireTLS, Ret: e.Ret, EnvID: e.EnvID, Priority: e.Priority, Release: micros(e.Release),
 		EightBit: m.EightBit, UTF8Header: m.UTF8Header,
-		Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, User: s.User}
+		Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, User: s.User, Metadata: m.Metadata}
 	if s.Client.IsValid() {
 		p.Client = s.Client.String()
 	}
@@ -88,7 +105,7 @@ func decodeParams(m *relay.Message, b []byte) error {
 	}
 	e, s := &m.Envelope, &m.Source
 	e.UTF8, e.RequireTLS, e.Ret, e.EnvID, e.Priority, e.Release = p.UTF8, p.RequireTLS, p.Ret, p.EnvID, p.Priority, fromMicros(p.Release)
-	m.EightBit, m.UTF8Header = p.EightBit, p.UTF8Header
+	m.EightBit, m.UTF8Header, m.Metadata = p.EightBit, p.UTF8Header, p.Metadata
 	s.Helo, s.Protocol, s.Listener, s.TLS, s.User = p.Helo, p.Protocol, p.Listener, p.TLS, p.User
 	if p.Client != "" {
 		client, err := netip.ParseAddrPort(p.Client)
@@ -108,22 +125,25 @@ func decodeParams(m *relay.Message, b []byte) error {
 }
 
 // messageColumns are what messageRow scans.
-const messageColumns = "m.id, m.account, m.credential, m.stream, m.received, m.sender, m.subject, m.header_from, m.header_id, m.size, m.params"
+const messageColumns = "m.id, m.account, m.credential, m.stream, m.received, m.sender, m.subject, m.header_from, m.header_id, m.size, m.script, m.tags, m.archive, m.params"
 
 // messageRow receives the columns of a message from Scan.
 type messageRow struct {
 	m                       relay.Message
 	id, account, credential []byte
-	received                int64
+	received, archive       int64
+	tags                    string
 	params                  []byte
 }
 
 func (r *messageRow) targets() []any {
-	return []any{&r.id, &r.account, &r.credential, &r.m.Stream, &r.received, &r.m.Envelope.Sender, &r.m.Subject, &r.m.From, &r.m.HeaderID, &r.m.Size, &r.params}
+	return []any{&r.id, &r.account, &r.credential, &r.m.Stream, &r.received, &r.m.Envelope.Sender, &r.m.Subject, &r.m.From, &r.m.HeaderID, &r.m.Size,
+		&r.m.Script, &r.tags, &r.archive, &r.params}
 }
 
 func (r *messageRow) message() (*relay.Message, error) {
 	r.m.ID, r.m.Account, r.m.Credential, r.m.Received = toID(r.id), toID(r.account), toID(r.credential), fromMicros(r.received)
+	r.m.Tags, r.m.Archive = splitTags(r.tags), r.archive != 0
 	if err := decodeParams(&r.m, r.params); err != nil {
 		return nil, err
 	}

@@ -22,7 +22,8 @@ import (
 // operator's order, and concerns only what no node has in hand.
 //
 // The content of a message goes when its last delivery is final and no DSN is
-// to be written about it.
+// to be written about it, unless it is archived. Outcomes are counted by account,
+// day and kind.
 func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []error {
 	return db.each(ctx, "settle", len(batch), db.settling(lease, batch))
 }
@@ -30,6 +31,7 @@ func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []
 func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 	return func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
 		var s outcomes
+		sums := tally{}
 		for _, i := range parts {
 			o := &batch[i]
 			if o.Kind == relay.EventAccepted || o.Kind == relay.EventReported {
@@ -46,11 +48,11 @@ func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 			if err != nil {
 				return err
 			}
-			if err := db.settled(ctx, w, now, changed, batch, fail); err != nil {
+			if err := db.settled(ctx, w, now, changed, batch, sums, fail); err != nil {
 				return err
 			}
 		}
-		return nil
+		return w.putTally(ctx, lease, sums)
 	}
 }
 
@@ -148,7 +150,8 @@ var (
 const (
 	dropContents = "delete from content where %s" +
 		" and not exists (select 1 from delivery d where d.message = content.message and d.state < 10)" +
-		" and not exists (select 1 from notice where notice.message = content.message)"
+		" and not exists (select 1 from notice where notice.message = content.message)" +
+		" and not exists (select 1 from message m where m.id = content.message and m.archive <> 0)"
 	lockMessages = "select id from message where id = any(cast(? as bytea[]))"
 	lockInOrder  = " order by id for update"
 	// lockShared locks those about which two may write at once.
@@ -189,7 +192,7 @@ func (w *writer) setStates(ctx context.Context, lease int64, s outcomes) (map[re
 
 // settled writes what belongs to the changes: events and notices. It drops content
 // that nothing needs any more, and says of the others why they did not change.
-func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[relay.DeliveryID]bool, batch []relay.Outcome, fail func(int, error)) error {
+func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[relay.DeliveryID]bool, batch []relay.Outcome, sums tally, fail func(int, error)) error {
 	var events, notices [][]any
 	var final []relay.ID
 	for i, part := range s.parts {
@@ -208,6 +211,7 @@ func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[re
 			return err
 		}
 		events = append(events, e)
+		sums.add(db.clock, o)
 		switch {
 		case o.Notice != 0:
 			// Whatever is due first brings the others of its kind along.

@@ -158,8 +158,8 @@ func New(ctx context.Context, c Config) (*DB, error) {
 func bare(d Dialect, handle *sql.DB, writers int) *DB {
 	db := &DB{dialect: d, writers: handle, readers: handle, slots: make(chan *slot, writers),
 		done: make(chan struct{}), stop: func() {}}
-	for range writers {
-		db.slots <- &slot{}
+	for n := range writers {
+		db.slots <- &slot{number: int64(n)}
 	}
 	db.clock = &clock{now: time.Now}
 	db.ids = uuid.NewGenWithOptions(uuid.WithEpochFunc(func() time.Time { return db.clock.theirs() }))

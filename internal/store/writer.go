@@ -15,12 +15,16 @@ import (
 )
 
 // slot is a place for one writer. Who has taken it from DB.slots uses it alone.
-type slot struct{ writer *writer }
+type slot struct {
+	writer *writer
+	number int64 // among the slots
+}
 
 // writer is a connection that writes, with what is known of the statements used
 // on it.
 type writer struct {
 	conn    *sql.Conn
+	number  int64 // of its slot
 	dialect *Dialect
 	clock   *clock
 	claims  claims // in words of the dialect
@@ -139,7 +143,7 @@ func (db *DB) openWriter(ctx context.Context, s *slot) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.writer = &writer{conn: conn, dialect: &db.dialect, clock: db.clock, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}, bound: map[string]string{}}
+	s.writer = &writer{conn: conn, number: s.number, dialect: &db.dialect, clock: db.clock, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}, bound: map[string]string{}}
 	return s.writer, nil
 }
 

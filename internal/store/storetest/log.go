@@ -140,7 +140,7 @@ var logTests = []test{
 			return &relay.Credential{ID: NewID(noon), Account: account, Kind: "smtp", User: user, Stream: relay.Transactional, Created: noon}
 		}
 		for _, c := range []*relay.Credential{key(f.me, "mine"), key(other, "theirs")} {
-			if err := f.db.AddCredential(f.Context(), c); err != nil {
+			if err := f.db.AddCredential(f.Context(), somebody, c); err != nil {
 				f.Fatal(err)
 			}
 		}

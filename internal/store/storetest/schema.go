@@ -35,6 +35,9 @@ var schemaTests = []test{
 			if version > 0 && g.me != old {
 				f.Errorf("from version %d: the account is lost", version)
 			}
+			if a, err := db.Account(f.Context(), g.me, g.me); err != nil || (a.Senders == relay.SendersAny) != (version > 0) || a.Status != relay.Active {
+				f.Errorf("from version %d: the account is %+v, %v", version, a, err)
+			}
 			if g.lease, err = db.Join(f.Context(), "node"); err != nil {
 				f.Fatal(err)
 			}
@@ -207,5 +210,6 @@ var (
 	fillings = map[int]string{
 		1: "insert into account (id, name, created) values (?, 'old', 0)",
 		2: "insert into account (id, name, created) values (?, 'old', 0)",
+		3: "insert into account (id, name, created) values (?, 'old', 0)", // as an older program does, beside this one
 	}
 )
