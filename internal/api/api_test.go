@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/url"
@@ -49,6 +50,11 @@ func (k *kept) Order(_ context.Context, account relay.ID, id relay.DeliveryID, k
 }
 func (k *kept) Stats() queue.Stats { return queue.Stats{InHand: 3} }
 
+func (k *kept) config(t *testing.T) Config {
+	return Config{Mail: k, Queue: k, Nodes: k, Condition: func() relay.Condition { return relay.Draining }, Credentials: &account.Manager{},
+		Info: Info{Version: "1", Node: "n1"}, NewID: func() (relay.ID, error) { return relay.ID{9}, nil }, Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
+}
+
 // serve serves the API on a socket as the daemon does.
 func serve(t *testing.T, k *kept) *Client {
 	t.Helper()
@@ -57,7 +63,7 @@ func serve(t *testing.T, k *kept) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: (&API{Log: k, Queue: k, Nodes: k, Condition: func() relay.Condition { return relay.Draining }, Credentials: &account.Manager{}, Info: Info{Version: "1", Node: "n1"}}).Handler()}
+	s := &http.Server{Handler: New(k.config(t)).Control()}
 	ended := make(chan struct{})
 	go func() { defer close(ended); s.Serve(ln) }()
 	t.Cleanup(func() { s.Close(); <-ended })
@@ -75,9 +81,9 @@ func TestFiltersReachTheLog(t *testing.T) {
 	}}
 	c := serve(t, k)
 	q := url.Values{"recipient": {"ann"}, "sender": {"me"}, "message": {"m"}, "subject": {"s"}, "reply": {"r"}, "domain": {"d"},
-		"state": {"bounced,deferred"}, "since": {at.Format(time.RFC3339)}, "until": {at.Format(time.RFC3339)}, "live": {"true"}, "limit": {"7"}, "before": {id.String()}}
-	var out []Delivery
-	if err := c.Get(t.Context(), "/v1/deliveries", q, &out); err != nil {
+		"state": {"bounced,deferred"}, "since": {at.Format(time.RFC3339)}, "until": {at.Format(time.RFC3339)}, "live": {"true"}, "limit": {"7"}, "cursor": {id.String()}}
+	var list List[Delivery]
+	if err := c.Get(t.Context(), "/v1/deliveries", q, &list); err != nil {
 		t.Fatal(err)
 	}
 	want := relay.DeliveryFilter{Recipient: "ann", Sender: "me", Message: "m", Subject: "s", Reply: "r", Domain: "d", Since: at, Until: at, Live: true, Limit: 7}
@@ -91,10 +97,11 @@ func TestFiltersReachTheLog(t *testing.T) {
 	if len(states) != 2 || states[0] != relay.Bounced || states[1] != relay.Deferred || before == nil || *before != id {
 		t.Errorf("states %v, before %v", states, before)
 	}
+	out := list.Data
 	if len(out) != 1 || out[0].ID != id.String() || out[0].State != "deferred" || out[0].Due == nil || out[0].Sender != "me@y.test" {
 		t.Errorf("answer %+v", out)
 	}
-	for _, bad := range []url.Values{{"state": {"lost"}}, {"before": {"x"}}, {"limit": {"0"}}, {"since": {"yesterday"}}} {
+	for _, bad := range []url.Values{{"state": {"lost"}}, {"cursor": {"x"}}, {"limit": {"0"}}, {"since": {"yesterday"}}} {
 		if err := c.Get(t.Context(), "/v1/deliveries", bad, nil); err == nil {
 			t.Errorf("%v is taken", bad)
 		}
@@ -104,13 +111,13 @@ func TestFiltersReachTheLog(t *testing.T) {
 func TestNodes(t *testing.T) {
 	k := &kept{nodes: []relay.Node{{Name: "n1", Silent: 2 * time.Second, Version: "v", InHand: 3}, {Name: "n2", Draining: true, Silent: -time.Second}, {Name: "n3", Draining: true, Silent: time.Minute}}}
 	c := serve(t, k)
-	var all []Node
-	if err := c.Get(t.Context(), "/v1/nodes", nil, &all); err != nil {
+	var list List[Node]
+	if err := c.Get(t.Context(), "/v1/nodes", nil, &list); err != nil {
 		t.Fatal(err)
 	}
 	want := []Node{{Name: "n1", State: "alive", Version: "v", Silent: 2, InHand: 3, Self: true}, {Name: "n2", State: "draining"}, {Name: "n3", State: "dead", Silent: 60}}
-	if !slices.Equal(all, want) {
-		t.Errorf("nodes %+v\nwant  %+v", all, want)
+	if !slices.Equal(list.Data, want) {
+		t.Errorf("nodes %+v\nwant  %+v", list.Data, want)
 	}
 	if err := errors.Join(c.Post(t.Context(), "/v1/nodes/a%2Fb/drain", nil, nil), c.Delete(t.Context(), "/v1/nodes/n2/drain", nil)); err != nil {
 		t.Error(err)
@@ -168,12 +175,9 @@ func TestProblems(t *testing.T) {
 		relay.Unavailable: 503, relay.Busy: 503, relay.Full: 507, relay.Internal: 500} {
 		err := problem(&relay.Error{Code: code, Text: "It is wrong.", Advice: "Mend it.", Err: context.DeadlineExceeded})
 		b, _ := json.Marshal(err)
-		var p struct {
-			Status int
-			Detail string
-		}
+		var p Problem
 		json.Unmarshal(b, &p)
-		if p.Status != status || p.Detail != "It is wrong. Mend it." {
+		if p.Status != status || p.Code != string(code) || strings.Contains(string(b), "deadline") || code != relay.Internal && (p.Detail != "It is wrong." || p.Advice != "Mend it.") {
 			t.Errorf("%s: %s", code, b)
 		}
 	}
@@ -195,8 +199,8 @@ func TestDescribesItself(t *testing.T) {
 	if err := c.Get(t.Context(), "/v1/status", nil, &s); err != nil || s.Queue.InHand != 3 || s.Version != "1" {
 		t.Errorf("%+v, %v", s, err)
 	}
-	var events []Event
-	if err := c.Get(t.Context(), "/v1/events", nil, &events); err != nil || len(events) != 1 || events[0].Recipient != "ann@x.test" || events[0].Kind != "delivered" {
+	var events List[Event]
+	if err := c.Get(t.Context(), "/v1/events", nil, &events); err != nil || len(events.Data) != 1 || events.Data[0].Recipient != "ann@x.test" || events.Data[0].Kind != "delivered" {
 		t.Errorf("%+v, %v", events, err)
 	}
 }

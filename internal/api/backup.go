@@ -35,9 +35,16 @@ type BackupProgress struct {
 	Error string `json:"error,omitempty"`
 }
 
-func (a *API) backup(_ context.Context, in *body[BackupRequest]) (*huma.StreamResponse, error) {
+func (s *Server) backupRoutes() {
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/backup", ID: "backup", Tag: "Server", Right: Operators,
+		Summary: "Copy the store into a file on the server", Doc: "Answers with a line of JSON now and then while it works; the last one has done, or an error. Closing the connection cancels it.",
+		Example: Example{Body: map[string]any{"file": "/var/backups/postrider.db"}},
+	}, s.backup)
+}
+
+func (s *Server) backup(_ context.Context, in *body[BackupRequest]) (*huma.StreamResponse, error) {
 	if !filepath.IsAbs(in.Body.File) {
-		return nil, huma.Error422UnprocessableEntity("file: an absolute path is wanted")
+		return nil, invalid("body.file", fmt.Sprintf("%q is not an absolute path.", cut(in.Body.File)), "Name the file from the root: /var/backups/postrider.db.")
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		ctx.SetHeader("Content-Type", "application/x-ndjson")
@@ -49,7 +56,7 @@ func (a *API) backup(_ context.Context, in *body[BackupRequest]) (*huma.StreamRe
 				f.Flush()
 			}
 		}
-		err := a.Backup.Backup(ctx.Context(), in.Body.File, func(done, total int64) {
+		err := s.config.Backup.Backup(ctx.Context(), in.Body.File, func(done, total int64) {
 			last.Bytes, last.Total = done, total
 			tell()
 		})

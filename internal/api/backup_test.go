@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"postrider/internal/account"
 	"postrider/internal/relay"
 )
 
@@ -26,7 +25,9 @@ func serveBackup(t *testing.T, b backer) *Client {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &http.Server{Handler: (&API{Log: &kept{}, Queue: &kept{}, Backup: b, Credentials: &account.Manager{}}).Handler()}
+	config := (&kept{}).config(t)
+	config.Backup = b
+	s := &http.Server{Handler: New(config).Control()}
 	ended := make(chan struct{})
 	go func() { defer close(ended); s.Serve(ln) }()
 	t.Cleanup(func() { s.Close(); <-ended })

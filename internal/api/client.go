@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -18,15 +19,30 @@ import (
 // SocketName is the control socket's file in the data folder.
 const SocketName = "control.sock"
 
-// Client asks a server over its control socket.
+// Client asks a server: over its control socket, or from afar with an API key.
 type Client struct {
-	socket string
+	socket string // empty: from afar
+	base   string // of all addresses, without the last slash
+	key    string
 	http   http.Client
+}
+
+// NewRemote makes a client of the API at an address, such as
+// https://relay.example.com:8025, with an API key.
+func NewRemote(address, key string) (*Client, error) {
+	u, err := url.Parse(address)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.RawQuery != "" || u.Fragment != "" {
+		return nil, fmt.Errorf("%q is not the address of a server; want one such as https://relay.example.com:8025", address)
+	}
+	if key == "" {
+		return nil, errors.New("an API key is needed to ask a server from afar: name it with -token, or in the environment's POSTRIDER_TOKEN")
+	}
+	return &Client{base: strings.TrimSuffix(address, "/"), key: key}, nil
 }
 
 // NewClient makes a client of the server with the given data folder.
 func NewClient(data string) *Client {
-	c := &Client{socket: filepath.Join(data, SocketName)}
+	c := &Client{socket: filepath.Join(data, SocketName), base: "http://postrider"}
 	c.http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var d net.Dialer
 		return d.DialContext(ctx, "unix", c.socket)
@@ -48,6 +64,40 @@ func (c *Client) Post(ctx context.Context, path string, in, out any) error {
 	return c.do(ctx, http.MethodPost, path, in, out)
 }
 
+// Patch changes what the path names.
+func (c *Client) Patch(ctx context.Context, path string, in, out any) error {
+	return c.do(ctx, http.MethodPatch, path, in, out)
+}
+
+// Put puts in where the path names.
+func (c *Client) Put(ctx context.Context, path string, in, out any) error {
+	return c.do(ctx, http.MethodPut, path, in, out)
+}
+
+// All reads a list page by page, as long as each says that there is more and f
+// gives no error.
+func All[T any](ctx context.Context, c *Client, path string, query url.Values, f func(T) error) error {
+	q := maps.Clone(query)
+	if q == nil {
+		q = url.Values{}
+	}
+	for {
+		var page List[T]
+		if err := c.Get(ctx, path, q, &page); err != nil {
+			return err
+		}
+		for _, v := range page.Data {
+			if err := f(v); err != nil {
+				return err
+			}
+		}
+		if page.Next == "" {
+			return nil
+		}
+		q.Set("cursor", page.Next)
+	}
+}
+
 // Delete deletes what the path names.
 func (c *Client) Delete(ctx context.Context, path string, out any) error {
 	return c.do(ctx, http.MethodDelete, path, nil, out)
@@ -67,7 +117,7 @@ func (c *Client) do(ctx context.Context, method, path string, in, out any) error
 		return err
 	}
 	defer resp.Body.Close()
-	if out == nil {
+	if out == nil || resp.StatusCode == http.StatusNoContent {
 		return nil
 	}
 	if err := json.NewDecoder(resp.Body).Decode(out); err != nil {
@@ -81,12 +131,15 @@ var ErrNoServer = errors.New("no server answers")
 
 // ask gives an answer that is no refusal; the caller closes its body.
 func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, "http://postrider"+path, body)
+	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.key != "" {
+		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
@@ -94,6 +147,9 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 			return nil, ctx.Err()
 		}
 		var op *net.OpError
+		if c.socket == "" {
+			return nil, fmt.Errorf("ask %s: %w", c.base, errors.Unwrap(err))
+		}
 		if errors.Is(err, fs.ErrPermission) {
 			return nil, fmt.Errorf("the server's control socket %s is for its owner: run this as the user that runs the server, or as root", c.socket)
 		}
@@ -109,25 +165,28 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	return resp, nil
 }
 
+// Refusal is a server's answer to what it does not do.
+type Refusal struct{ Problem }
+
+// Error is for people: what was wrong, with which fields, and how to mend it.
+func (r *Refusal) Error() string {
+	text := r.Detail
+	for _, e := range r.Errors {
+		if !strings.Contains(text, e.Message) {
+			text += " " + e.Location + ": " + e.Message + "."
+		}
+	}
+	if r.Advice != "" {
+		text += " " + r.Advice
+	}
+	return text
+}
+
 // readProblem reads an error in the form of RFC 9457.
 func readProblem(resp *http.Response) error {
-	var p struct {
-		Title, Detail string
-		Errors        []struct{ Message, Location string }
-	}
-	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&p) != nil || p.Title == "" {
+	var r Refusal
+	if json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&r.Problem) != nil || r.Detail == "" {
 		return fmt.Errorf("the server answers %s", resp.Status)
 	}
-	text := p.Detail
-	if text == "" {
-		text = p.Title
-	}
-	var more []string
-	for _, e := range p.Errors {
-		more = append(more, strings.TrimSpace(e.Location+": "+e.Message))
-	}
-	if len(more) > 0 {
-		text += " (" + strings.Join(more, "; ") + ")"
-	}
-	return errors.New(text)
+	return &r
 }

@@ -2,8 +2,25 @@ package api
 
 import (
 	"context"
+	"net/http"
 	"time"
 )
+
+func (s *Server) nodeRoutes() {
+	Register(s, Route{Method: http.MethodGet, Path: "/v1/nodes", ID: "list-nodes", Tag: "Server", Right: OperatorsRead,
+		Summary: "The nodes that share the store",
+		Example: Example{Answer: map[string]any{"data": []any{map[string]any{"name": "relay-1", "state": "alive", "version": "0.1.0", "joined": "2026-03-01T08:00:00Z",
+			"silent": 1.5, "in_hand": 12, "self": true}}}},
+	}, s.listNodes)
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/nodes/{name}/drain", ID: "drain-node", Tag: "Server", Right: Operators,
+		Summary: "Drain a node before it is stopped", Doc: "It takes no more mail, gives back what it has not begun, and ends what is under way.",
+		Example: Example{Params: map[string]any{"name": "relay-1"}},
+	}, s.drainNode)
+	Register(s, Route{Method: http.MethodDelete, Path: "/v1/nodes/{name}/drain", ID: "undrain-node", Tag: "Server", Right: Operators,
+		Summary: "Let a node work again",
+		Example: Example{Params: map[string]any{"name": "relay-1"}},
+	}, s.undrainNode)
+}
 
 // Node is one of those that share the store.
 type Node struct {
@@ -16,9 +33,9 @@ type Node struct {
 	Self    bool      `json:"self" doc:"The node that answers"`
 }
 
-func (a *API) listNodes(ctx context.Context, _ *struct{}) (*body[[]Node], error) {
-	found, err := a.Nodes.Nodes(ctx)
-	out := make([]Node, 0, len(found))
+func (s *Server) listNodes(ctx context.Context, _ *struct{}) (*body[List[Node]], error) {
+	found, err := s.config.Nodes.Nodes(ctx)
+	out := List[Node]{Data: make([]Node, 0, len(found))}
 	for _, n := range found {
 		state := "alive"
 		switch {
@@ -27,8 +44,8 @@ func (a *API) listNodes(ctx context.Context, _ *struct{}) (*body[[]Node], error)
 		case n.Draining:
 			state = "draining"
 		}
-		out = append(out, Node{Name: n.Name, State: state, Version: n.Version, Joined: n.Joined, Silent: max(0, n.Silent).Round(100 * time.Millisecond).Seconds(),
-			InHand: n.InHand, Self: n.Name == a.Info.Node})
+		out.Data = append(out.Data, Node{Name: n.Name, State: state, Version: n.Version, Joined: n.Joined, Silent: max(0, n.Silent).Round(100 * time.Millisecond).Seconds(),
+			InHand: n.InHand, Self: n.Name == s.config.Info.Node})
 	}
 	return answer(out, err)
 }
@@ -37,17 +54,10 @@ type nodeQuery struct {
 	Name string `path:"name" doc:"Name of the node"`
 }
 
-func (a *API) drainNode(ctx context.Context, q *nodeQuery) (*struct{}, error) {
-	return nil, problemOrNil(a.Nodes.Drain(ctx, q.Name, true))
+func (s *Server) drainNode(ctx context.Context, q *nodeQuery) (*struct{}, error) {
+	return nil, s.config.Nodes.Drain(ctx, q.Name, true)
 }
 
-func (a *API) undrainNode(ctx context.Context, q *nodeQuery) (*struct{}, error) {
-	return nil, problemOrNil(a.Nodes.Drain(ctx, q.Name, false))
-}
-
-func problemOrNil(err error) error {
-	if err == nil {
-		return nil
-	}
-	return problem(err)
+func (s *Server) undrainNode(ctx context.Context, q *nodeQuery) (*struct{}, error) {
+	return nil, s.config.Nodes.Drain(ctx, q.Name, false)
 }

@@ -113,8 +113,9 @@ func addCredential(ctx context.Context, e *Env, c *api.Client, add api.NewCreden
 }
 
 func listCredentials(ctx context.Context, e *Env, c *api.Client, asJSON bool) error {
-	var all []api.Credential
-	if err := c.Get(ctx, "/v1/credentials", nil, &all); err != nil {
+	all := []api.Credential{}
+	err := api.All(ctx, c, "/v1/credentials", nil, func(c api.Credential) error { all = append(all, c); return nil })
+	if err != nil {
 		return err
 	}
 	if asJSON {

@@ -40,12 +40,12 @@ func (f *follower) next(ctx context.Context) ([]api.Event, error) {
 	}
 	var fresh []api.Event
 	for {
-		var events []api.Event
-		err := f.get(ctx, "/v1/events", url.Values{"after": {after.String()}, "limit": {strconv.Itoa(page)}}, &events)
+		var events api.List[api.Event]
+		err := f.get(ctx, "/v1/events", url.Values{"cursor": {after.String()}, "limit": {strconv.Itoa(page)}}, &events)
 		if err != nil {
 			return fresh, err
 		}
-		for _, ev := range events {
+		for _, ev := range events.Data {
 			id, err := relay.ParseID(ev.ID)
 			if err != nil {
 				return fresh, err
@@ -59,7 +59,7 @@ func (f *follower) next(ctx context.Context) ([]api.Event, error) {
 		if f.newest.Compare(after) < 0 {
 			f.newest = after
 		}
-		if len(events) < page {
+		if len(events.Data) < page {
 			break
 		}
 	}

@@ -30,10 +30,10 @@ func TestFollowerMissesNothing(t *testing.T) {
 		if path != "/v1/events" || err != nil {
 			return fmt.Errorf("asked for %s %v", path, q)
 		}
-		events := out.(*[]api.Event)
+		events := out.(*api.List[api.Event])
 		for _, id := range visible {
-			if id > q.Get("after") && len(*events) < limit {
-				*events = append(*events, api.Event{ID: id})
+			if id > q.Get("cursor") && len(events.Data) < limit {
+				events.Data = append(events.Data, api.Event{ID: id})
 			}
 		}
 		return nil

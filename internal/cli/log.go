@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"net/url"
@@ -125,30 +126,31 @@ func parseTime(s string, now time.Time) (time.Time, error) {
 
 const page = 500
 
+// errEnough ends a search that has found what it may.
+var errEnough = errors.New("enough")
+
 // find calls f with each delivery that the query finds, newest first, up to
 // limit.
 func find(ctx context.Context, c *api.Client, q url.Values, limit int, f func(api.Delivery) error) error {
-	for n := 0; limit == 0 || n < limit; {
-		ask := page
-		if limit > 0 {
-			ask = min(page, limit-n)
-		}
-		q.Set("limit", strconv.Itoa(ask))
-		var ds []api.Delivery
-		if err := c.Get(ctx, "/v1/deliveries", q, &ds); err != nil {
+	ask := page
+	if limit > 0 {
+		ask = min(page, limit)
+	}
+	q.Set("limit", strconv.Itoa(ask))
+	n := 0
+	err := api.All(ctx, c, "/v1/deliveries", q, func(d api.Delivery) error {
+		if err := f(d); err != nil {
 			return err
 		}
-		for _, d := range ds {
-			if err := f(d); err != nil {
-				return err
-			}
+		if n++; n == limit {
+			return errEnough
 		}
-		if n += len(ds); len(ds) < ask {
-			return nil
-		}
-		q.Set("before", ds[len(ds)-1].ID)
+		return nil
+	})
+	if errors.Is(err, errEnough) {
+		return nil
 	}
-	return nil
+	return err
 }
 
 // usual is how many deliveries the log shows.

@@ -55,7 +55,7 @@ func runNode(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 }
 
 func listNodes(ctx context.Context, e *Env, c *api.Client, asJSON bool) error {
-	var all []api.Node
+	var all api.List[api.Node]
 	if err := c.Get(ctx, "/v1/nodes", nil, &all); err != nil {
 		return err
 	}
@@ -63,7 +63,7 @@ func listNodes(ctx context.Context, e *Env, c *api.Client, asJSON bool) error {
 	if !asJSON {
 		fmt.Fprintln(w, "NAME\tSTATE\tVERSION\tSINCE\tLAST HEARD\tIN HAND")
 	}
-	for _, n := range all {
+	for _, n := range all.Data {
 		if asJSON {
 			if err := printLine(e.Stdout, n); err != nil {
 				return err

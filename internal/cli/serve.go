@@ -66,6 +66,9 @@ func greet(w io.Writer, d *daemon.Daemon) {
 			fmt.Fprintf(w, "  %-9s %s\n", l.Mode, at)
 		}
 	}
+	if at := d.APIAddr(); at != "" {
+		fmt.Fprintf(w, "  %-9s %s (on %s)\n", "api", d.Config.API.URL, at)
+	}
 	if at := d.WatchAddr(); at != "" {
 		fmt.Fprintf(w, "  %-9s http://%s (metrics and health)\n", "http", at)
 	}

@@ -107,7 +107,7 @@ func TestLogSaysThatThereIsMore(t *testing.T) {
 	}
 	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n, _ := strconv.Atoi(r.URL.Query().Get("limit"))
-		json.NewEncoder(w).Encode(make([]api.Delivery, n))
+		json.NewEncoder(w).Encode(api.List[api.Delivery]{Data: make([]api.Delivery, n), Next: "more"})
 	})}
 	go s.Serve(ln)
 	defer s.Close()
@@ -124,7 +124,7 @@ func TestLogSaysThatThereIsMore(t *testing.T) {
 func TestFollowOutlivesTheServer(t *testing.T) {
 	dir := t.TempDir()
 	asked := make(chan bool, 100)
-	events := "[]"
+	events := `{"data":[]}`
 	serve := func() *http.Server {
 		ln, err := net.Listen("unix", filepath.Join(dir, api.SocketName))
 		if err != nil {
@@ -150,7 +150,7 @@ func TestFollowOutlivesTheServer(t *testing.T) {
 	<-asked
 	s.Close()
 	<-waiting
-	events = `[{"id":"06bw8sf8dhkx94jkm5k3vz1m3r","kind":"delivered","recipient":"ok@one.test"}]`
+	events = `{"data":[{"id":"06bw8sf8dhkx94jkm5k3vz1m3r","kind":"delivered","recipient":"ok@one.test"}]}`
 	s = serve()
 	defer s.Close()
 	if status := <-done; status != 0 || out.String() == "" {

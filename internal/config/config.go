@@ -2,6 +2,8 @@
 // explanations, read from a TOML file.
 package config
 
+import "net/netip"
+
 // Config is everything that can be set. Start from Default, let Load or the
 // program change it, then call Resolve, which fills what was left empty.
 //
@@ -23,6 +25,7 @@ type Config struct {
 	DNS      DNS        `toml:"dns" doc:"Name resolution for deliveries."`
 	Route    []Route    `toml:"route" doc:"Where mail for a domain goes. The most exact domain wins; without a route a domain goes to its MX."`
 	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
+	API      API        `toml:"api" doc:"The HTTP API (docs/api.md), for programs and for the command line from afar. On the relay's own machine the control socket serves it in any case."`
 	HTTP     HTTP       `toml:"http" doc:"Metrics and health, for who watches the relay."`
 	Log      Log        `toml:"log" doc:"The relay's own log, on standard error."`
 }
@@ -124,6 +127,24 @@ type Notices struct {
 	From   string   `toml:"from" doc:"Address in the From header of notices. Empty: MAILER-DAEMON at the hostname."`
 	Gather Duration `toml:"gather" doc:"How long a notice waits for further failures of the same message."`
 	Delay  Duration `toml:"delay_warning" doc:"A sender is told when a delivery is late by this much. 0: never."`
+}
+
+// API is where the HTTP API is served.
+type API struct {
+	Listen string   `toml:"listen" doc:"host:port of the API, such as :8025. It is served with TLS and the relay's certificate, but for loopback addresses. Empty: off."`
+	URL    string   `toml:"url" doc:"Address at which others reach it, without a path: https://relay.example.com:8025. Links in mail and the API's description have it. Empty: made of hostname and listen."`
+	Plain  bool     `toml:"plain" doc:"Serve it without TLS on other addresses too; for a proxy in front that has TLS."`
+	Proxy  []Prefix `toml:"proxy_from" doc:"Networks of such proxies: what they say in X-Forwarded-For is believed."`
+}
+
+// Secure tells whether the API is served with TLS.
+func (a *API) Secure() bool {
+	host, _, err := splitAddress(a.Listen, 0)
+	if err != nil || a.Plain {
+		return false
+	}
+	addr, err := netip.ParseAddr(host)
+	return host != "localhost" && (err != nil || !addr.IsLoopback())
 }
 
 // HTTP is how the relay is seen from outside.

@@ -67,6 +67,14 @@ func (c *Config) resolve(m machine) error {
 	for i := range c.Route {
 		c.Route[i].fill()
 	}
+	if _, port, err := splitAddress(c.API.Listen, 1); err == nil && c.API.URL == "" {
+		scheme := "http"
+		if c.API.Secure() {
+			scheme = "https"
+		}
+		c.API.URL = fmt.Sprintf("%s://%s:%d", scheme, c.Hostname, port)
+	}
+	c.API.URL = strings.TrimSuffix(c.API.URL, "/")
 	if c.Notices.From == "" {
 		c.Notices.From = "MAILER-DAEMON@" + c.Hostname
 	}

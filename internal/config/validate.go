@@ -162,20 +162,32 @@ func (v *checker) listeners(listen []Listener) {
 	}
 }
 
-// http allows a port of its own.
+// http allows a port of its own for each.
 func (v *checker) http(c *Config) {
-	if c.HTTP.Listen == "" {
+	v.port(c, "http.listen", c.HTTP.Listen)
+	v.port(c, "api.listen", c.API.Listen)
+	if _, port, err := splitAddress(c.API.Listen, 0); err == nil && port != 0 && c.API.Listen == c.HTTP.Listen {
+		v.clash("api.listen", "http.listen", "%q is taken by http.listen", c.API.Listen)
+	}
+	if u, err := url.Parse(c.API.URL); c.API.URL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil) {
+		v.add("api.url", "%s is not where an API is; want one such as \"https://relay.example.com:8025\", without a path", quote(c.API.URL))
+	}
+	v.networks("api.proxy_from", c.API.Proxy, "anybody could then pass for any address; name the proxies")
+}
+
+func (v *checker) port(c *Config, key, address string) {
+	if address == "" {
 		return
 	}
-	host, port, err := splitAddress(c.HTTP.Listen, 0)
+	host, port, err := splitAddress(address, 0)
 	if err != nil {
-		v.fail("http.listen", err)
+		v.fail(key, err)
 		return
 	}
 	for i := range c.Listen {
 		h, p, err := splitAddress(c.Listen[i].Address, 0)
 		if err == nil && port != 0 && p == port && overlap(h, host) {
-			v.clash("http.listen", index("listen", i)+".address", "%q is taken by the listener on %q", c.HTTP.Listen, c.Listen[i].Address)
+			v.clash(key, index("listen", i)+".address", "%q is taken by the listener on %q", address, c.Listen[i].Address)
 			return
 		}
 	}

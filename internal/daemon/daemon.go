@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"time"
@@ -50,7 +49,8 @@ type Daemon struct {
 	dispatcher *deliver.Dispatcher
 	notifier   *feedback.Notifier
 	server     *smtpd.Server
-	api        http.Handler
+	api        *api.Server
+	web        net.Listener // of the API; nil: only the control socket serves it
 	watch      *watch
 }
 
@@ -84,6 +84,9 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if d.control, err = bindControl(ctx, c.Data); err != nil {
 		return nil, err
 	}
+	if d.web, err = bindAPI(ctx, c); err != nil {
+		return nil, err
+	}
 	joined := time.Now()
 	lease, err := d.store.Join(ctx, c.Node)
 	if err != nil {
@@ -108,6 +111,9 @@ func (d *Daemon) abandon() {
 	}
 	if d.control != nil {
 		d.control.Close()
+	}
+	if d.web != nil {
+		d.web.Close()
 	}
 	if d.watch != nil {
 		d.watch.close()
@@ -159,8 +165,12 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, entrance, d.log)
-	d.api = (&api.API{Log: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials, Account: home,
-		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}}).Handler()
+	d.api = api.New(api.Config{Log: d.log, NewID: submit.NewID, Home: home, Keys: d.accounts, Tenants: tenants{}, URL: c.API.URL, Proxies: prefixes(c.API.Proxy),
+		Mail: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials,
+		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
+	if d.web != nil && c.API.Secure() {
+		d.web = tls.NewListener(d.web, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+	}
 	d.watch.join(ctx, d)
 	return nil
 }
@@ -227,7 +237,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.queue.Run(running, d.dispatcher.Offer) })
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
-	g.Go(func() error { return d.serveControl(running) })
+	g.Go(func() error { return d.serveAPI(running) })
 	g.Go(func() error { return d.node.keep(running, d.watch.countReaps(d.store)) })
 	for _, p := range d.ports {
 		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })
@@ -244,24 +254,4 @@ func (d *Daemon) Run(ctx context.Context) error {
 	err = errors.Join(err, <-written, d.store.Leave(closing, d.node.current()), d.store.Close())
 	d.log.Info("stopped")
 	return err
-}
-
-func (d *Daemon) serveControl(ctx context.Context) error {
-	s := &http.Server{Handler: d.api, ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(d.log.Handler(), slog.LevelWarn)}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		<-ctx.Done()
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if s.Shutdown(closing) != nil {
-			s.Close()
-		}
-	}()
-	err := s.Serve(d.control)
-	if errors.Is(err, http.ErrServerClosed) {
-		<-ended
-		return nil
-	}
-	return fmt.Errorf("serve control socket: %w", err)
 }

@@ -76,12 +76,12 @@ func TestRestart(t *testing.T) {
 		t.Error("the second start has another certificate")
 	}
 	hand(t, d, secret)
-	var waiting []api.Delivery
+	var waiting api.List[api.Delivery]
 	if err := api.NewClient(dir).Get(t.Context(), "/v1/deliveries", nil, &waiting); err != nil {
 		t.Fatal(err)
 	}
-	if len(waiting) != 2 || waiting[0].Due == nil || waiting[1].Due == nil {
-		t.Errorf("%d deliveries: %+v; want both waiting", len(waiting), waiting)
+	if len(waiting.Data) != 2 || waiting.Data[0].Due == nil || waiting.Data[1].Due == nil {
+		t.Errorf("%d deliveries: %+v; want both waiting", len(waiting.Data), waiting.Data)
 	}
 }
 

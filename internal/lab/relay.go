@@ -5,10 +5,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"net/url"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"postrider/internal/api"
@@ -108,24 +108,11 @@ func (r *Relay) Stop() error {
 
 // Deliveries finds deliveries by the API's filters, newest first, all of them.
 func (r *Relay) Deliveries(ctx context.Context, filter url.Values) ([]api.Delivery, error) {
-	q := url.Values{}
-	for k, v := range filter {
-		q[k] = v
-	}
-	const page = 1000
-	q.Set("limit", strconv.Itoa(page))
+	q := url.Values{"limit": {"1000"}}
+	maps.Copy(q, filter)
 	var all []api.Delivery
-	for {
-		var some []api.Delivery
-		if err := r.API.Get(ctx, "/v1/deliveries", q, &some); err != nil {
-			return nil, err
-		}
-		all = append(all, some...)
-		if len(some) < page {
-			return all, nil
-		}
-		q.Set("before", some[len(some)-1].ID)
-	}
+	err := api.All(ctx, r.API, "/v1/deliveries", q, func(d api.Delivery) error { all = append(all, d); return nil })
+	return all, err
 }
 
 // WaitFinal waits until n deliveries, or more, are final and none waits, and

@@ -173,12 +173,12 @@ func (n *node) takesMail(longest time.Duration) {
 // list gives the nodes as this one knows them, by name.
 func (n *node) list() map[string]api.Node {
 	n.t.Helper()
-	var all []api.Node
+	var all api.List[api.Node]
 	if err := api.NewClient(n.Data).Get(n.t.Context(), "/v1/nodes", nil, &all); err != nil {
 		n.t.Fatalf("%s: list nodes: %v", n.name, err)
 	}
 	byName := map[string]api.Node{}
-	for _, a := range all {
+	for _, a := range all.Data {
 		byName[a.Name] = a
 	}
 	return byName

@@ -357,12 +357,12 @@ func (h *harness) drain(ctx context.Context) error {
 		if n := h.sink.Stats().Messages; n != last {
 			last, since = n, time.Now()
 		}
-		var live []api.Delivery
+		var live api.List[api.Delivery]
 		if err := h.api.Get(ctx, "/v1/deliveries", map[string][]string{"live": {"true"}, "limit": {"1000"}}, &live); err != nil {
 			return err
 		}
-		h.result.Stuck = len(live)
-		if len(live) == 0 && compare(h.sent, h.got).Lost == 0 {
+		h.result.Stuck = len(live.Data)
+		if len(live.Data) == 0 && compare(h.sent, h.got).Lost == 0 {
 			return nil
 		}
 		if time.Since(since) > h.o.Patience {

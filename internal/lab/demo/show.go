@@ -114,11 +114,11 @@ func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wan
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	for final := 0; final < wanted; {
-		var events []api.Event
-		if err := r.API.Get(ctx, "/v1/events", url.Values{"after": {after}}, &events); err != nil {
+		var events api.List[api.Event]
+		if err := r.API.Get(ctx, "/v1/events", url.Values{"cursor": {after}}, &events); err != nil {
 			return err
 		}
-		for _, e := range events {
+		for _, e := range events.Data {
 			after = e.ID
 			fmt.Fprintf(w, "%6.2fs  %-9s  %-28s %s\n", e.At.Sub(began).Seconds(), e.Kind, e.Recipient, oneLine(said(e), 90))
 			switch e.Kind {
@@ -126,7 +126,7 @@ func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wan
 				final++
 			}
 		}
-		if len(events) > 0 {
+		if len(events.Data) > 0 {
 			continue
 		}
 		select {

@@ -1,0 +1,203 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"postrider/internal/relay"
+	"postrider/internal/smtp"
+)
+
+func (s *Server) mailRoutes() {
+	Register(s, Route{Method: http.MethodGet, Path: "/v1/deliveries", ID: "list-deliveries", Tag: "Messages", Right: Read, OfAccount: true,
+		Summary: "Find deliveries", Doc: "A delivery is one recipient of one message. The newest message comes first; within a message its recipients come in the order of the envelope.",
+		Example: Example{Params: map[string]any{"recipient": "ann@example.net", "limit": 10}, Answer: map[string]any{"data": []any{exampleDelivery()}}},
+	}, s.deliveries)
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/deliveries/{id}/{order}", ID: "order-delivery", Tag: "Messages", Right: Manage, OfAccount: true,
+		Summary: "Retry, hold, release or cancel a delivery that waits", Doc: "Cancelling what is scheduled and not due yet takes it back.",
+		Example: Example{Params: map[string]any{"id": exampleMessage + "-1", "order": "hold"}},
+	}, s.order)
+	Register(s, Route{Method: http.MethodGet, Path: "/v1/events", ID: "list-events", Tag: "Messages", Right: Read, OfAccount: true,
+		Summary: "What has happened, in order", Doc: "To follow what happens, ask again with the id of the last event that is known as the cursor. Where several nodes write, an event may appear after one with a greater id, for as long as a commit takes: look back by some seconds now and then.",
+		Example: Example{Params: map[string]any{"limit": 10}, Answer: map[string]any{"data": []any{exampleEvent()}}},
+	}, s.events)
+	Register(s, Route{Method: http.MethodGet, Path: "/v1/messages", ID: "list-messages", Tag: "Messages", Right: Read, OfAccount: true,
+		Summary: "Find messages", Doc: "Takes the filters of the deliveries, and finds the messages that these belong to, the newest first.",
+		Example: Example{Params: map[string]any{"subject": "order", "limit": 10}, Answer: map[string]any{"data": []any{exampleSummary()}}},
+	}, s.messages)
+	Register(s, Route{Method: http.MethodGet, Path: "/v1/messages/{id}", ID: "get-message", Tag: "Messages", Right: Read, OfAccount: true,
+		Summary: "The whole story of a message", Doc: "What was accepted, its deliveries, and every event with what the receivers said.",
+		Example: Example{Params: map[string]any{"id": exampleMessage}, Answer: exampleStory()},
+	}, s.message)
+}
+
+// search is what is asked of deliveries.
+type search struct {
+	Recipient string    `query:"recipient" doc:"Part of the recipient's address"`
+	Sender    string    `query:"sender" doc:"Part of the envelope sender; <> for the null sender"`
+	Message   string    `query:"message" doc:"Id of the message, or its Message-ID header"`
+	Subject   string    `query:"subject" doc:"Part of the subject"`
+	Reply     string    `query:"reply" doc:"Part of the receiver's last reply, codes included"`
+	Domain    string    `query:"domain" doc:"Domain of the recipient"`
+	State     []string  `query:"state" doc:"States, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled"`
+	Since     time.Time `query:"since" doc:"Accepted at or after"`
+	Until     time.Time `query:"until" doc:"Accepted before"`
+	Live      bool      `query:"live" doc:"Only what still waits"`
+	Page
+}
+
+func (q *search) filter() (relay.DeliveryFilter, error) {
+	f := relay.DeliveryFilter{Recipient: q.Recipient, Sender: q.Sender, Message: q.Message, Subject: q.Subject, Reply: q.Reply,
+		Domain: q.Domain, Since: q.Since, Until: q.Until, Live: q.Live, Limit: q.Limit}
+	if ascii, err := smtp.ASCIIDomain(q.Domain); err == nil && q.Domain != "" {
+		f.Domain = ascii // as it is kept
+	}
+	for _, name := range q.State {
+		s, err := relay.ParseState(name)
+		if err != nil {
+			return f, invalid("query.state", sentence(err), "States are queued, deferred, held, delivered, bounced, expired and cancelled.")
+		}
+		f.States = append(f.States, s)
+	}
+	if q.Cursor != "" {
+		id, err := relay.ParseDeliveryID(q.Cursor)
+		if err != nil {
+			return f, invalid("query.cursor", sentence(err), "Give the next of the page before.")
+		}
+		f.Before = &id
+	}
+	return f, nil
+}
+
+// sentence is an error as a sentence.
+func sentence(err error) string {
+	s := err.Error()
+	return strings.ToUpper(s[:1]) + s[1:] + "."
+}
+
+func (s *Server) deliveries(ctx context.Context, q *search) (*body[List[Delivery]], error) {
+	f, err := q.filter()
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.config.Mail.Deliveries(ctx, CallerOf(ctx).Account, f)
+	out := List[Delivery]{Data: make([]Delivery, 0, len(found))}
+	for _, l := range found {
+		out.Data = append(out.Data, newDelivery(&l.Delivery, l.Message))
+	}
+	if len(found) == q.Limit {
+		out.Next = found[len(found)-1].ID.String()
+	}
+	return answer(out, err)
+}
+
+// messages finds as many messages as their deliveries on one page make.
+func (s *Server) messages(ctx context.Context, q *search) (*body[List[Summary]], error) {
+	f, err := q.filter()
+	if err != nil {
+		return nil, err
+	}
+	found, err := s.config.Mail.Deliveries(ctx, CallerOf(ctx).Account, f)
+	out := List[Summary]{Data: []Summary{}}
+	for _, l := range found {
+		n := len(out.Data)
+		if n == 0 || out.Data[n-1].ID != l.Message.ID.String() {
+			out.Data = append(out.Data, newSummary(l.Message))
+			n++
+		}
+		out.Data[n-1].States[l.State.String()]++
+	}
+	if len(found) == q.Limit {
+		out.Next = found[len(found)-1].ID.String()
+	}
+	return answer(out, err)
+}
+
+type eventsQuery struct {
+	Limit  int    `query:"limit" default:"1000" minimum:"1" maximum:"1000" doc:"Most entries to answer with"`
+	Cursor string `query:"cursor" doc:"Id of the last event that is known; empty: from the beginning"`
+}
+
+func (s *Server) events(ctx context.Context, q *eventsQuery) (*body[List[Event]], error) {
+	var after relay.ID
+	if q.Cursor != "" {
+		var err error
+		if after, err = relay.ParseID(q.Cursor); err != nil {
+			return nil, invalid("query.cursor", sentence(err), "Give the id of an event.")
+		}
+	}
+	found, err := s.config.Mail.Events(ctx, CallerOf(ctx).Account, after, q.Limit)
+	out := List[Event]{Data: make([]Event, 0, len(found))}
+	for _, e := range found {
+		out.Data = append(out.Data, newEvent(e))
+	}
+	if len(found) == q.Limit {
+		out.Next = out.Data[len(out.Data)-1].ID
+	}
+	return answer(out, err)
+}
+
+type messageQuery struct {
+	ID string `path:"id" doc:"Id of the message, or of one of its deliveries"`
+}
+
+func (s *Server) message(ctx context.Context, q *messageQuery) (*body[*Story], error) {
+	id, err := messageID(q.ID)
+	if err != nil {
+		return nil, err
+	}
+	story, err := s.config.Mail.Story(ctx, CallerOf(ctx).Account, id)
+	if err != nil {
+		return nil, err
+	}
+	out := newStory(story)
+	all, err := s.config.Credentials.List(ctx, story.Message.Account)
+	for _, c := range all {
+		if c.ID == story.Message.Credential {
+			out.App = c.Name
+		}
+	}
+	return answer(out, err)
+}
+
+// messageID reads the id of a message, or of one of its deliveries.
+func messageID(s string) (relay.ID, error) {
+	if d, err := relay.ParseDeliveryID(s); err == nil {
+		return d.Message, nil
+	}
+	return parseID("path.id", s, "message")
+}
+
+type orderQuery struct {
+	ID    string `path:"id" doc:"Id of the delivery"`
+	Order string `path:"order" enum:"retry,hold,release,cancel"`
+}
+
+func (s *Server) order(ctx context.Context, q *orderQuery) (*struct{}, error) {
+	id, err := relay.ParseDeliveryID(q.ID)
+	if err != nil {
+		return nil, at("path.id", &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no delivery %q.", cut(q.ID)), Err: err})
+	}
+	account, err := s.accountOf(ctx, id.Message)
+	if err != nil {
+		return nil, err
+	}
+	kind := map[string]relay.Kind{"retry": relay.EventReleased, "release": relay.EventReleased, "hold": relay.EventHeld, "cancel": relay.EventCancelled}[q.Order]
+	return nil, s.config.Queue.Order(ctx, account, id, kind)
+}
+
+// accountOf is whose a message is. It is not found by its story, which may be
+// long.
+func (s *Server) accountOf(ctx context.Context, message relay.ID) (relay.ID, error) {
+	found, err := s.config.Mail.Deliveries(ctx, CallerOf(ctx).Account, relay.DeliveryFilter{Message: message.String(), Limit: 1})
+	if err != nil {
+		return relay.ID{}, err
+	}
+	if len(found) == 0 {
+		return relay.ID{}, at("path.id", &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no message %s.", message)})
+	}
+	return found[0].Account, nil
+}
