@@ -13,4 +13,8 @@ type Draft struct {
 	Envelope relay.Envelope
 	Source   relay.Source
 	Content  relay.Content // must stay readable until Submit returns; it is not kept
+	Stream   relay.Stream  // zero: that of the identity
+	Tags     []string
+	Metadata map[string]string
+	Once     *relay.Once // nil: the client gave no idempotency key
 }

@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -62,9 +63,10 @@ func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 	if err != nil {
 		return relay.ID{}, err
 	}
-	m.Account, m.Credential, m.Stream = d.Identity.Account, d.Identity.Credential, d.Identity.Stream
+	m.Account, m.Credential, m.Stream = d.Identity.Account, d.Identity.Credential, cmp.Or(d.Stream, d.Identity.Stream)
+	m.Tags, m.Metadata = d.Tags, d.Metadata
 	content := facts.Prepend(e.header(m, facts), d.Content)
-	return e.put(ctx, m, content, nil)
+	return e.put(ctx, &relay.Submission{Message: m, Content: content, Once: d.Once})
 }
 
 // Report takes in a DSN of our own, for the account whose message it is about.
@@ -80,7 +82,8 @@ func (e *Entrance) Report(ctx context.Context, account relay.ID, to string, smtp
 		return relay.ID{}, err
 	}
 	m.Account, m.Stream = account, relay.Transactional
-	return e.put(ctx, m, content, answers)
+	m.About = answers.Message
+	return e.put(ctx, &relay.Submission{Message: m, Content: content, Answers: answers})
 }
 
 func (e *Entrance) newMessage(env relay.Envelope, src relay.Source, f message.Facts) (*relay.Message, error) {
@@ -126,15 +129,12 @@ func (e *Entrance) header(m *relay.Message, f message.Facts) []byte {
 	return b
 }
 
-func (e *Entrance) put(ctx context.Context, m *relay.Message, content relay.Content, answers *relay.Notice) (relay.ID, error) {
-	m.Size = content.Size()
+func (e *Entrance) put(ctx context.Context, s *relay.Submission) (relay.ID, error) {
+	m := s.Message
+	m.Size = s.Content.Size()
 	due := m.Received
 	if m.Envelope.Release.After(due) {
 		due = m.Envelope.Release.Truncate(time.Microsecond)
-	}
-	s := &relay.Submission{Message: m, Content: content, Answers: answers}
-	if answers != nil {
-		m.About = answers.Message
 	}
 	for i, r := range m.Envelope.Recipients {
 		addr, err := smtp.ParseAddress(r.Address, true)
