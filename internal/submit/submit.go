@@ -82,7 +82,9 @@ func (e *Entrance) Report(ctx context.Context, account relay.ID, to string, smtp
 		return relay.ID{}, err
 	}
 	m.Account, m.Stream = account, relay.Transactional
-	m.About = answers.Message
+	if answers != nil {
+		m.About = answers.Message
+	}
 	return e.put(ctx, &relay.Submission{Message: m, Content: content, Answers: answers})
 }
 
