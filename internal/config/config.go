@@ -25,6 +25,9 @@ type Config struct {
 	DNS      DNS        `toml:"dns" doc:"Name resolution for deliveries."`
 	Route    []Route    `toml:"route" doc:"Where mail for a domain goes. The most exact domain wins; without a route a domain goes to its MX."`
 	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
+	Service  Service    `toml:"service" doc:"The relay's own place in the DNS, which the records of sending domains lead to. \"postrider domain zone\" prints what must stand there. See docs/domains.md."`
+	Domains  Domains    `toml:"domains" doc:"How sending domains are watched."`
+	Doctor   Doctor     `toml:"doctor" doc:"What \"postrider doctor\" asks of others."`
 	API      API        `toml:"api" doc:"The HTTP API (docs/api.md), for programs and for the command line from afar. On the relay's own machine the control socket serves it in any case."`
 	HTTP     HTTP       `toml:"http" doc:"Metrics and health, for who watches the relay."`
 	Log      Log        `toml:"log" doc:"The relay's own log, on standard error."`
@@ -127,6 +130,29 @@ type Notices struct {
 	From   string   `toml:"from" doc:"Address in the From header of notices. Empty: MAILER-DAEMON at the hostname."`
 	Gather Duration `toml:"gather" doc:"How long a notice waits for further failures of the same message."`
 	Delay  Duration `toml:"delay_warning" doc:"A sender is told when a delivery is late by this much. 0: never."`
+}
+
+// Service names what the records of sending domains lead to.
+type Service struct {
+	Domain     string `toml:"domain" doc:"Public domain of this relay, in a zone of yours; all nodes have the same. Empty: the hostname, if it has a dot."`
+	DKIMZone   string `toml:"dkim_zone" doc:"Name that delegated DKIM keys stand below. Empty: dkim. and the domain."`
+	ReturnHost string `toml:"return_host" doc:"Host that bounces come back to: return-path hosts are aliases of it. Empty: bounce. and the domain."`
+	TrackHost  string `toml:"tracking_host" doc:"Host that tracking hosts are aliases of. Empty: track. and the domain."`
+	SPF        string `toml:"spf_include" doc:"Name of the SPF record that others include. Empty: spf. and the domain."`
+	Addresses  []Addr `toml:"addresses" doc:"Public addresses that the mail of all nodes leaves from, for SPF and for the doctor. Empty: those of delivery.source that are public, else those of the hostname."`
+}
+
+// Domains is how sending domains are watched.
+type Domains struct {
+	Every Duration `toml:"check_every" doc:"How often the records of a domain that is in order are looked at. New and broken ones are looked at more often."`
+	Grace Duration `toml:"grace" doc:"How long records may be gone before the domain falls back as its settings say."`
+}
+
+// Doctor is what is asked of others for a diagnosis.
+type Doctor struct {
+	Probe      []string `toml:"probe" doc:"host:port of mail servers that are connected to, to see whether port 25 is open on the way out. Empty: that is not tried."`
+	Blocklists []string `toml:"blocklists" doc:"DNS blocklists that are asked for the addresses that mail leaves from. Empty: none."`
+	Time       string   `toml:"time_server" doc:"host:port of an NTP server that the clock is compared with. Empty: only the store's clock is."`
 }
 
 // API is where the HTTP API is served.

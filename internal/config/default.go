@@ -59,6 +59,12 @@ func Default() Config {
 			Data:        3 * minute,  // RFC 5321 section 4.5.3.2.5
 			Dot:         10 * minute, // RFC 5321 section 4.5.3.2.6
 		},
+		Domains: Domains{Every: 12 * hour, Grace: 3 * day},
+		Doctor: Doctor{
+			Probe:      []string{"gmail-smtp-in.l.google.com:25", "outlook-com.olc.protection.outlook.com:25"},
+			Blocklists: []string{"zen.spamhaus.org", "bl.spamcop.net", "psbl.surriel.com", "bl.mailspike.net"},
+			Time:       "pool.ntp.org:123",
+		},
 		DNS:     DNS{Timeout: 5 * second},
 		Notices: Notices{Gather: 10 * second, Delay: 4 * hour},
 		Log:     Log{Level: "info", Format: "text"},

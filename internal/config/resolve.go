@@ -75,10 +75,28 @@ func (c *Config) resolve(m machine) error {
 		c.API.URL = fmt.Sprintf("%s://%s:%d", scheme, c.Hostname, port)
 	}
 	c.API.URL = strings.TrimSuffix(c.API.URL, "/")
+	c.Service.fill(c.Hostname)
 	if c.Notices.From == "" {
 		c.Notices.From = "MAILER-DAEMON@" + c.Hostname
 	}
 	return nil
+}
+
+// fill makes names below the domain. A machine without a public name has none.
+func (s *Service) fill(hostname string) {
+	if s.Domain == "" && strings.Contains(hostname, ".") {
+		s.Domain = hostname
+	}
+	s.Domain = strings.ToLower(s.Domain)
+	for _, n := range []struct {
+		name  *string
+		label string
+	}{{&s.DKIMZone, "dkim."}, {&s.ReturnHost, "bounce."}, {&s.TrackHost, "track."}, {&s.SPF, "spf."}} {
+		if *n.name == "" && s.Domain != "" {
+			*n.name = n.label + s.Domain
+		}
+		*n.name = strings.ToLower(*n.name)
+	}
 }
 
 func (l *Listener) fill() {

@@ -142,3 +142,17 @@ func TestResolve(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+func TestServiceNames(t *testing.T) {
+	s := Service{SPF: "_SPF.example.com"}
+	s.fill("Relay.example.com")
+	want := Service{Domain: "relay.example.com", DKIMZone: "dkim.relay.example.com", ReturnHost: "bounce.relay.example.com",
+		TrackHost: "track.relay.example.com", SPF: "_spf.example.com"}
+	if !reflect.DeepEqual(s, want) {
+		t.Errorf("%+v, want %+v", s, want)
+	}
+	var none Service
+	if none.fill("localhost"); !reflect.DeepEqual(none, Service{}) {
+		t.Errorf("a machine without a public name offers %+v", none)
+	}
+}

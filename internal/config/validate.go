@@ -30,6 +30,7 @@ func (c *Config) Validate() error {
 	v.queue(&c.Queue)
 	v.delivery(&c.Delivery)
 	v.resolvers(&c.DNS)
+	v.service(c)
 	v.routes(c.Route)
 	return v.problems.err()
 }
@@ -293,6 +294,47 @@ func (v *checker) delivery(d *Delivery) {
 	v.positive("delivery.command_timeout", d.Command)
 	v.positive("delivery.data_timeout", d.Data)
 	v.positive("delivery.dot_timeout", d.Dot)
+}
+
+// service checks what has to do with sending domains.
+func (v *checker) service(c *Config) {
+	s := &c.Service
+	for _, n := range []struct{ key, name string }{{"domain", s.Domain}, {"dkim_zone", s.DKIMZone}, {"return_host", s.ReturnHost},
+		{"tracking_host", s.TrackHost}, {"spf_include", s.SPF}} {
+		if n.name == "" {
+			continue
+		}
+		// Names that hold records only may begin with an underscore.
+		v.fail("service."+n.key, checkName(strings.ReplaceAll(n.name, "_", "x")))
+		if !strings.Contains(n.name, ".") {
+			v.add("service."+n.key, "%s is not a public name; want one such as \"relay.example.com\"", quote(n.name))
+		}
+	}
+	for i, a := range s.Addresses {
+		if ip := netip.Addr(a); !ip.IsValid() || !ip.IsGlobalUnicast() {
+			v.add(index("service.addresses", i), "%q is not an address that mail leaves from", a)
+		}
+	}
+	v.positive("domains.check_every", c.Domains.Every)
+	v.zeroOrMore("domains.grace", c.Domains.Grace)
+	for i, p := range c.Doctor.Probe {
+		v.fail(index("doctor.probe", i), remote(p))
+	}
+	for i, name := range c.Doctor.Blocklists {
+		v.fail(index("doctor.blocklists", i), checkName(strings.ReplaceAll(name, "_", "x")))
+	}
+	if c.Doctor.Time != "" {
+		v.fail("doctor.time_server", remote(c.Doctor.Time))
+	}
+}
+
+// remote wants host:port of somebody else.
+func remote(s string) error {
+	host, _, err := splitAddress(s, 1)
+	if err == nil && host == "" {
+		err = fmt.Errorf("%s names no host", quote(s))
+	}
+	return err
 }
 
 func (v *checker) resolvers(d *DNS) {
