@@ -29,6 +29,7 @@ func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
 		// says nothing of the message.
 		w.hangUp(ctx)
 		if link, err := w.open(ctx); err != nil {
+			w.tell(link, it.Delivery.Domain)
 			return d.connectFailed(it, link, err, a.Started, time.Now())
 		}
 		a.Reused = false
@@ -38,7 +39,8 @@ func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
 		a.Dialogue = exchanges(w.conn.Opening())
 	}
 	a.Dialogue = append(a.Dialogue, exchanges(res.Dialogue)...)
-	a.Ended, a.Source, a.Hosts, a.TLS = time.Now(), w.link.source, w.link.hosts, w.link.tls
+	a.Ended, a.Source, a.Hosts, a.TLS, a.Policy = time.Now(), w.link.source, w.link.hosts, w.link.tls, w.link.policy
+	w.tell(w.link, it.Delivery.Domain)
 	if err != nil {
 		return d.refused(it, a, w.link.host(), err)
 	}

@@ -21,6 +21,7 @@ import (
 	"postrider/internal/feedback"
 	"postrider/internal/relay"
 	"postrider/internal/smtpclient"
+	"postrider/internal/tlspolicy"
 )
 
 // link is how a connection came about, for the record of its attempts.
@@ -29,6 +30,8 @@ type link struct {
 	hosts   []relay.HostTry // the last one serves, where one does
 	source  netip.Addr
 	tls     *relay.TLS
+	policy  string   // what was asked of TLS at the last host, as relay.Attempt says it
+	tries   []tlsTry // sessions that got as far as TLS, or would have
 	// best: the host that serves is a most preferred one. Only these name the
 	// site: what one of less preference says is not the site's word, or anybody
 	// could have a say by naming their own host behind the site's.
@@ -54,24 +57,25 @@ const (
 
 // dial connects to the first host of the destination that serves, in the order
 // of preference; hosts that were down a moment ago come last.
-func (d *Dispatcher) dial(ctx context.Context, dest *destination, strict bool) (*smtpclient.Conn, link, error) {
-	mode := dest.route.TLS
-	if strict && mode == smtpclient.Opportunistic {
-		mode = smtpclient.Required
-	}
+func (d *Dispatcher) dial(ctx context.Context, dest *destination, need need) (*smtpclient.Conn, link, error) {
 	l := link{dialled: time.Now()}
 	var failed error
 	sessions := 0
-	for _, c := range d.candidates(dest) {
-		conn, err := d.dialOne(ctx, &l, dest.route, c, mode)
+	for _, c := range d.candidates(dest, need) {
+		t := dest.terms(c.name, need)
+		l.policy = t.policy
+		conn, err := d.dialOne(ctx, &l, dest.route, c, t)
+		if ctx.Err() == nil {
+			l.noteTLS(c, conn, err)
+		}
 		if e := (*smtpclient.Error)(nil); errors.As(err, &e) && e.Stage == smtpclient.StageTLS && ctx.Err() == nil {
 			d.config.Observer.TLSFailed(dest.site)
 		}
-		if mode == smtpclient.Opportunistic && brokenTLS(err) && ctx.Err() == nil {
+		if t.mode == smtpclient.Opportunistic && brokenTLS(err) && ctx.Err() == nil {
 			// Mail that is sent in the clear to a broken server is what
 			// opportunistic means (RFC 7435 section 3).
 			d.log.Info("TLS fails; going on without", "host", c.name, "addr", c.addr, "err", err)
-			conn, err = d.dialOne(ctx, &l, dest.route, c, smtpclient.Never)
+			conn, err = d.dialOne(ctx, &l, dest.route, c, terms{mode: smtpclient.Never})
 		}
 		if err == nil {
 			l.best, l.tls = c.best, tlsRecord(conn.TLS())
@@ -80,11 +84,11 @@ func (d *Dispatcher) dial(ctx context.Context, dest *destination, strict bool) (
 		if ctx.Err() != nil {
 			return nil, l, context.Cause(ctx)
 		}
-		if strict && lacksTLS(err) && failed != nil {
+		if (t.refused != nil || need == strictTLS && lacksTLS(err)) && failed != nil {
 			continue // the other error may pass, so it counts
 		}
 		failed = err
-		if e := (*smtpclient.Error)(nil); errors.As(err, &e) && e.Stage != feedback.StageConnect {
+		if e := (*smtpclient.Error)(nil); errors.As(err, &e) && e.Stage != feedback.StageConnect && t.refused == nil {
 			l.refused = l.refused || c.best && e.Reply != nil
 			if sessions++; sessions == maxSessions {
 				break
@@ -111,6 +115,10 @@ func lacksTLS(err error) bool {
 	if e.Reply != nil {
 		return e.Reply.Permanent()
 	}
+	var ours *tlspolicy.Failure
+	if errors.As(e.Err, &ours) {
+		return false // a broken policy may be mended
+	}
 	var ne net.Error
 	return !(errors.As(e.Err, &ne) && ne.Timeout() || errors.Is(e.Err, io.EOF) || errors.Is(e.Err, io.ErrUnexpectedEOF) ||
 		errors.Is(e.Err, syscall.ECONNRESET) || errors.Is(e.Err, syscall.EPIPE))
@@ -123,29 +131,39 @@ type candidate struct {
 	best bool // no host is preferred to this one
 }
 
-func (d *Dispatcher) candidates(dest *destination) []candidate {
+// candidates are the addresses to try, in order. Those of hosts that the
+// receiver's policy forbids come last: they are told of, and not tried.
+func (d *Dispatcher) candidates(dest *destination, need need) []candidate {
 	hosts := slices.Clone(dest.hosts)
 	rand.Shuffle(len(hosts), func(i, j int) { hosts[i], hosts[j] = hosts[j], hosts[i] })
 	slices.SortStableFunc(hosts, func(a, b dns.Host) int { return cmp.Compare(a.Pref, b.Pref) })
-	var good, dead []candidate
+	var good, dead, forbidden []candidate
 	now := time.Now()
 	for _, h := range hosts {
 		for _, a := range h.Addrs {
 			c := candidate{h.Name, netip.AddrPortFrom(a, uint16(dest.route.Port)), h.Pref == hosts[0].Pref}
-			if d.dead.is(c.addr, now) {
+			switch {
+			case dest.terms(h.Name, need).refused != nil:
+				forbidden = append(forbidden, c)
+			case d.dead.is(c.addr, now):
 				dead = append(dead, c)
-			} else {
+			default:
 				good = append(good, c)
 			}
 		}
 	}
-	all := append(good, dead...)
+	all := slices.Concat(good, dead, forbidden)
 	return all[:min(len(all), maxTries)]
 }
 
 // dialOne connects to one address and notes in l what came of it.
-func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate, mode smtpclient.TLSMode) (*smtpclient.Conn, error) {
+func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate, t terms) (*smtpclient.Conn, error) {
 	try := relay.HostTry{Name: c.name, Addr: c.addr}
+	if t.refused != nil {
+		try.Error = t.refused.Text
+		l.hosts = append(l.hosts, try)
+		return nil, &smtpclient.Error{Stage: smtpclient.StageTLS, Err: t.refused}
+	}
 	dialer := net.Dialer{Timeout: d.config.Connect, KeepAlive: -1} // no connection is idle for long
 	for _, s := range d.config.Source {
 		if s.Is4() == c.addr.Addr().Unmap().Is4() {
@@ -159,8 +177,9 @@ func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate
 	var conn *smtpclient.Conn
 	if err == nil {
 		l.source = nc.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
-		conn, err = smtpclient.New(ctx, nc, c.name, smtpclient.Options{LocalName: d.config.Hostname, TLS: mode,
-			TLSConfig: &tls.Config{RootCAs: r.Roots}, Auth: r.Auth, Timeouts: d.config.Timeouts})
+		conn, err = smtpclient.New(ctx, nc, c.name, smtpclient.Options{LocalName: d.config.Hostname, TLS: t.mode, Verify: t.verify,
+			TLSConfig: &tls.Config{RootCAs: r.Roots, ServerName: t.name, InsecureSkipVerify: t.lax}, Auth: r.Auth, Timeouts: d.config.Timeouts})
+		err = t.explain(err)
 	}
 	if err != nil {
 		try.Error = words(err)
@@ -242,11 +261,16 @@ func (h *deadHosts) mark(a netip.AddrPort, now time.Time) {
 	h.until[a] = now.Add(deadTime)
 }
 
-// laneName is the set of hosts as one string, the same for any order.
-func laneName(route *Route, hosts []dns.Host) string {
+// laneName is the set of hosts as one string, the same for any order, with what
+// TLS each of them must have.
+func laneName(route *Route, hosts []dns.Host, rs rules) string {
 	parts := make([]string, 0, len(hosts))
 	for _, h := range hosts {
-		parts = append(parts, fmt.Sprintf("%05d %s", h.Pref, h.Name))
+		part := fmt.Sprintf("%05d %s", h.Pref, h.Name)
+		if r := rs.of[h.Name]; r != nil {
+			part += " (" + r.Key() + ")"
+		}
+		parts = append(parts, part)
 	}
 	slices.Sort(parts)
 	return route.Domain + " " + strings.Join(parts, " ")

@@ -16,6 +16,7 @@ import (
 	"postrider/internal/schedule"
 	"postrider/internal/smtpclient"
 	"postrider/internal/store"
+	"postrider/internal/tlspolicy"
 )
 
 // Queue is where items come from and outcomes go.
@@ -63,6 +64,9 @@ type Config struct {
 	Delay       time.Duration // after which the sender is told of a delay; 0: never
 	Spool       string        // folder for temporary files
 	Observer    Observer      // nil: nobody counts
+	// Policies says what TLS receivers ask for; nil: they are not asked.
+	Policies *tlspolicy.Policies
+	Sessions Sessions // nil: no reports are made
 }
 
 // Dispatcher delivers what it is offered.

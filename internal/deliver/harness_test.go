@@ -32,16 +32,17 @@ const patience = 10 * time.Second
 
 // rig is a dispatcher with its surroundings.
 type rig struct {
-	t      *testing.T
-	dns    *fakedns.Server
-	port   int
-	queue  *fakeQueue
-	kept   fakeContents
-	config Config
-	routes Routes
-	d      *Dispatcher
-	end    func() // stops the dispatcher and waits for it
-	gates  []*gate
+	t        *testing.T
+	dns      *fakedns.Server
+	port     int
+	queue    *fakeQueue
+	kept     fakeContents
+	config   Config
+	routes   Routes
+	d        *Dispatcher
+	end      func() // stops the dispatcher and waits for it
+	gates    []*gate
+	resolver *dns.Resolver // nil: one that trusts nobody
 }
 
 // gate holds sessions back until it is opened, at the end of the test at the
@@ -116,11 +117,14 @@ func (r *rig) mx(domain, addr string) *rig {
 // make makes the dispatcher, without running it.
 func (r *rig) make() *rig {
 	r.t.Helper()
-	resolver, err := dns.New([]string{r.dns.Addr()}, time.Second)
-	if err != nil {
-		r.t.Fatal(err)
+	if r.resolver == nil {
+		resolver, err := dns.New([]string{r.dns.Addr()}, time.Second)
+		if err != nil {
+			r.t.Fatal(err)
+		}
+		r.resolver = resolver
 	}
-	r.d = New(r.config, r.queue, r.kept, resolver, r.routes, slog.New(slog.DiscardHandler))
+	r.d = New(r.config, r.queue, r.kept, r.resolver, r.routes, slog.New(slog.DiscardHandler))
 	return r
 }
 

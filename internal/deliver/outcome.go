@@ -58,7 +58,7 @@ func (d *Dispatcher) refused(it *queue.Item, a *relay.Attempt, host string, err 
 // host says before it knows the message is about us, not about the message.
 // Only REQUIRETLS is (RFC 8689 section 4.2.1).
 func (d *Dispatcher) connectFailed(it *queue.Item, l link, err error, started, ended time.Time) relay.Outcome {
-	a := &relay.Attempt{Started: started, Ended: ended, Source: l.source, Helo: d.config.Hostname, Hosts: l.hosts}
+	a := &relay.Attempt{Started: started, Ended: ended, Source: l.source, Helo: d.config.Hostname, Hosts: l.hosts, Policy: l.policy}
 	if d.attempts.Err() != nil {
 		return d.interrupted(it, a)
 	}
@@ -72,7 +72,7 @@ func (d *Dispatcher) connectFailed(it *queue.Item, l link, err error, started, e
 		case stage == feedback.StageConnect:
 			r.Text = e.Err.Error()
 		default:
-			r = relay.Reply{Enhanced: "4.4.2", Text: e.Err.Error()}
+			r = relay.Reply{Enhanced: tlsCode(e), Text: e.Err.Error()}
 		}
 		if it.Message.Envelope.RequireTLS && lacksTLS(err) {
 			r.Code, r.Enhanced, permanent = 0, "5.7.30", true

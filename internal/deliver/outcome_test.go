@@ -281,7 +281,7 @@ func TestTLS(t *testing.T) {
 		{name: "garbage in the handshake", cert: good, fault: sink.TLSGarbage, kind: relay.EventDelivered, stage: "dot"},
 		{name: "454 to STARTTLS", cert: good, fault: sink.TLSRefused, kind: relay.EventDelivered, stage: "dot"},
 		{name: "required and good", mode: smtpclient.Required, cert: good, kind: relay.EventDelivered, tls: true, verified: true, stage: "dot"},
-		{name: "required and wrong", mode: smtpclient.Required, cert: wrong, kind: relay.EventDeferred, enhanced: "4.4.2", stage: "starttls"},
+		{name: "required and wrong", mode: smtpclient.Required, cert: wrong, kind: relay.EventDeferred, enhanced: "4.7.5", stage: "starttls"},
 		{name: "required and broken", mode: smtpclient.Required, cert: good, fault: sink.TLSOldVersion, kind: relay.EventDeferred, enhanced: "4.4.2", stage: "starttls"},
 		{name: "required and refused", mode: smtpclient.Required, cert: good, fault: sink.TLSRefused, kind: relay.EventDeferred, enhanced: "4.7.0", stage: "starttls"},
 		{name: "strict and good", strict: true, cert: good, kind: relay.EventDelivered, tls: true, verified: true, stage: "dot"},

@@ -31,8 +31,8 @@ func (s *site) excess() bool { return s.open-s.stuck > s.pace.Limit() }
 // laneKey names what may share connections: (egress, hosts, need of TLS). There
 // is one egress yet.
 type laneKey struct {
-	hosts  string
-	strict bool // REQUIRETLS
+	hosts string
+	need  need
 }
 
 // lane is what waits for one set of hosts. A site may have very many, as where
@@ -89,7 +89,7 @@ func (d *Dispatcher) enqueue(dest *destination, it *queue.Item) {
 		s = &site{name: dest.site, pace: schedule.NewPace(d.config.PerSite), lanes: map[laneKey]*lane{}}
 		d.sites[dest.site] = s
 	}
-	key := laneKey{dest.lane, it.Message.Envelope.RequireTLS}
+	key := laneKey{dest.lane, needOf(it.Message)}
 	l := s.lanes[key]
 	if l == nil {
 		l = &lane{site: s, key: key}

@@ -21,6 +21,7 @@ type Route struct {
 	Host    string // empty: the domain's MX; else a host name or a literal address
 	Port    int
 	TLS     smtpclient.TLSMode
+	Policy  PolicyUse
 	Auth    *smtpclient.Auth // nil: none
 	Roots   *x509.CertPool   // nil: those of the system
 	Private []netip.Prefix   // private networks that the route may deliver to
@@ -56,15 +57,16 @@ func (rs Routes) find(domain string, port int) *Route {
 // Resolver finds receivers.
 type Resolver interface {
 	Mail(ctx context.Context, domain string) (*dns.MailHosts, error)
-	Addrs(ctx context.Context, host string) ([]netip.Addr, error)
+	Host(ctx context.Context, host string) (dns.Host, error)
 }
 
 // destination is where the mail for a domain goes for the time being.
 type destination struct {
 	route   *Route
 	site    string // the receiving service: limits are kept by it
-	lane    string // the exact set of hosts: connections are shared within it
+	lane    string // the exact set of hosts, and what TLS each must have: connections are shared within it
 	hosts   []dns.Host
+	rules   rules
 	expires time.Time
 }
 
@@ -77,13 +79,13 @@ func (d *Dispatcher) resolve(ctx context.Context, domain string) (*destination, 
 	r := d.routes.find(domain, d.config.Port)
 	var dest *destination
 	if r.Host == "" {
-		m, err := d.resolver.Mail(ctx, domain)
+		m, rules, err := d.mailHosts(ctx, domain, r)
 		if err != nil {
 			return nil, dnsProblem(err)
 		}
-		dest = &destination{route: r, site: m.Site, hosts: m.Hosts, expires: m.Expires}
+		dest = &destination{route: r, site: m.Site, hosts: m.Hosts, rules: rules, expires: rules.expires}
 	} else {
-		addrs, err := d.hostAddrs(ctx, r.Host)
+		h, rules, err := d.fixedHost(ctx, r)
 		if err != nil {
 			// The route is the operator's word: a mistake in it must not
 			// bounce mail.
@@ -91,20 +93,13 @@ func (d *Dispatcher) resolve(ctx context.Context, domain string) (*destination, 
 			p.permanent, p.enhanced = false, "4.4.4"
 			return nil, p
 		}
-		dest = &destination{route: r, site: r.site(), hosts: []dns.Host{{Name: r.Host, Addrs: addrs}}, expires: time.Now().Add(fixedTTL)}
+		dest = &destination{route: r, site: r.site(), hosts: []dns.Host{h}, rules: rules, expires: rules.expires}
 	}
 	if err := dest.keepAllowed(domain); err != nil {
 		return nil, err
 	}
-	dest.lane = laneName(r, dest.hosts)
+	dest.lane = laneName(r, dest.hosts, dest.rules)
 	return dest, nil
-}
-
-func (d *Dispatcher) hostAddrs(ctx context.Context, host string) ([]netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		return []netip.Addr{a}, nil
-	}
-	return d.resolver.Addrs(ctx, host)
 }
 
 // keepAllowed drops the addresses that mail must not be sent to: private,
@@ -117,7 +112,7 @@ func (dest *destination) keepAllowed(domain string) error {
 	for _, h := range dest.hosts {
 		allowed := make([]netip.Addr, 0, len(h.Addrs))
 		for _, a := range h.Addrs {
-			if a == literal || public(a) || contains(dest.route.Private, a) {
+			if a == literal || Public(a) || contains(dest.route.Private, a) {
 				allowed = append(allowed, a)
 			} else {
 				refused = append(refused, a.String())
@@ -178,7 +173,9 @@ var (
 	nat64 = netip.MustParsePrefix("64:ff9b::/96")
 )
 
-func public(a netip.Addr) bool {
+// Public tells whether an address may be one of the public internet's: none that
+// is private, loopback or special in another way.
+func Public(a netip.Addr) bool {
 	a = a.Unmap()
 	if nat64.Contains(a) {
 		b := a.As16()

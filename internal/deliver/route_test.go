@@ -57,7 +57,7 @@ func TestPublic(t *testing.T) {
 		"2001::1": false, "2001:10::1": false, "2001:db8::1": false, "2002:a00:1::1": false, "3fff::1": false, "5f00::1": false,
 		"fc00::1": false, "fd12::1": false, "fe80::1": false, "fe80::1%eth0": false, "fec0::1": false, "ff02::1": false, "4000::1": false,
 	} {
-		if got := public(netip.MustParseAddr(a)); got != want {
+		if got := Public(netip.MustParseAddr(a)); got != want {
 			t.Errorf("%s: public %v, want %v", a, got, want)
 		}
 	}
@@ -258,13 +258,13 @@ func TestLaneName(t *testing.T) {
 	a, b := dns.Host{Name: "a", Pref: 10}, dns.Host{Name: "b", Pref: 10}
 	last := dns.Host{Name: "b", Pref: 20}
 	r := &Route{Domain: "*"}
-	if laneName(r, []dns.Host{a, b}) != laneName(r, []dns.Host{b, a}) {
+	if laneName(r, []dns.Host{a, b}, rules{}) != laneName(r, []dns.Host{b, a}, rules{}) {
 		t.Error("the order of equals makes another lane")
 	}
-	if laneName(r, []dns.Host{a, b}) == laneName(r, []dns.Host{a, last}) {
+	if laneName(r, []dns.Host{a, b}, rules{}) == laneName(r, []dns.Host{a, last}, rules{}) {
 		t.Error("another preference is the same lane")
 	}
-	if laneName(r, []dns.Host{a}) == laneName(&Route{Domain: "x.test"}, []dns.Host{a}) {
+	if laneName(r, []dns.Host{a}, rules{}) == laneName(&Route{Domain: "x.test"}, []dns.Host{a}, rules{}) {
 		t.Error("another route is the same lane")
 	}
 }

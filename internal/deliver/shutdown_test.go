@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
-	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -168,7 +167,7 @@ func (n nowhere) Mail(ctx context.Context, domain string) (*dns.MailHosts, error
 	}
 }
 
-func (n nowhere) Addrs(context.Context, string) ([]netip.Addr, error) { panic("not asked for") }
+func (n nowhere) Host(context.Context, string) (dns.Host, error) { panic("not asked for") }
 
 // TestShutdownWithoutStore: outcomes that can't be stored do not keep the relay
 // from ending.

@@ -21,6 +21,7 @@ type worker struct {
 	conn   *smtpclient.Conn // nil: none
 	link   link             // how conn came about
 	served int              // messages over conn
+	told   map[string]bool  // domains that the sessions of link were counted for
 
 	// Guarded by Dispatcher.mu:
 	coming    bool          // counted in lane.coming
@@ -122,6 +123,11 @@ func (w *worker) connect(ctx context.Context) bool {
 	}
 	d.mu.Unlock()
 	now := time.Now()
+	if ctx.Err() == nil {
+		for _, it := range items {
+			w.tell(link, it.Delivery.Domain)
+		}
+	}
 	d.settleAll(items, l.site.name, func(it *queue.Item) relay.Outcome { return d.connectFailed(it, link, err, started, now) })
 	return false
 }
@@ -132,7 +138,8 @@ func (w *worker) open(ctx context.Context) (link, error) {
 	d.mu.Lock()
 	dest := l.dest
 	d.mu.Unlock()
-	conn, link, err := d.dial(ctx, dest, l.key.strict)
+	conn, link, err := d.dial(ctx, dest, l.key.need)
+	w.told = nil
 	if err != nil {
 		if link.refused { // an unreachable host says nothing of its site, a refusal does
 			w.pace((*schedule.Pace).Bad)

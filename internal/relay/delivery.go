@@ -118,8 +118,11 @@ type Attempt struct {
 	Helo    string     `json:"helo,omitempty"`  // what we called ourselves
 	Hosts   []HostTry  `json:"hosts,omitempty"` // in the order tried; the last one is where it ended
 	TLS     *TLS       `json:"tls,omitempty"`   // nil: no TLS
-	Reused  bool       `json:"reused,omitempty"`
-	Stage   string     `json:"stage,omitempty"` // where it ended: route, connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot
+	// Policy is what the receiver asks of TLS, where it asks for something:
+	// "DANE", "MTA-STS", "MTA-STS (testing)".
+	Policy string `json:"policy,omitempty"`
+	Reused bool   `json:"reused,omitempty"`
+	Stage  string `json:"stage,omitempty"` // where it ended: route, connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot
 	// Unknown: the content went out whole but no final reply came; the receiver
 	// may or may not have it.
 	Unknown  bool       `json:"unknown,omitempty"`

@@ -58,8 +58,11 @@ type Options struct {
 	// InsecureSkipVerify, Required and Implicit take any certificate; the state
 	// still tells the truth. It is not changed.
 	TLSConfig *tls.Config
-	Auth      *Auth // nil: no AUTH
-	Timeouts  Timeouts
+	// Verify, where it is set, judges the peer's certificate in place of the usual
+	// rules, as DANE does. Its error is for people.
+	Verify   func(tls.ConnectionState) error
+	Auth     *Auth // nil: no AUTH
+	Timeouts Timeouts
 }
 
 // Bounds on what a peer may make us keep.

@@ -15,9 +15,13 @@ type TLSState struct {
 	Cipher   string // "TLS_AES_128_GCM_SHA256"
 	Verified bool   // the certificate is valid for the host
 	Problem  string // why it is not; empty when Verified
+	Err      error  // the same, as an *x509 error or that of Options.Verify
 	Subject  string
 	Issuer   string
 }
+
+// ErrNoTLS says that a peer has no TLS where it must have it.
+var ErrNoTLS = errors.New("the receiver does not offer STARTTLS, which is required here")
 
 // startTLS says STARTTLS (RFC 3207) where it is offered, and EHLO once more after
 // it.
@@ -25,7 +29,7 @@ func (c *Conn) startTLS() *Error {
 	required := c.opt.TLS == Required
 	if !c.ext.StartTLS {
 		if required {
-			return &Error{Stage: StageTLS, Err: errors.New("the receiver does not offer STARTTLS, which is required here")}
+			return &Error{Stage: StageTLS, Err: ErrNoTLS}
 		}
 		return nil
 	}
@@ -72,10 +76,34 @@ func (c *Conn) handshake() *Error {
 	c.conn = tc
 	c.br.Reset(tc)
 	c.tls = inspect(tc.ConnectionState(), cfg)
+	if c.opt.Verify != nil {
+		c.tls.Verified, c.tls.Problem = true, ""
+		if c.tls.Err = c.opt.Verify(tc.ConnectionState()); c.tls.Err != nil {
+			c.tls.Verified, c.tls.Problem = false, bounded(c.tls.Err.Error())
+		}
+	}
 	if !c.tls.Verified && !lax && c.opt.TLS != Opportunistic {
-		return &Error{Stage: StageTLS, Err: fmt.Errorf("%s, and a certificate that verifies is required here", c.tls.Problem)}
+		return &Error{Stage: StageTLS, Err: &certError{c.tls.Problem, c.tls.Err}}
 	}
 	return nil
+}
+
+// certError is a certificate that is not what it must be.
+type certError struct {
+	problem string
+	err     error
+}
+
+func (e *certError) Error() string {
+	return e.problem + ", and a certificate that verifies is required here"
+}
+func (e *certError) Unwrap() error { return e.err }
+
+// Distrusted tells whether a session ended because the peer's certificate is not
+// what it must be.
+func Distrusted(err error) bool {
+	var e *certError
+	return errors.As(err, &e)
 }
 
 // inspect verifies the peer's certificate for the name in cfg (RFC 5280, RFC
@@ -87,6 +115,7 @@ func inspect(cs tls.ConnectionState, cfg *tls.Config) *TLSState {
 	}
 	if len(cs.PeerCertificates) == 0 {
 		s.Problem = "the receiver has no certificate"
+		s.Err = errors.New(s.Problem)
 		return s
 	}
 	leaf := cs.PeerCertificates[0]
@@ -99,7 +128,7 @@ func inspect(cs tls.ConnectionState, cfg *tls.Config) *TLSState {
 		o.Intermediates.AddCert(cert)
 	}
 	if _, err := leaf.Verify(o); err != nil {
-		s.Problem = problem(leaf, cfg.ServerName, err)
+		s.Problem, s.Err = problem(leaf, cfg.ServerName, err), err
 		return s
 	}
 	s.Verified = true

@@ -174,6 +174,50 @@ func TestAnyCertificate(t *testing.T) {
 	}
 }
 
+// TestOwnVerdict has the caller judge certificates, as DANE does: what it says
+// counts, and nothing else does.
+func TestOwnVerdict(t *testing.T) {
+	ca := newPKI(t)
+	wrong := errors.New("not the one")
+	for name, tt := range map[string]struct {
+		cert    tls.Certificate
+		verdict error
+	}{
+		"bad one accepted": {newPKI(t).leaf("other.test", true, time.Now().Add(-time.Hour)), nil},
+		"good one refused": {ca.good(), wrong},
+	} {
+		for _, mode := range []TLSMode{Opportunistic, Required} {
+			c, err := New(t.Context(), serve(t, func(p *peer) {
+				p.secured(tt.cert)
+				if mode == Opportunistic || tt.verdict == nil {
+					p.hear("EHLO*")
+					p.offer()
+				}
+				p.gone()
+			}), "mx.test", Options{LocalName: "me.test", TLS: mode, TLSConfig: &tls.Config{RootCAs: ca.roots},
+				Verify: func(cs tls.ConnectionState) error {
+					if len(cs.PeerCertificates) == 0 {
+						t.Error("no certificate to judge")
+					}
+					return tt.verdict
+				}})
+			if mode == Required && tt.verdict != nil {
+				if e := asError(t, err); !errors.Is(e.Err, wrong) || !Distrusted(e.Err) || !strings.Contains(e.Error(), "not the one") {
+					t.Errorf("%s: %v", name, e)
+				}
+				continue
+			}
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if s := c.TLS(); s.Verified != (tt.verdict == nil) || !errors.Is(s.Err, tt.verdict) {
+				t.Errorf("%s: state is %+v", name, s)
+			}
+			c.Close()
+		}
+	}
+}
+
 func TestRequireTLS(t *testing.T) {
 	ca := newPKI(t)
 	tests := map[string]struct {
