@@ -46,7 +46,7 @@ func newFixture(t *testing.T) *fixture {
 	if f.account, err = db.EnsureAccount(ctx, "test"); err != nil {
 		t.Fatal(err)
 	}
-	if f.service, err = Open(ctx, db, testRule, log); err != nil {
+	if f.service, err = Open(ctx, db, NewDirectory(db), testRule, log); err != nil {
 		t.Fatal(err)
 	}
 	f.manager = f.managerWith(f.service.Refresh)

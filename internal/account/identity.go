@@ -23,7 +23,16 @@ type Identity struct {
 	RepairLF   bool     // bare CR and LF in content are repaired, not refused
 	Senders    []string // allowed envelope senders: addresses or domains; empty allows any
 
-	key [32]byte // digest of the secret, to find an API key again
+	// Scopes and Owner are those of an API key.
+	Scopes  []relay.Scope
+	Owner   relay.ID
+	Limits  []relay.Limit // of the credential
+	Pool    string
+	Opens   bool
+	Clicks  bool
+	Archive bool
+
+	key [32]byte // digest of the secret, to know again what was logged in with
 }
 
 // Verifier is what SCRAM-SHA-256 needs of a user (RFC 5802 section 3).
@@ -32,5 +41,8 @@ type Verifier struct {
 	Iterations int
 	StoredKey  []byte
 	ServerKey  []byte
-	Identity   *Identity // nil for a user that does not exist: the exchange must fail, and look no different
+	// Before is the verifier of the secret before the last rotation, with the
+	// same salt and iterations, while that is good; nil: there is none.
+	Before   *Verifier
+	Identity *Identity // nil for a user that does not exist: the exchange must fail, and look no different
 }

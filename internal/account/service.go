@@ -1,6 +1,7 @@
 package account
 
 import (
+	"bytes"
 	"context"
 	"crypto/hmac"
 	"crypto/rand"
@@ -9,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -18,17 +20,20 @@ import (
 )
 
 // Store keeps credentials. Look-ups give a relay.Error with code NotFound where
-// there is none; revoked credentials are given as well.
+// there is none; a key is found by the secret before its last rotation as well.
 type Store interface {
 	CredentialByUser(ctx context.Context, user string) (*relay.Credential, error)
 	CredentialByKey(ctx context.Context, sum [32]byte) (*relay.Credential, error)
 	NetworkCredentials(ctx context.Context) ([]*relay.Credential, error)
 	DirectoryChanged(ctx context.Context) (int64, error)
+	UseCredentials(ctx context.Context, uses []relay.Use, settled time.Time) (strange []relay.Use, err error)
 }
 
 // Service checks who a client is.
 type Service struct {
 	store    Store
+	book     *Directory
+	uses     uses
 	log      *slog.Logger
 	failures *failures
 	lines    lines
@@ -56,8 +61,8 @@ const maxCached = 50_000
 const failTime = 500 * time.Millisecond
 
 // Open loads what must be at hand before the first client comes.
-func Open(ctx context.Context, store Store, rule Throttle, log *slog.Logger) (*Service, error) {
-	s := &Service{store: store, log: log, failures: newFailures(rule), lines: lines{by: map[string]*line{}}}
+func Open(ctx context.Context, store Store, book *Directory, rule Throttle, log *slog.Logger) (*Service, error) {
+	s := &Service{store: store, book: book, log: log, failures: newFailures(rule), lines: lines{by: map[string]*line{}}}
 	s.hashing.init()
 	s.chosen = map[relay.ID][32]byte{}
 	rand.Read(s.fakeKey[:])
@@ -68,15 +73,22 @@ func Open(ctx context.Context, store Store, rule Throttle, log *slog.Logger) (*S
 	return s, nil
 }
 
-// Run notices changes that other nodes make, within a second, until ctx ends.
+// Run notices changes that other nodes make, within a second, and notes the use
+// of credentials, until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
+	note := time.NewTicker(time.Minute)
+	defer note.Stop()
 	failing := false
 	for {
 		select {
 		case <-ctx.Done():
+			s.noteUses(context.WithoutCancel(ctx)) // drain: the last uses
 			return nil
+		case <-note.C:
+			s.noteUses(ctx)
+			continue
 		case <-tick.C:
 		}
 		err := s.Refresh(ctx)
@@ -87,7 +99,8 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 }
 
-// Refresh drops what is cached if a credential was added or revoked.
+// Refresh drops what is cached, here and in the Directory, if anything of it was
+// changed.
 func (s *Service) Refresh(ctx context.Context) error {
 	s.refreshing.Lock()
 	defer s.refreshing.Unlock()
@@ -115,6 +128,7 @@ func (s *Service) reload(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("load network credentials: %w", err)
 	}
+	s.book.Forget()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.version, s.networks = v, nets
@@ -143,9 +157,9 @@ func (s *Service) Login(ctx context.Context, client netip.Addr, user, password s
 	if err != nil {
 		return nil, err
 	}
-	ok := false
+	ok, before := false, false
 	if c != nil {
-		if ok, err = s.matches(ctx, c, password, s.failures.known(client, name)); err != nil {
+		if ok, before, err = s.matchesEither(ctx, c, password, s.failures.known(client, name)); err != nil {
 			return nil, err
 		}
 	}
@@ -157,7 +171,15 @@ func (s *Service) Login(ctx context.Context, client netip.Addr, user, password s
 		return nil, badCredentials()
 	}
 	s.failures.succeeded(client, name)
-	return identity(c, user), nil
+	if err := s.refusal(ctx, c); err != nil {
+		return nil, err
+	}
+	s.uses.note(c, client)
+	id := identity(c, user)
+	if before {
+		id.key = secretKey(c.Previous.SecretSHA256, c.Previous.Argon2)
+	}
+	return id, nil
 }
 
 // Throttled is how many logins had to wait, since the start, for failed ones
@@ -189,9 +211,56 @@ func badCredentials() error {
 
 func identity(c *relay.Credential, user string) *Identity {
 	id := &Identity{Account: c.Account, Credential: c.ID, Kind: c.Kind, User: user, Stream: c.Stream,
-		RepairLF: c.RepairLF, Senders: c.Senders}
-	copy(id.key[:], c.SecretSHA256)
+		RepairLF: c.RepairLF, Senders: c.Senders, Scopes: c.Scopes, Owner: c.Owner, Limits: c.Limits, Pool: c.Pool,
+		Opens: c.Opens, Clicks: c.Clicks, Archive: c.Archive}
+	id.key = secretKey(c.SecretSHA256, c.Argon2)
 	return id
+}
+
+// secretKey is by what a secret is known again.
+func secretKey(sum []byte, argon2 string) (key [32]byte) {
+	if argon2 != "" {
+		return sha256.Sum256([]byte(argon2))
+	}
+	copy(key[:], sum)
+	return key
+}
+
+// holds tells whether a secret that was logged in with is good now.
+func holds(c *relay.Credential, key [32]byte, now time.Time) bool {
+	return key == secretKey(c.SecretSHA256, c.Argon2) || before(c, now) && key == secretKey(c.Previous.SecretSHA256, c.Previous.Argon2)
+}
+
+// before tells whether the secret before the last rotation is good.
+func before(c *relay.Credential, now time.Time) bool { return now.Before(c.Previous.Until) }
+
+// refusal says why a credential that was recognised does not serve, or nothing.
+// The error is a relay.Error.
+func (s *Service) refusal(ctx context.Context, c *relay.Credential) error {
+	if c.Status == relay.Blocked {
+		return &relay.Error{Code: relay.Forbidden, Text: because("This credential is blocked", c.Reason), Advice: "Ask who manages the account."}
+	}
+	if !c.Expires.IsZero() && !time.Now().Before(c.Expires) {
+		return &relay.Error{Code: relay.Forbidden, Text: "This credential expired on " + c.Expires.UTC().Format("2 January 2006, 15:04 UTC") + ".",
+			Advice: "Make a new one, or give it more time."}
+	}
+	a, _, err := s.book.Account(ctx, c.Account)
+	switch {
+	case err != nil:
+		return &relay.Error{Code: relay.Unavailable, Text: "The account can't be checked at the moment.", Advice: "Try again later.", Err: err}
+	case !a.Closed.IsZero():
+		return &relay.Error{Code: relay.Forbidden, Text: "This account is closed.", Advice: "Ask an operator of the relay."}
+	case a.Status == relay.Blocked:
+		return &relay.Error{Code: relay.Forbidden, Text: because("This account is blocked", a.Reason), Advice: "Ask an operator of the relay."}
+	}
+	return nil
+}
+
+func because(what, reason string) string {
+	if reason = strings.TrimSuffix(reason, "."); reason != "" {
+		what += ": " + reason
+	}
+	return what + "."
 }
 
 // wait waits for d. The error is a relay.Error.
@@ -265,12 +334,23 @@ func lookup[K comparable](s *Service, cache func() map[K]*relay.Credential, key 
 	return c, nil
 }
 
-// matches checks the password of a credential. known says that the client has
-// logged in with it before.
+// matchesEither checks the password against a credential's secret and, while that
+// is good, the one before. known says that the client has logged in with it before.
+func (s *Service) matchesEither(ctx context.Context, c *relay.Credential, password string, known bool) (ok, old bool, err error) {
+	if ok, err = s.matches(ctx, c, password, known); ok || err != nil || !before(c, time.Now()) {
+		return ok, false, err
+	}
+	was := *c
+	was.SecretSHA256, was.Argon2 = c.Previous.SecretSHA256, c.Previous.Argon2
+	ok, err = s.matches(ctx, &was, password, known)
+	return ok, ok, err
+}
+
+// matches checks the password of a credential.
 func (s *Service) matches(ctx context.Context, c *relay.Credential, password string, known bool) (bool, error) {
 	if c.Argon2 == "" {
 		sum := sha256.Sum256([]byte(password))
-		return subtle.ConstantTimeCompare(sum[:], c.SecretSHA256) == 1, nil
+		return len(c.SecretSHA256) > 0 && subtle.ConstantTimeCompare(sum[:], c.SecretSHA256) == 1, nil
 	}
 	// argon2 is slow on purpose: what it accepted is remembered.
 	digest := s.remembered(c, password)
@@ -322,8 +402,7 @@ func (s *Service) SCRAM(ctx context.Context, client netip.Addr, user string) (*V
 		return nil, err
 	}
 	if c != nil && c.Revoked.IsZero() && len(c.Scram.Stored) > 0 {
-		return &Verifier{Salt: c.Scram.Salt, Iterations: c.Scram.Iterations, StoredKey: c.Scram.Stored,
-			ServerKey: c.Scram.Server, Identity: identity(c, user)}, nil
+		return verifier(c, user, time.Now()), nil
 	}
 	derive := func(label string) []byte {
 		m := hmac.New(sha256.New, s.fakeKey[:])
@@ -334,25 +413,51 @@ func (s *Service) SCRAM(ctx context.Context, client netip.Addr, user string) (*V
 		ServerKey: derive("server ")}, nil
 }
 
+func verifier(c *relay.Credential, user string, now time.Time) *Verifier {
+	id := identity(c, user)
+	v := &Verifier{Salt: c.Scram.Salt, Iterations: c.Scram.Iterations, StoredKey: c.Scram.Stored, ServerKey: c.Scram.Server, Identity: id}
+	p := &c.Previous.Scram
+	if before(c, now) && len(p.Stored) > 0 && bytes.Equal(p.Salt, v.Salt) && p.Iterations == v.Iterations {
+		was := *id
+		was.key = secretKey(c.Previous.SecretSHA256, c.Previous.Argon2)
+		v.Before = &Verifier{Salt: p.Salt, Iterations: p.Iterations, StoredKey: p.Stored, ServerKey: p.Server, Identity: &was}
+	}
+	return v
+}
+
 // Failed records a failed SCRAM exchange.
 func (s *Service) Failed(client netip.Addr, user string) { s.failures.failed(time.Now(), client, user) }
 
-// Succeeded records a SCRAM exchange that ended well.
-func (s *Service) Succeeded(client netip.Addr, user string) {
+// Succeeded records a SCRAM exchange that ended well. The error, a relay.Error,
+// says why the credential does not serve all the same.
+func (s *Service) Succeeded(ctx context.Context, client netip.Addr, user string) error {
 	s.failures.succeeded(client, user)
+	c, err := s.byUser(ctx, user)
+	if err != nil {
+		return err
+	}
+	if c == nil {
+		return badCredentials()
+	}
+	if err := s.refusal(ctx, c); err != nil {
+		return err
+	}
+	s.uses.note(c, client)
+	return nil
 }
 
 // Network gives the identity of a client that needs no password, or nil. The
-// narrowest network wins.
-func (s *Service) Network(_ context.Context, client netip.Addr) *Identity {
+// narrowest network wins, of those whose credentials serve.
+func (s *Service) Network(ctx context.Context, client netip.Addr) *Identity {
 	client = client.Unmap().WithZone("") // no prefix contains an address with a zone
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	networks := s.networks
+	s.mu.Unlock()
 	var best *relay.Credential
 	bits := -1
-	for _, c := range s.networks {
+	for _, c := range networks {
 		for _, p := range c.Networks {
-			if c.Revoked.IsZero() && p.Contains(client) && p.Bits() > bits {
+			if c.Revoked.IsZero() && p.Contains(client) && p.Bits() > bits && relay.CodeOf(s.refusal(ctx, c)) != relay.Forbidden {
 				best, bits = c, p.Bits()
 			}
 		}
@@ -360,32 +465,54 @@ func (s *Service) Network(_ context.Context, client netip.Addr) *Identity {
 	if best == nil {
 		return nil
 	}
+	s.uses.note(best, client)
 	return identity(best, "")
 }
 
 // Alive tells whether the credential behind an identity still holds. Sessions
-// ask before each message, so that revoking one works on open sessions too. When
-// the store can't say, the identity holds: the message itself will tell.
+// ask before each message, so that revoking or blocking one works on open sessions
+// too. When the store can't say, the identity holds: the message itself will tell.
 func (s *Service) Alive(ctx context.Context, id *Identity) bool {
+	c, err := s.Behind(ctx, id)
+	if err != nil {
+		return relay.CodeOf(err) == relay.Unavailable
+	}
+	return relay.CodeOf(s.refusal(ctx, c)) != relay.Forbidden
+}
+
+// Behind gives the credential that an identity was logged in with, as it is now.
+// Forbidden says that it is gone, or that its secret holds no longer. What it gives
+// is shared, and not to be changed.
+func (s *Service) Behind(ctx context.Context, id *Identity) (*relay.Credential, error) {
 	var c *relay.Credential
 	var err error
 	switch id.Kind {
 	case KindNetwork:
 		s.mu.Lock()
-		defer s.mu.Unlock()
-		for _, n := range s.networks {
-			if n.ID == id.Credential {
-				return n.Revoked.IsZero()
-			}
+		networks := s.networks
+		s.mu.Unlock()
+		if i := slices.IndexFunc(networks, func(n *relay.Credential) bool { return n.ID == id.Credential }); i >= 0 {
+			c = networks[i]
 		}
-		return false
 	case KindKey:
 		c, err = s.byKey(ctx, id.key)
 	default:
 		c, err = s.byUser(ctx, id.User)
 	}
 	if err != nil {
-		return true
+		return nil, err
 	}
-	return c != nil && c.ID == id.Credential && c.Revoked.IsZero()
+	if c == nil || c.ID != id.Credential || !c.Revoked.IsZero() || id.Kind != KindNetwork && !holds(c, id.key, time.Now()) {
+		return nil, &relay.Error{Code: relay.Forbidden, Text: "This credential was revoked.", Advice: "Make a new one."}
+	}
+	return c, nil
+}
+
+// Caller is who acts with an identity, from an address.
+func (s *Service) Caller(ctx context.Context, id *Identity, client netip.Addr) (Caller, error) {
+	c, err := s.Behind(ctx, id)
+	if err != nil {
+		return Caller{}, err
+	}
+	return s.book.Bearer(ctx, c, relay.Actor{Credential: c.ID, Name: c.Name, Client: client})
 }

@@ -454,7 +454,7 @@ func testStoreAway(t *testing.T) {
 	if err := f.service.Refresh(t.Context()); err == nil {
 		t.Error("refreshed from a store that is away")
 	}
-	if _, err := Open(t.Context(), broken{f.db}, testRule, slog.New(slog.DiscardHandler)); err == nil {
+	if _, err := Open(t.Context(), broken{f.db}, NewDirectory(f.db), testRule, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("opened over a store that is away")
 	}
 }

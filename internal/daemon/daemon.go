@@ -45,6 +45,7 @@ type Daemon struct {
 	ports      []port
 	control    net.Listener
 	accounts   *account.Service
+	directory  *account.Directory
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
 	notifier   *feedback.Notifier
@@ -143,7 +144,8 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if err != nil {
 		return err
 	}
-	d.accounts, err = account.Open(ctx, d.store, account.Throttle{Free: c.Login.Free, Delay: time.Duration(c.Login.Delay),
+	d.directory = account.NewDirectory(d.store)
+	d.accounts, err = account.Open(ctx, d.store, d.directory, account.Throttle{Free: c.Login.Free, Delay: time.Duration(c.Login.Delay),
 		Max: time.Duration(c.Login.Max), Reset: time.Duration(c.Login.Reset)}, d.log)
 	if err != nil {
 		return err

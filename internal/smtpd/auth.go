@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -189,19 +190,17 @@ func (s *session) authSCRAM(ctx context.Context, initial *string, plus bool) (*a
 	var user string
 	var verifier *account.Verifier
 	var unavailable error
-	server, err := scram.SHA256.NewServer(func(name string) (scram.StoredCredentials, error) {
+	server, err := scramServer(func(name string) (*account.Verifier, error) {
 		user = name
 		verifier, unavailable = s.l.accounts.SCRAM(ctx, s.client.Addr(), name)
-		if unavailable != nil {
-			return scram.StoredCredentials{}, unavailable
-		}
-		return scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(verifier.Salt), Iters: verifier.Iterations},
-			StoredKey: verifier.StoredKey, ServerKey: verifier.ServerKey}, nil
+		return verifier, unavailable
 	})
 	if err != nil {
 		return nil, err
 	}
-	talk := server.NewConversationWithChannelBinding(s.binding(first))
+	binding, nonce := s.binding(first), rand.Text()
+	server.WithNonceGenerator(func() string { return nonce })
+	talk := server.NewConversationWithChannelBinding(binding)
 	challenge, err := talk.Step(first)
 	if unavailable != nil {
 		return nil, unavailable
@@ -214,6 +213,19 @@ func (s *session) authSCRAM(ctx context.Context, initial *string, plus bool) (*a
 		return nil, err
 	}
 	proof, err := talk.Step(final)
+	if (err != nil || !talk.Valid()) && verifier.Before != nil {
+		// The same exchange with the secret before the last rotation: its salt is
+		// the same, so the client can't tell.
+		verifier = verifier.Before
+		if server, err = scramServer(func(string) (*account.Verifier, error) { return verifier, nil }); err != nil {
+			return nil, err
+		}
+		server.WithNonceGenerator(func() string { return nonce })
+		talk = server.NewConversationWithChannelBinding(binding)
+		if _, err = talk.Step(first); err == nil {
+			proof, err = talk.Step(final)
+		}
+	}
 	if authz := talk.AuthzID(); err != nil || !talk.Valid() || verifier.Identity == nil || authz != "" && authz != user {
 		s.l.accounts.Failed(s.client.Addr(), user)
 		return nil, badLogin
@@ -223,8 +235,21 @@ func (s *session) authSCRAM(ctx context.Context, initial *string, plus bool) (*a
 	if _, err := s.prompt(proof); err != nil {
 		return nil, err
 	}
-	s.l.accounts.Succeeded(s.client.Addr(), user)
+	if err := s.l.accounts.Succeeded(ctx, s.client.Addr(), user); err != nil {
+		return nil, err
+	}
 	return verifier.Identity, nil
+}
+
+func scramServer(find func(name string) (*account.Verifier, error)) (*scram.Server, error) {
+	return scram.SHA256.NewServer(func(name string) (scram.StoredCredentials, error) {
+		v, err := find(name)
+		if err != nil {
+			return scram.StoredCredentials{}, err
+		}
+		return scram.StoredCredentials{KeyFactors: scram.KeyFactors{Salt: string(v.Salt), Iters: v.Iterations},
+			StoredKey: v.StoredKey, ServerKey: v.ServerKey}, nil
+	})
 }
 
 // binding is the channel binding that the client's first message names, or, when

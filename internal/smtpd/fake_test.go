@@ -53,10 +53,14 @@ func (a *accounts) Failed(_ netip.Addr, user string) {
 	a.failed = append(a.failed, user)
 }
 
-func (a *accounts) Succeeded(_ netip.Addr, user string) {
+func (a *accounts) Succeeded(_ context.Context, _ netip.Addr, user string) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.succeeded = append(a.succeeded, user)
+	if user == "blocked" {
+		return &relay.Error{Code: relay.Forbidden, Text: "This account is blocked.", Advice: "Ask an operator."}
+	}
+	return nil
 }
 
 func (a *accounts) Network(_ context.Context, client netip.Addr) *account.Identity {

@@ -11,6 +11,8 @@ import (
 
 	"github.com/wneessen/go-mail"
 	"github.com/xdg-go/scram"
+
+	"postrider/internal/account"
 )
 
 // TestSCRAM logs in with go-mail's client, which binds to the TLS session by
@@ -160,4 +162,41 @@ func TestChannelBindingDowngrade(t *testing.T) {
 	bound := base64.StdEncoding.EncodeToString([]byte("p=tls-exporter,,n=joe,r=abc"))
 	p.steps("C: AUTH SCRAM-SHA-256 " + bound + "\nS: 501 5.5.2 ...")
 	p.steps("C: AUTH SCRAM-SHA-256-PLUS " + base64.StdEncoding.EncodeToString([]byte("n,,n=joe,r=abc")) + "\nS: 501 5.5.2 ...")
+}
+
+// While a password is being rotated both serve, the old one and the new one; and
+// who is blocked is told so, not that the password is wrong.
+func TestSCRAMRotation(t *testing.T) {
+	f := start(t, testConfig(t), ListenerConfig{Mode: ModeTLS})
+	older := verifier()
+	client, err := scram.SHA256.NewClient("any", "newer", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	newer, err := client.GetStoredCredentialsWithError(older.KeyFactors)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.accounts.scram = func(user string) (*account.Verifier, error) {
+		v := &account.Verifier{Salt: []byte(newer.Salt), Iterations: newer.Iters, StoredKey: newer.StoredKey, ServerKey: newer.ServerKey, Identity: id(user)}
+		v.Before = &account.Verifier{Salt: v.Salt, Iterations: v.Iterations, StoredKey: older.StoredKey, ServerKey: older.ServerKey, Identity: id(user)}
+		return v, nil
+	}
+	for _, tt := range []struct{ user, password, want string }{
+		{"joe", "newer", "235 "}, {"joe", "secret", "235 "}, {"joe", "neither", "535 5.7.8 "}, {"blocked", "secret", "535 5.7.1 This account is blocked. "},
+	} {
+		p := dial(t, f)
+		conn := tls.Client(p.conn, clientTLS())
+		p.conn = conn
+		p.br.Reset(conn)
+		p.steps(hello)
+		client, err := scram.SHA256.NewClient(tt.user, tt.password, "")
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := scramLogin(p, "SCRAM-SHA-256", tt.user, client.NewConversation())
+		if err != nil || !strings.HasPrefix(got, tt.want) {
+			t.Errorf("%s with %q: got %q, %v; want %q", tt.user, tt.password, got, err, tt.want)
+		}
+	}
 }

@@ -30,7 +30,8 @@ type Accounts interface {
 	// the exchange ended goes to Failed or Succeeded.
 	SCRAM(ctx context.Context, client netip.Addr, user string) (*account.Verifier, error)
 	Failed(client netip.Addr, user string)
-	Succeeded(client netip.Addr, user string)
+	// Succeeded may refuse a user for another reason than the password.
+	Succeeded(ctx context.Context, client netip.Addr, user string) error
 	// Network gives the identity of a client that needs no password, or nil.
 	Network(ctx context.Context, client netip.Addr) *account.Identity
 	// Alive tells whether an identity still holds. It is asked before each message.

@@ -62,7 +62,7 @@ func (s *session) mail(ctx context.Context, args []byte) smtp.Reply {
 		return s.loginFirst()
 	}
 	if !s.l.accounts.Alive(ctx, id) {
-		return reply(421, "4.7.0", "The credential of this session was revoked. Log in with another one.")
+		return reply(421, "4.7.0", "The credential of this session was revoked or blocked, or its account was. Log in with another one.")
 	}
 	m, err := smtp.ParseMail(args)
 	if err != nil {

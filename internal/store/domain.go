@@ -212,3 +212,23 @@ func (db *DB) DueDomains(ctx context.Context, now, until time.Time, limit int) (
 	}
 	return found, nil
 }
+
+// NearestDomain gives that of the account's domains whose name is the longest of
+// those named, or a relay.Error NotFound.
+func (db *DB) NearestDomain(ctx context.Context, account relay.ID, names []string) (*relay.Domain, error) {
+	var best *relay.Domain
+	for some := range inParts(names) {
+		found, err := collect(ctx, db, "look for domain", db.scanDomain, "select "+domainColumns+" from domain where account = ? and name in (?"+
+			repeatMark(len(some)-1)+") order by length(name) desc, name limit 1", texts([]any{account[:]}, some)...)
+		if err != nil {
+			return nil, err
+		}
+		if len(found) > 0 && (best == nil || len(found[0].Name) > len(best.Name)) {
+			best = found[0]
+		}
+	}
+	if best == nil {
+		return nil, &relay.Error{Code: relay.NotFound, Text: "The account has no such domain."}
+	}
+	return best, nil
+}

@@ -1,0 +1,323 @@
+package account
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"postrider/internal/relay"
+)
+
+// TenantReader reads accounts and people. A missing one is a relay.Error
+// NotFound.
+type TenantReader interface {
+	Account(ctx context.Context, account, id relay.ID) (*relay.Account, error)
+	AccountByName(ctx context.Context, account relay.ID, name string) (*relay.Account, error)
+	Plan(ctx context.Context, name string) (*relay.Plan, error)
+	User(ctx context.Context, account, id relay.ID) (*relay.User, error)
+	Memberships(ctx context.Context, user relay.ID) ([]*relay.Member, error)
+}
+
+// MailReader reads what mail is held against.
+type MailReader interface {
+	NearestDomain(ctx context.Context, account relay.ID, names []string) (*relay.Domain, error)
+	Sender(ctx context.Context, account relay.ID, address string) (*relay.Sender, error)
+	Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]*relay.Suppression, error)
+	Suppressions(ctx context.Context, account relay.ID, f relay.SuppressionFilter) ([]*relay.Suppression, error)
+}
+
+// DirectoryStore is what a Directory keeps in memory.
+type DirectoryStore interface {
+	TenantReader
+	MailReader
+}
+
+// Directory is what acceptance and delivery must know at once, kept in memory.
+// What it gives is shared, and not to be changed. Service.Run keeps it fresh.
+type Directory struct {
+	store DirectoryStore
+
+	mu      sync.Mutex
+	turn    int64 // grows with each Forget
+	tenants map[relay.ID]tenant
+	domains map[nameOf]*relay.Domain // nil: there is none
+	senders map[nameOf]bool
+	people  map[relay.ID]person
+	lists   map[relay.ID]list
+}
+
+type nameOf struct {
+	account relay.ID
+	name    string
+}
+
+type tenant struct {
+	account *relay.Account
+	plan    *relay.Plan
+}
+
+// list is whether an account had any suppression at a time.
+type list struct {
+	seen  time.Time
+	empty bool
+}
+
+// person is what a user may do: roles by account.
+type person struct {
+	user  *relay.User
+	roles map[relay.ID]relay.Role
+}
+
+// NewDirectory makes one that knows nothing yet.
+func NewDirectory(store DirectoryStore) *Directory {
+	d := &Directory{store: store}
+	d.Forget()
+	return d
+}
+
+// Forget drops all that is kept, because something of it has changed.
+func (d *Directory) Forget() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.turn++
+	d.tenants, d.domains, d.senders, d.people = map[relay.ID]tenant{}, map[nameOf]*relay.Domain{}, map[nameOf]bool{}, map[relay.ID]person{}
+	d.lists = map[relay.ID]list{}
+}
+
+// recall gives what is kept under the key, or asks for it and keeps it, unless
+// something has changed in between.
+func recall[K comparable, V any](d *Directory, kept *map[K]V, key K, ask func() (V, error)) (V, error) {
+	d.mu.Lock()
+	v, ok := (*kept)[key]
+	turn := d.turn
+	d.mu.Unlock()
+	if ok {
+		return v, nil
+	}
+	v, err := ask()
+	if err != nil {
+		return v, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.turn == turn {
+		if len(*kept) >= maxCached {
+			clear(*kept) // names that somebody makes up must not fill the memory
+		}
+		(*kept)[key] = v
+	}
+	return v, nil
+}
+
+// Account gives an account and its plan; the plan is nil where it has none. An
+// account whose parent is blocked or closed is blocked too.
+func (d *Directory) Account(ctx context.Context, id relay.ID) (*relay.Account, *relay.Plan, error) {
+	t, err := recall(d, &d.tenants, id, func() (t tenant, err error) {
+		if t.account, err = d.store.Account(ctx, relay.Everyone, id); err != nil {
+			return t, err
+		}
+		if t.account.Plan != "" {
+			t.plan, err = d.store.Plan(ctx, t.account.Plan)
+			if err != nil && relay.CodeOf(err) != relay.NotFound {
+				return t, err
+			}
+		}
+		if !t.account.Parent.IsZero() {
+			parent, err := d.store.Account(ctx, relay.Everyone, t.account.Parent)
+			if err != nil {
+				return t, err
+			}
+			if closedOrBlocked(parent) {
+				t.account.Status, t.account.Reason = relay.Blocked, "the account that it belongs to is blocked or closed"
+			}
+		}
+		return t, nil
+	})
+	if err != nil {
+		return nil, nil, fmt.Errorf("look up account: %w", err)
+	}
+	return t.account, t.plan, nil
+}
+
+func closedOrBlocked(a *relay.Account) bool { return a.Status == relay.Blocked || !a.Closed.IsZero() }
+
+// Find gives the account that is meant by somebody who may act for within and
+// its sub-accounts; within is relay.Everyone for operators. Any other account is
+// not found.
+func (d *Directory) Find(ctx context.Context, within relay.ID, which string) (relay.ID, error) {
+	if id, err := relay.ParseID(which); err == nil {
+		a, err := d.store.Account(ctx, within, id)
+		if err == nil {
+			return a.ID, nil
+		}
+		if relay.CodeOf(err) != relay.NotFound {
+			return relay.ID{}, err
+		}
+	}
+	a, err := d.store.AccountByName(ctx, within, which)
+	if err != nil {
+		return relay.ID{}, err
+	}
+	return a.ID, nil
+}
+
+// Domain gives the domain of the account that a name is, or that it is below; the
+// nearest one where there are several, and nil where there is none.
+func (d *Directory) Domain(ctx context.Context, account relay.ID, name string) (*relay.Domain, error) {
+	name = strings.TrimSuffix(strings.ToLower(name), ".")
+	found, err := recall(d, &d.domains, nameOf{account, name}, func() (*relay.Domain, error) {
+		var names []string
+		for rest, more := name, name != ""; more; _, rest, more = strings.Cut(rest, ".") {
+			names = append(names, rest)
+		}
+		if len(name) > 255 || len(names) == 0 {
+			return nil, nil
+		}
+		found, err := d.store.NearestDomain(ctx, account, names)
+		if relay.CodeOf(err) == relay.NotFound {
+			return nil, nil
+		}
+		return found, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look up domain: %w", err)
+	}
+	return found, nil
+}
+
+// Sender tells whether an address is a verified sender of the account. The
+// domain is in lower case A-labels.
+func (d *Directory) Sender(ctx context.Context, account relay.ID, address string) (verified bool, err error) {
+	verified, err = recall(d, &d.senders, nameOf{account, address}, func() (bool, error) {
+		s, err := d.store.Sender(ctx, account, address)
+		if relay.CodeOf(err) == relay.NotFound {
+			return false, nil
+		}
+		return err == nil && !s.Verified.IsZero(), err
+	})
+	if err != nil {
+		return false, fmt.Errorf("look up sender: %w", err)
+	}
+	return verified, nil
+}
+
+// emptyFor is for how long a list of suppressions that is empty is believed to
+// be. Most are: then one look a second will do.
+const emptyFor = time.Second
+
+func (d *Directory) suppressesNothing(ctx context.Context, account relay.ID) (bool, error) {
+	now := time.Now()
+	d.mu.Lock()
+	l, ok := d.lists[account]
+	d.mu.Unlock()
+	if ok && now.Sub(l.seen) < emptyFor {
+		return l.empty, nil
+	}
+	some, err := d.store.Suppressions(ctx, account, relay.SuppressionFilter{Limit: 1})
+	if err != nil {
+		return false, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.lists) >= maxCached {
+		clear(d.lists)
+	}
+	d.lists[account] = list{now, len(some) == 0}
+	return len(some) == 0, nil
+}
+
+// Suppressed gives those of the addresses that the account must not send to,
+// for themselves or for their domains. What is new in the list counts within a
+// second.
+func (d *Directory) Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]string, error) {
+	nothing, err := d.suppressesNothing(ctx, account)
+	if err != nil {
+		return nil, fmt.Errorf("look up suppressions: %w", err)
+	}
+	if nothing {
+		return nil, nil
+	}
+	asked := make(map[string]bool, len(addresses))
+	for _, a := range addresses {
+		a = strings.ToLower(a)
+		asked[a] = true
+		if at := strings.LastIndexByte(a, '@'); at >= 0 {
+			asked[a[at:]] = true
+		}
+	}
+	found, err := d.store.Suppressed(ctx, account, slices.Sorted(maps.Keys(asked)))
+	if err != nil {
+		return nil, fmt.Errorf("look up suppressions: %w", err)
+	}
+	hit := make(map[string]bool, len(found))
+	for _, s := range found {
+		hit[s.Address] = true
+	}
+	var all []string
+	for _, a := range addresses {
+		low := strings.ToLower(a)
+		if at := strings.LastIndexByte(low, '@'); hit[low] || at >= 0 && hit[low[at:]] {
+			all = append(all, a)
+		}
+	}
+	return all, nil
+}
+
+// UserRights is what a user may do in an account: an operator everything, whoever
+// is disabled nothing, and others what their role there allows, or what that in
+// the account's parent does.
+func (d *Directory) UserRights(ctx context.Context, account, user relay.ID) (Rights, error) {
+	p, err := recall(d, &d.people, user, func() (p person, err error) {
+		if p.user, err = d.store.User(ctx, relay.Everyone, user); err != nil {
+			if relay.CodeOf(err) == relay.NotFound {
+				return person{}, nil
+			}
+			return p, err
+		}
+		places, err := d.store.Memberships(ctx, user)
+		p.roles = map[relay.ID]relay.Role{}
+		for _, m := range places {
+			p.roles[m.Account] = m.Role
+		}
+		return p, err
+	})
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("look up user: %w", err)
+	case p.user == nil || !p.user.Disabled.IsZero():
+		return 0, nil
+	case p.user.Operator:
+		return everything, nil
+	}
+	rights := OfRole(p.roles[account])
+	if rights == 0 {
+		a, _, err := d.Account(ctx, account)
+		if err != nil {
+			return 0, err
+		}
+		if above := OfRole(p.roles[a.Parent]); !a.Parent.IsZero() && above != 0 {
+			rights = Caller{Account: a.Parent, Rights: above}.In(account).Rights
+		}
+	}
+	return rights, nil
+}
+
+// Bearer is who acts with a credential, in the credential's account: with its
+// scopes, as far as its owner's rights go.
+func (d *Directory) Bearer(ctx context.Context, c *relay.Credential, actor relay.Actor) (Caller, error) {
+	caller := Caller{Actor: actor, Account: c.Account}
+	var owner Rights
+	if !c.Owner.IsZero() {
+		var err error
+		if owner, err = d.UserRights(ctx, c.Account, c.Owner); err != nil {
+			return caller, err
+		}
+		caller.User = c.Owner
+	}
+	caller.Rights = OfCredential(c, owner)
+	return caller, nil
+}
