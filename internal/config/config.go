@@ -13,6 +13,7 @@ type Config struct {
 	Data     string     `toml:"data" doc:"Folder for the database, the certificate and the control socket. Empty: the environment's POSTRIDER_DATA, or /var/lib/postrider for root, else postrider in the user's state folder."`
 	Store    Store      `toml:"store" doc:"Where mail is kept: \"sqlite\" for a file in the data folder, or a PostgreSQL, which several nodes may share: \"postgres://user@host/database\", or keywords (\"host=… dbname=…\"). Its password is best left to the environment's PGPASSWORD or to passfile=…; it is never printed. See docs/cluster.md."`
 	Patience Duration   `toml:"store_wait" doc:"How long a start waits for a PostgreSQL that does not answer, before it gives up. Mail that comes meanwhile is not taken."`
+	Master   string     `toml:"master_key" doc:"File with the master key, 64 hexadecimal digits, by which secrets in the store (private DKIM keys) are sealed. All nodes need the same one. Empty: master.key in the data folder; the first start of all makes it. Keep a copy apart from the backups of the store."`
 	Node     string     `toml:"node" doc:"Name of this node among those that share a store. Empty: the host name."`
 	Help     string     `toml:"help" doc:"Address of a page that explains refusals, such as your copy of docs/replies.md. Each refusal then ends with a link to its enhanced code there. Empty: no links."`
 	Listen   []Listener `toml:"listen" doc:"Ports that take mail. Naming one replaces all the default ones."`

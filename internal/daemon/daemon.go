@@ -3,6 +3,7 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -11,6 +12,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +26,7 @@ import (
 	"postrider/internal/policy"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/seal"
 	"postrider/internal/smtpclient"
 	"postrider/internal/smtpd"
 	"postrider/internal/store"
@@ -44,6 +47,7 @@ type Daemon struct {
 	node       *node
 	ports      []port
 	control    net.Listener
+	box        *seal.Box // opens what is sealed in the store
 	accounts   *account.Service
 	directory  *account.Directory
 	queue      *queue.Queue
@@ -139,6 +143,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	resolver, err := dns.New(c.DNS.Servers, time.Duration(c.DNS.Timeout))
 	if err != nil {
 		return fmt.Errorf("dns.servers: %w", err)
+	}
+	if d.box, err = openBox(ctx, d.store, cmp.Or(c.Master, filepath.Join(c.Data, "master.key")), d.log); err != nil {
+		return err
 	}
 	home, err := d.store.EnsureAccount(ctx, "default")
 	if err != nil {

@@ -79,8 +79,15 @@ func New(o Options) (*Relay, error) {
 	}
 	r := &Relay{Config: filepath.Join(o.Dir, "postrider.toml"), Data: filepath.Join(o.Dir, "data"), Addr: addr,
 		binary: o.Binary, guest: o.Guest, stderr: o.Stderr, dns: dns, told: make(chan struct{})}
+	// Relays that share a store share a master key; here all have one.
+	key := filepath.Join(o.Dir, "master.key")
+	if err := os.WriteFile(key, []byte(strings.Repeat("5a", 32)), 0o600); err != nil {
+		dns.Close()
+		return nil, fmt.Errorf("write master key: %w", err)
+	}
 	text := fmt.Sprintf(`hostname = "relay.test"
 data = %q
+master_key = %q
 %s
 [[listen]]
 name = "in"
@@ -95,7 +102,7 @@ servers = [%q]
 senders = "any"
 [log]
 level = "warn"
-`, r.Data, o.Settings, addr, to, dns.Addr())
+`, r.Data, key, o.Settings, addr, to, dns.Addr())
 	if err := os.WriteFile(r.Config, []byte(text), 0o600); err != nil {
 		dns.Close()
 		return nil, fmt.Errorf("write configuration: %w", err)
