@@ -55,7 +55,7 @@ func newFixture(t *testing.T) *fixture {
 
 // managerWith makes a manager as this process, or another one, has it.
 func (f *fixture) managerWith(changed func(context.Context) error) *Manager {
-	return &Manager{Store: f.db, NewID: func() (relay.ID, error) { u, err := uuid.NewV7(); return relay.ID(u), err }, Changed: changed}
+	return &Manager{Store: f.db, Book: NewDirectory(f.db), NewID: func() (relay.ID, error) { u, err := uuid.NewV7(); return relay.ID(u), err }, Changed: changed}
 }
 
 func (f *fixture) add(w Wish) (*relay.Credential, string) {
@@ -66,7 +66,7 @@ func (f *fixture) add(w Wish) (*relay.Credential, string) {
 	if w.Name == "" {
 		w.Name = "app"
 	}
-	c, secret, err := f.manager.Add(f.Context(), relay.Actor{}, w)
+	c, secret, err := f.manager.Add(f.Context(), Operator(relay.Actor{}), w)
 	if err != nil {
 		f.Fatalf("add %+v: %v", w, err)
 	}
@@ -95,7 +95,7 @@ func (f *fixture) choose(user, password string) *relay.Credential {
 
 func (f *fixture) revoke(which string) {
 	f.Helper()
-	if _, err := f.manager.Revoke(f.Context(), relay.Actor{}, f.account, which); err != nil {
+	if _, err := f.manager.Revoke(f.Context(), Operator(relay.Actor{}).In(f.account), which); err != nil {
 		f.Fatalf("revoke %s: %v", which, err)
 	}
 }

@@ -2,7 +2,6 @@ package account
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -14,16 +13,20 @@ import (
 	"postrider/internal/smtp"
 )
 
-// ManageStore is what adding and revoking need.
+// ManageStore keeps the credentials that a Manager manages.
 type ManageStore interface {
 	AddCredential(ctx context.Context, by relay.Actor, c *relay.Credential) error
-	Credentials(ctx context.Context, account relay.ID) ([]*relay.Credential, error)
+	SetCredential(ctx context.Context, by relay.Actor, account relay.ID, c *relay.Credential) error
 	RevokeCredential(ctx context.Context, by relay.Actor, account, id relay.ID, at time.Time) error
+	Credentials(ctx context.Context, account relay.ID) ([]*relay.Credential, error)
+	NetworkCredentials(ctx context.Context) ([]*relay.Credential, error)
 }
 
-// Manager adds and revokes credentials.
+// Manager manages credentials. Each method acts in the caller's account, and
+// refuses what the caller may not do.
 type Manager struct {
 	Store   ManageStore
+	Book    *Directory // knows the rights of keys' owners
 	NewID   func() (relay.ID, error)
 	Changed func(context.Context) error // called after each change, before it is reported done
 }
@@ -39,15 +42,26 @@ type Wish struct {
 	Stream   relay.Stream // zero: transactional
 	RepairLF bool
 	Senders  []string
+	Status   relay.Status
+	Scopes   []relay.Scope // key: empty stands for send
+	Owner    relay.ID      // key: zero stands for the caller
+	Limits   []relay.Limit
+	Pool     string
+	Opens    bool
+	Clicks   bool
+	Archive  bool
+	Expires  time.Time // zero: never
 }
 
 // Add makes a credential. The secret is given here and never again; it is empty
 // where the person chose it or where there is none. The error is a relay.Error
 // where the wish can't be granted.
-func (m *Manager) Add(ctx context.Context, by relay.Actor, w Wish) (c *relay.Credential, secret string, err error) {
-	w.Name = strings.TrimSpace(w.Name)
-	if w.Name == "" || unfit(w.Name) {
-		return nil, "", invalid("A credential needs a name of at most 128 bytes.", "Name the app or device that will use it.")
+func (m *Manager) Add(ctx context.Context, by Caller, w Wish) (c *relay.Credential, secret string, err error) {
+	if err := by.Need(Build, "make credentials"); err != nil {
+		return nil, "", err
+	}
+	if by.Account != relay.Everyone && by.Account != w.Account {
+		return nil, "", &relay.Error{Code: relay.NotFound, Text: "There is no such account.", Advice: "Name one that you may act for."}
 	}
 	if w.Stream == 0 {
 		w.Stream = relay.Transactional
@@ -56,39 +70,127 @@ func (m *Manager) Add(ctx context.Context, by relay.Actor, w Wish) (c *relay.Cre
 	if err != nil {
 		return nil, "", err
 	}
-	c = &relay.Credential{ID: id, Account: w.Account, Kind: w.Kind, Name: w.Name, Stream: w.Stream,
-		RepairLF: w.RepairLF, Created: time.Now()}
-	if err := fillSenders(c, w.Senders); err != nil {
+	c = &relay.Credential{ID: id, Account: w.Account, Kind: w.Kind, Name: strings.TrimSpace(w.Name), Stream: w.Stream, RepairLF: w.RepairLF, Senders: w.Senders,
+		Status: w.Status, Scopes: w.Scopes, Owner: w.Owner, Limits: w.Limits, Pool: w.Pool, Opens: w.Opens, Clicks: w.Clicks, Archive: w.Archive,
+		Networks: w.Networks, Expires: w.Expires, Created: time.Now()}
+	if c.Kind == KindKey && c.Owner.IsZero() {
+		c.Owner = by.User
+	}
+	if err := m.check(ctx, by, c); err != nil {
 		return nil, "", err
+	}
+	if w.Pool != "" {
+		if err := by.Need(Control, "choose a pool of addresses"); err != nil {
+			return nil, "", err
+		}
+	}
+	if w.Kind != KindSMTP && (w.User != "" || w.Password != "") {
+		return nil, "", invalid("Only an smtp credential has a user name and a password.", "Leave them out, or take kind smtp.")
 	}
 	switch w.Kind {
 	case KindSMTP:
 		secret, err = fillSMTP(c, w)
 	case KindKey:
-		secret = keyPrefix + newSecret()
-		sum := sha256.Sum256([]byte(secret))
-		c.SecretSHA256 = sum[:]
-	case KindNetwork:
-		err = fillNetwork(c, w)
-	default:
-		err = invalid(fmt.Sprintf("There is no kind of credential %q.", w.Kind), "Take smtp, key or network.")
+		secret = fillKey(c)
 	}
 	if err != nil {
 		return nil, "", err
 	}
-	if w.Kind != KindSMTP && (w.User != "" || w.Password != "") {
-		return nil, "", invalid("Only an smtp credential has a user name and a password.", "Leave them out, or take kind smtp.")
-	}
-	if w.Kind != KindNetwork && len(w.Networks) > 0 {
-		return nil, "", invalid("Only a network credential has networks.", "Leave them out, or take kind network.")
-	}
-	if err := m.Store.AddCredential(ctx, by, c); err != nil {
-		if relay.CodeOf(err) == relay.Conflict {
-			return nil, "", &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("The user name %q is taken.", c.User), Advice: "Choose another one.", Err: err}
-		}
+	if err := m.Store.AddCredential(ctx, by.Actor, c); err != nil {
 		return nil, "", fmt.Errorf("add credential: %w", err)
 	}
 	return c, secret, m.Changed(ctx)
+}
+
+// check sees whether a credential may be as it is asked for, and puts what it
+// names into the form in which it is kept.
+func (m *Manager) check(ctx context.Context, by Caller, c *relay.Credential) error {
+	if c.Name == "" || unfit(c.Name) {
+		return invalid("A credential needs a name of at most 128 bytes.", "Name the app or device that will use it.")
+	}
+	if c.Stream != relay.Transactional && c.Stream != relay.Broadcast {
+		return invalid("There is no such stream.", "Take transactional or broadcast.")
+	}
+	if err := checkStatus(c.Status); err != nil {
+		return err
+	}
+	if err := checkLimits(c.Limits); err != nil {
+		return err
+	}
+	if err := fillSenders(c, c.Senders); err != nil {
+		return err
+	}
+	switch c.Kind {
+	case KindSMTP, KindKey:
+		if len(c.Networks) > 0 {
+			return invalid("Only a network credential has networks.", "Leave them out, or take kind network.")
+		}
+	case KindNetwork:
+		if err := fillNetwork(c, c.Networks); err != nil {
+			return err
+		}
+		if err := m.othersNetworks(ctx, by, c); err != nil {
+			return err
+		}
+	default:
+		return invalid(fmt.Sprintf("There is no kind of credential %q.", c.Kind), "Take smtp, key or network.")
+	}
+	if c.Kind != KindKey {
+		if len(c.Scopes) > 0 || !c.Owner.IsZero() {
+			return invalid("Only a key has scopes.", "Leave them out, or take kind key.")
+		}
+		return nil
+	}
+	if err := checkScopes(c.Scopes); err != nil {
+		return err
+	}
+	if c.Owner != by.User && !by.Rights.Has(Operate) {
+		return &relay.Error{Code: relay.Forbidden, Text: "A key can't be made for somebody else.", Advice: "Have its owner make it, or an operator."}
+	}
+	return m.mayHold(ctx, by, c, "This key could do more than you may")
+}
+
+// mayHold refuses a credential to whom it would let do more than they may.
+func (m *Manager) mayHold(ctx context.Context, by Caller, c *relay.Credential, text string) error {
+	var owner Rights
+	if !c.Owner.IsZero() {
+		var err error
+		if owner, err = m.Book.UserRights(ctx, c.Account, c.Owner); err != nil {
+			return err
+		}
+	}
+	if granted := OfCredential(c, owner); !by.Rights.mayGrant(granted) {
+		return &relay.Error{Code: relay.Forbidden, Text: fmt.Sprintf("%s: %s.", text, granted&^by.Rights), Advice: "Take fewer scopes, or ask who may do more."}
+	}
+	return nil
+}
+
+// othersNetworks refuses networks that another account's clients come from: who
+// has them would send what is theirs. Operators may know better.
+func (m *Manager) othersNetworks(ctx context.Context, by Caller, c *relay.Credential) error {
+	if by.Rights.Has(Operate) {
+		return nil
+	}
+	all, err := m.Store.NetworkCredentials(ctx)
+	if err != nil {
+		return err
+	}
+	for _, other := range all {
+		for _, theirs := range other.Networks {
+			for _, p := range c.Networks {
+				if other.Account != c.Account && theirs.Overlaps(p) {
+					return &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("%s is in use by somebody else.", p), Advice: "Name your own addresses only, or use a password."}
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func fillKey(c *relay.Credential) (secret string) {
+	secret = keyPrefix + newSecret()
+	c.SecretSHA256 = digest(secret)
+	return secret
 }
 
 func fillSMTP(c *relay.Credential, w Wish) (secret string, err error) {
@@ -103,9 +205,8 @@ func fillSMTP(c *relay.Credential, w Wish) (secret string, err error) {
 	password := w.Password
 	if password == "" {
 		secret = newSecret()
-		sum := sha256.Sum256([]byte(secret))
-		c.SecretSHA256 = sum[:]
-		return secret, setScram(c, secret)
+		c.SecretSHA256 = digest(secret)
+		return secret, setScram(c, secret, nil)
 	}
 	if len(password) < 8 || len(password) > 256 || strings.ContainsRune(password, 0) { // PLAIN can't carry a NUL
 		return "", invalid("This password can't be used.", "Take 8 to 256 bytes, or leave it out and one is made.")
@@ -127,6 +228,7 @@ func unfit(s string) bool {
 // fillSenders takes addresses and domains, in the form in which package policy
 // compares them.
 func fillSenders(c *relay.Credential, senders []string) error {
+	c.Senders = nil
 	for _, s := range senders {
 		s = strings.TrimPrefix(strings.TrimSpace(s), "@")
 		if strings.Contains(s, "@") {
@@ -159,15 +261,16 @@ const (
 	widest6 = 32
 )
 
-func fillNetwork(c *relay.Credential, w Wish) error {
+func fillNetwork(c *relay.Credential, networks []netip.Prefix) error {
+	c.Networks = nil
 	const advice = "Name the addresses of the devices, such as 192.168.1.0/24."
-	if len(w.Networks) == 0 {
+	if len(networks) == 0 {
 		return invalid("A network credential needs a network.", advice)
 	}
-	if len(w.Networks) > maxNetworks {
+	if len(networks) > maxNetworks {
 		return invalid(fmt.Sprintf("A network credential has at most %d networks.", maxNetworks), "Make several credentials.")
 	}
-	for _, p := range w.Networks {
+	for _, p := range networks {
 		if !p.IsValid() {
 			return invalid("A network is not valid.", advice)
 		}
@@ -190,34 +293,6 @@ func fillNetwork(c *relay.Credential, w Wish) error {
 // List gives an account's credentials, oldest first.
 func (m *Manager) List(ctx context.Context, account relay.ID) ([]*relay.Credential, error) {
 	return m.Store.Credentials(ctx, account)
-}
-
-// Revoke ends a credential, named by its id, its user name or its name where
-// that is unique.
-func (m *Manager) Revoke(ctx context.Context, by relay.Actor, account relay.ID, which string) (*relay.Credential, error) {
-	all, err := m.Store.Credentials(ctx, account)
-	if err != nil {
-		return nil, err
-	}
-	var found []*relay.Credential
-	for _, c := range all {
-		if c.Revoked.IsZero() && (c.ID.String() == which || c.User == which && which != "" || c.Name == which) {
-			found = append(found, c)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no credential %q.", which), Advice: "See \"postrider credential list\"."}
-	case 1:
-	default:
-		return nil, &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("%d credentials are called %q.", len(found), which), Advice: "Name the one to revoke by its id."}
-	}
-	now := time.Now()
-	if err := m.Store.RevokeCredential(ctx, by, found[0].Account, found[0].ID, now); err != nil {
-		return nil, fmt.Errorf("revoke credential: %w", err)
-	}
-	found[0].Revoked = now
-	return found[0], m.Changed(ctx)
 }
 
 func invalid(text, advice string) error {

@@ -73,7 +73,7 @@ func TestAddRefuses(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c, secret, err := f.manager.Add(t.Context(), relay.Actor{}, tt.w)
+		c, secret, err := f.manager.Add(t.Context(), Operator(relay.Actor{}), tt.w)
 		wantCode(t, tt.name, err, tt.code)
 		if c != nil || secret != "" {
 			t.Errorf("%s: a credential with the error", tt.name)
@@ -157,7 +157,7 @@ func TestRevoke(t *testing.T) {
 		{"twice", "three", f.account, nil, relay.NotFound},
 		{"by the operator", "foreign", relay.Everyone, foreign, ""},
 	} {
-		got, err := f.manager.Revoke(t.Context(), relay.Actor{}, tt.account, tt.which)
+		got, err := f.manager.Revoke(t.Context(), Operator(relay.Actor{}).In(tt.account), tt.which)
 		if tt.want == nil {
 			wantCode(t, tt.name, err, tt.code)
 			continue
@@ -177,19 +177,19 @@ func TestChangeIsToldOf(t *testing.T) {
 	f := newFixture(t)
 	told := 0
 	m := f.managerWith(func(context.Context) error { told++; return nil })
-	c, _, err := m.Add(t.Context(), relay.Actor{}, Wish{Account: f.account, Kind: KindKey, Name: "k"})
+	c, _, err := m.Add(t.Context(), Operator(relay.Actor{}), Wish{Account: f.account, Kind: KindKey, Name: "k"})
 	if err != nil || told != 1 {
 		t.Fatalf("add: told %d times, %v", told, err)
 	}
-	if _, _, err := m.Add(t.Context(), relay.Actor{}, Wish{Account: f.account, Kind: "?", Name: "k"}); err == nil || told != 1 {
+	if _, _, err := m.Add(t.Context(), Operator(relay.Actor{}), Wish{Account: f.account, Kind: "?", Name: "k"}); err == nil || told != 1 {
 		t.Errorf("a refused wish: told %d times, %v", told, err)
 	}
-	if _, err := m.Revoke(t.Context(), relay.Actor{}, f.account, c.Name); err != nil || told != 2 {
+	if _, err := m.Revoke(t.Context(), Operator(relay.Actor{}).In(f.account), c.Name); err != nil || told != 2 {
 		t.Errorf("revoke: told %d times, %v", told, err)
 	}
 	failing := f.managerWith(func(context.Context) error { return errors.New("not heard") })
 	f.add(Wish{Kind: KindKey, Name: "l"})
-	if _, err := failing.Revoke(t.Context(), relay.Actor{}, f.account, "l"); err == nil {
+	if _, err := failing.Revoke(t.Context(), Operator(relay.Actor{}).In(f.account), "l"); err == nil {
 		t.Error("a revocation that sessions do not know of is reported as done")
 	}
 }

@@ -34,10 +34,20 @@ func newSecret() string {
 	return secretText.EncodeToString(b[:])
 }
 
-// setScram fills c's SCRAM-SHA-256 verifier (RFC 5802 section 3, RFC 7677).
-func setScram(c *relay.Credential, password string) error {
-	salt := make([]byte, 16)
-	rand.Read(salt)
+// digest is how a secret is kept that we made.
+func digest(secret string) []byte {
+	sum := sha256.Sum256([]byte(secret))
+	return sum[:]
+}
+
+// setScram fills c's SCRAM-SHA-256 verifier (RFC 5802 section 3, RFC 7677). With
+// the salt of the secret before, a client can log in with either; without one it
+// is made.
+func setScram(c *relay.Credential, password string, salt []byte) error {
+	if len(salt) == 0 {
+		salt = make([]byte, 16)
+		rand.Read(salt)
+	}
 	salted, err := pbkdf2.Key(sha256.New, password, salt, scramIterations, sha256.Size)
 	if err != nil {
 		return fmt.Errorf("derive SCRAM keys: %w", err)

@@ -196,10 +196,10 @@ func TestRunNoticesChangesElsewhere(t *testing.T) {
 			t.Fatal(err)
 		}
 		elsewhere := f.managerWith(func(context.Context) error { return nil })
-		if _, err := elsewhere.Revoke(ctx, relay.Actor{}, f.account, made.User); err != nil {
+		if _, err := elsewhere.Revoke(ctx, Operator(relay.Actor{}).In(f.account), made.User); err != nil {
 			t.Fatal(err)
 		}
-		if _, _, err := elsewhere.Add(ctx, relay.Actor{}, Wish{Account: f.account, Kind: KindNetwork, Name: "net", Networks: prefixes("192.0.2.0/24")}); err != nil {
+		if _, _, err := elsewhere.Add(ctx, Operator(relay.Actor{}), Wish{Account: f.account, Kind: KindNetwork, Name: "net", Networks: prefixes("192.0.2.0/24")}); err != nil {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Second) // of the bubble's clock

@@ -95,7 +95,7 @@ func (s *Server) addCredential(ctx context.Context, in *body[NewCredential]) (*b
 		}
 		w.Networks = append(w.Networks, p)
 	}
-	c, secret, err := s.config.Credentials.Add(ctx, CallerOf(ctx).Actor, w)
+	c, secret, err := s.config.Credentials.Add(ctx, CallerOf(ctx).acting(), w)
 	if err != nil {
 		return nil, err
 	}
@@ -114,9 +114,17 @@ type revokeQuery struct {
 }
 
 func (s *Server) revokeCredential(ctx context.Context, q *revokeQuery) (*body[Credential], error) {
-	c, err := s.config.Credentials.Revoke(ctx, CallerOf(ctx).Actor, CallerOf(ctx).Account, q.Which)
+	c, err := s.config.Credentials.Revoke(ctx, CallerOf(ctx).acting(), q.Which)
 	if err != nil {
 		return nil, err
 	}
 	return answer(newCredential(c), nil)
+}
+
+// acting is the caller in words of package account.
+func (c *Caller) acting() account.Caller {
+	if c.Operator {
+		return account.Operator(c.Actor).In(c.Account)
+	}
+	return account.Caller{Actor: c.Actor, Account: c.Account, Rights: account.OfCredential(&relay.Credential{Kind: account.KindKey, Scopes: c.Scopes}, 0)}
 }

@@ -157,7 +157,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if err != nil {
 		return err
 	}
-	credentials := &account.Manager{Store: d.store, NewID: submit.NewID, Changed: d.accounts.Refresh}
+	credentials := &account.Manager{Store: d.store, Book: d.directory, NewID: submit.NewID, Changed: d.accounts.Refresh}
 	if d.First, err = firstCredential(ctx, credentials, home); err != nil {
 		return err
 	}
@@ -207,7 +207,7 @@ func firstCredential(ctx context.Context, m *account.Manager, home relay.ID) (*S
 	if err != nil || len(all) > 0 {
 		return nil, err
 	}
-	c, password, err := m.Add(ctx, relay.Actor{Name: "postrider"}, account.Wish{Account: home, Kind: account.KindSMTP, Name: "first", User: "postrider"})
+	c, password, err := m.Add(ctx, account.Operator(relay.Actor{Name: "postrider"}), account.Wish{Account: home, Kind: account.KindSMTP, Name: "first", User: "postrider"})
 	if relay.CodeOf(err) == relay.Conflict {
 		return nil, nil // another node that starts just now was faster
 	}

@@ -124,9 +124,9 @@ func (r *rig) add(ctx context.Context, db *store.DB, name string, stream relay.S
 		return err
 	}
 	s := &sender{name: name, stream: stream, from: net.IPv4(127, 0, 1, byte(len(r.senders)+1)), account: id}
-	m := &account.Manager{Store: db, NewID: submit.NewID, Changed: func(context.Context) error { return nil }}
+	m := &account.Manager{Store: db, Book: account.NewDirectory(db), NewID: submit.NewID, Changed: func(context.Context) error { return nil }}
 	addr, _ := netip.AddrFromSlice(s.from.To4())
-	_, _, err = m.Add(ctx, relay.Actor{}, account.Wish{Account: id, Kind: account.KindNetwork, Name: name + " " + stream.String(),
+	_, _, err = m.Add(ctx, account.Operator(relay.Actor{}), account.Wish{Account: id, Kind: account.KindNetwork, Name: name + " " + stream.String(),
 		Networks: []netip.Prefix{netip.PrefixFrom(addr, 32)}, Stream: stream})
 	r.senders = append(r.senders, s)
 	return err
