@@ -21,6 +21,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"postrider/internal/account"
+	"postrider/internal/domain"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	Condition   func() relay.Condition // of this node
 	Backup      Backer
 	Credentials *account.Manager
+	Domains     *domain.Manager
+	Senders     *domain.Senders
 }
 
 // Log is what is known of deliveries.
@@ -103,6 +106,8 @@ func (s *Server) routes() {
 	s.statusRoutes()
 	s.mailRoutes()
 	s.credentialRoutes()
+	s.domainRoutes()
+	s.senderRoutes()
 	s.nodeRoutes()
 	s.backupRoutes()
 	s.documentRoutes()
