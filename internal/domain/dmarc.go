@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"postrider/internal/mailauth"
 	"postrider/internal/relay"
 )
 
@@ -72,29 +73,30 @@ func judgeDMARC(d *relay.Domain, a Answers, signed, aligned bool) relay.Finding 
 		f.Advice = "Leave one of them."
 		return f
 	}
-	tag := tags(records[0])
-	policy := tag["p"]
-	if sp, ok := tag["sp"]; ok && at != d.Name {
-		policy = sp
+	record, err := mailauth.ParseDMARC(records[0])
+	if err != nil {
+		f.Status, f.Text = relay.Bad, "Receivers can make nothing of the record: "+err.Error()+"."
+		f.Advice = "Write p=none, p=quarantine or p=reject, right behind v=DMARC1."
+		return f
+	}
+	policy := record.Policy
+	if at != d.Name {
+		policy = record.Subdomains
 	}
 	f.Status, f.Text = relay.Good, fmt.Sprintf("The policy is %q, and mail of this relay passes it.", policy)
-	strict := strings.EqualFold(tag["adkim"], "s")
-	switch policy = strings.ToLower(policy); {
-	case policy != "none" && policy != "quarantine" && policy != "reject":
-		f.Status, f.Text = relay.Bad, fmt.Sprintf("The DMARC record has no policy that receivers know: p=%.40s.", policy)
-		f.Advice = "Write p=none, p=quarantine or p=reject, right behind v=DMARC1."
-	case policy != "none" && !signed && !aligned:
+	switch {
+	case policy != mailauth.DMARCNone && !signed && !aligned:
 		f.Status, f.Text = relay.Bad, fmt.Sprintf("The policy is %q, and nothing of this relay's mail is in line with it yet: receivers would refuse it, or put it aside.", policy)
 		f.Advice = "Publish the DKIM records before you send."
-	case strict && len(d.Keys) > 0:
+	case record.StrictDKIM && len(d.Keys) > 0:
 		f.Status, f.Text = relay.Warning, "The record asks for strict DKIM alignment (adkim=s): mail from a subdomain of "+d.Name+" would fail, unless that is a domain of its own here."
 		f.Advice = "Take out adkim=s, or add the subdomains that you send from."
 	case !signed && !aligned:
 		f.Status, f.Text = relay.Warning, "The policy asks for nothing yet; mail of this relay would not pass a stricter one before its DKIM keys are published."
-	case policy == "none":
+	case policy == mailauth.DMARCNone:
 		f.Text = "The policy is \"none\": receivers report only. Mail of this relay would pass a stricter one."
 	}
-	if tag["rua"] == "" && f.Status == relay.Good {
+	if len(record.Aggregate) == 0 && f.Status == relay.Good {
 		f.Status, f.Text = relay.Warning, f.Text+" Nobody gets the reports."
 		f.Advice = "Add rua=mailto: and an address that somebody or something reads."
 	}

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/net/publicsuffix"
 
+	"postrider/internal/mailauth"
 	"postrider/internal/relay"
 	"postrider/internal/smtp"
 )
@@ -80,14 +81,8 @@ func Name(s string) (string, error) {
 	return name, nil
 }
 
-// Organisational is the domain that somebody registered (RFC 7489 section 3.2):
-// one label more than a public suffix. A name without one stands for itself.
-func Organisational(name string) string {
-	if org, err := publicsuffix.EffectiveTLDPlusOne(name); err == nil {
-		return org
-	}
-	return name
-}
+// Organisational is the domain that somebody registered (RFC 7489 section 3.2).
+func Organisational(name string) string { return mailauth.OrganizationalDomain(name) }
 
 // Under tells whether name is the domain itself or below it.
 func Under(name, domain string) bool {

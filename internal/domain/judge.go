@@ -256,3 +256,52 @@ func (j *judge) tracking() {
 	}
 	j.add(f)
 }
+
+// JudgeService says whether the relay's own names hold what records of domains
+// lead to. answers has those of ServiceQuestions.
+func JudgeService(s Service, a Answers) []relay.Finding {
+	var out []relay.Finding
+	zone := "Publish what \"postrider domain zone\" prints."
+	judge := func(f relay.Finding, expected, good, bad string, ok func([]string) bool) {
+		got := a.get(f.Name, f.Type)
+		f.Found, f.Expected = shown(got.Values), []string{expected}
+		switch {
+		case got.Err != nil:
+			f = unknown(f, got.Err)
+		case ok(got.Values):
+			f.Status, f.Text, f.Expected = relay.Good, good, nil
+		default:
+			f.Status, f.Text, f.Advice = relay.Warning, bad, zone
+		}
+		out = append(out, f)
+	}
+	spf := func(name string) func([]string) bool {
+		return func(txt []string) bool {
+			records := spfRecords(txt)
+			return len(records) == 1 && walkSPF(name, records[0], a).allows(s)
+		}
+	}
+	if s.SPFInclude != "" {
+		judge(relay.Finding{Check: "service", Name: s.SPFInclude, Type: "TXT"}, "v=spf1 "+s.mechanisms()+" ~all", "The SPF record that domains include allows this relay.",
+			"The SPF record that domains include is not there, or does not allow this relay.", spf(s.SPFInclude))
+	}
+	if s.ReturnHost != "" {
+		judge(relay.Finding{Check: "service", Name: s.ReturnHost, Type: "MX"}, s.Hostname, "Bounces to return paths come back here.",
+			"The host that return paths lead to takes no mail for this relay.", func(mx []string) bool { return slices.Contains(mx, s.Hostname) })
+		judge(relay.Finding{Check: "service", Name: s.ReturnHost, Type: "TXT"}, "v=spf1 "+s.mechanisms()+" -all", "SPF passes for return paths.",
+			"The host that return paths lead to has no SPF record that allows this relay.", spf(s.ReturnHost))
+	}
+	return out
+}
+
+// ServiceQuestions are those that JudgeService wants answered.
+func ServiceQuestions(s Service) []Question {
+	var out []Question
+	if s.SPFInclude != "" {
+		out = append(out, Question{s.SPFInclude, "TXT"})
+	}
+	if s.ReturnHost != "" {
+		out = append(out, Question{s.ReturnHost, "MX"}, Question{s.ReturnHost, "TXT"})
+	}
+	return out
+}

@@ -349,3 +349,17 @@ func (m *Manager) tell(d *relay.Domain, news []string) {
 		}
 	}
 }
+
+// Look looks at a domain now, and changes nothing.
+func (m *Manager) Look(ctx context.Context, d *relay.Domain) []relay.Finding {
+	return Judge(d, m.config.Service, Look(ctx, m.dns, d, m.config.Service))
+}
+
+// Service looks at the relay's own names.
+func (m *Manager) Service(ctx context.Context) []relay.Finding {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	v := View{Answers: Answers{}}
+	v.ask(ctx, m.dns, ServiceQuestions(m.config.Service))
+	return JudgeService(m.config.Service, v.Answers)
+}

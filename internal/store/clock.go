@@ -90,6 +90,13 @@ func (db *DB) watchClock(ctx context.Context) {
 	}
 }
 
+// Ahead asks the database for its time, and gives how far this machine's clock is
+// ahead of it.
+func (db *DB) Ahead(ctx context.Context) (time.Duration, error) {
+	err := db.readClock(ctx)
+	return time.Duration(db.clock.ahead.Load()), err
+}
+
 func (db *DB) readClock(ctx context.Context) error {
 	began, at := time.Now(), db.clock.now()
 	var now int64
