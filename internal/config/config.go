@@ -24,6 +24,8 @@ type Config struct {
 	Queue    Queue      `toml:"queue" doc:"What is kept in memory, and how long mail is tried."`
 	Delivery Delivery   `toml:"delivery" doc:"How mail leaves."`
 	DNS      DNS        `toml:"dns" doc:"Name resolution for deliveries."`
+	Asked    Asked      `toml:"tls_policy" doc:"What receivers may ask of TLS before they get mail. See docs/tls.md."`
+	Reports  Reports    `toml:"tls_reports" doc:"Daily reports to receivers that ask for them: how TLS with their servers went (RFC 8460)."`
 	Route    []Route    `toml:"route" doc:"Where mail for a domain goes. The most exact domain wins; without a route a domain goes to its MX."`
 	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
 	Service  Service    `toml:"service" doc:"The relay's own place in the DNS, which the records of sending domains lead to. \"postrider domain zone\" prints what must stand there. See docs/domains.md."`
@@ -52,6 +54,14 @@ type Listener struct {
 type TLS struct {
 	Cert string `toml:"cert" doc:"File with the certificate chain, PEM. Empty: a self-signed certificate is made in the data folder."`
 	Key  string `toml:"key" doc:"File with the private key, PEM."`
+
+	ACME      bool     `toml:"acme" doc:"Get the certificate by ACME (RFC 8555) and renew it; all nodes share it. Until it is there, cert and key serve, or a self-signed one. Setting it says yes to the terms of the authority."`
+	Email     string   `toml:"acme_email" doc:"Address that the authority may write to."`
+	Directory string   `toml:"acme_directory" doc:"Address of the authority's ACME directory. Empty: that of Let's Encrypt."`
+	Names     []string `toml:"acme_names" doc:"Names of the certificate; port 80 or 443 of each must lead here. Empty: the hostname."`
+	HTTP01    string   `toml:"acme_http" doc:"host:port for the authority's HTTP requests (HTTP-01), which come to port 80. Empty: none."`
+	ALPN01    string   `toml:"acme_tls" doc:"host:port for its TLS connections (TLS-ALPN-01), which come to port 443; needed only where HTTP-01 is not possible. Empty: none."`
+	ACMERoots string   `toml:"acme_ca" doc:"File with certificates to trust for the directory itself, PEM. Empty: those of the system."`
 }
 
 // Limits bound a session.
@@ -113,13 +123,30 @@ type Delivery struct {
 type DNS struct {
 	Servers []string `toml:"servers" doc:"address:port of resolvers. Empty: those of /etc/resolv.conf."`
 	Timeout Duration `toml:"timeout" doc:"Longest wait for one answer."`
+	Trusted bool     `toml:"trusted" doc:"The resolvers validate DNSSEC, and nobody can meddle with the way to them (best on this machine): what they say they have validated is believed. DANE needs it."`
+}
+
+// Asked is what receivers may ask of TLS.
+type Asked struct {
+	DANE    bool     `toml:"dane" doc:"Keep to TLSA records of mail servers (RFC 7672). It takes dns.trusted."`
+	STS     bool     `toml:"mta_sts" doc:"Keep to MTA-STS policies of domains (RFC 8461)."`
+	Private []Prefix `toml:"allow_private" doc:"Private or loopback networks that policies may be fetched from, and reports be posted to."`
+	CA      string   `toml:"ca" doc:"File with certificates to trust for that, PEM. Empty: those of the system."`
+}
+
+// Reports are what receivers are told of TLS.
+type Reports struct {
+	Send         bool   `toml:"send" doc:"Send them."`
+	From         string `toml:"from" doc:"Address that they come from. Empty: postmaster at service.domain; without such a domain none are sent."`
+	Organization string `toml:"organization" doc:"Who reports. Empty: service.domain."`
+	Contact      string `toml:"contact" doc:"Address for questions. Empty: from."`
 }
 
 // Route sends mail for a domain somewhere.
 type Route struct {
 	Domain   string   `toml:"domain" doc:"example.com, .example.com for its subdomains, or * for every domain."`
 	To       string   `toml:"to" doc:"mx: to the domain's MX. host:port: to this server, without MX look-up. Empty: mx."`
-	TLS      string   `toml:"tls" doc:"opportunistic: when offered, whatever the certificate. require: TLS and a certificate that verifies, else the mail waits. implicit: as require, TLS from the first byte (port 465). none: never. Empty: require with a user, else opportunistic."`
+	TLS      string   `toml:"tls" doc:"opportunistic: when offered, whatever the certificate; what the receiver asks for (DANE, MTA-STS) holds. require: TLS and a certificate that verifies, else the mail waits. dane: only to servers whose certificate DANE proves. unpoliced: when offered, whatever the receiver asks for. implicit: as require, TLS from the first byte (port 465). none: never. Empty: require with a user, else opportunistic."`
 	User     string   `toml:"user" doc:"User name for AUTH at a smart host. AUTH is only sent over TLS."`
 	Password string   `toml:"password_file" doc:"File with the password for AUTH, in its first line."`
 	CA       string   `toml:"ca" doc:"File with certificates to trust for this route, PEM. Empty: those of the system."`

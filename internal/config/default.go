@@ -66,6 +66,8 @@ func Default() Config {
 			Time:       "pool.ntp.org:123",
 		},
 		DNS:     DNS{Timeout: 5 * second},
+		Asked:   Asked{DANE: true, STS: true},
+		Reports: Reports{Send: true},
 		Notices: Notices{Gather: 10 * second, Delay: 4 * hour},
 		Log:     Log{Level: "info", Format: "text"},
 	}

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -76,10 +77,19 @@ func (c *Config) resolve(m machine) error {
 	}
 	c.API.URL = strings.TrimSuffix(c.API.URL, "/")
 	c.Service.fill(c.Hostname)
+	c.Reports.fill(c.Service.Domain)
 	if c.Notices.From == "" {
 		c.Notices.From = "MAILER-DAEMON@" + c.Hostname
 	}
 	return nil
+}
+
+func (r *Reports) fill(domain string) {
+	if r.From == "" && domain != "" {
+		r.From = "postmaster@" + domain
+	}
+	r.Organization = cmp.Or(r.Organization, domain)
+	r.Contact = cmp.Or(r.Contact, r.From)
 }
 
 // fill makes names below the domain. A machine without a public name has none.

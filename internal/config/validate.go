@@ -30,6 +30,8 @@ func (c *Config) Validate() error {
 	v.queue(&c.Queue)
 	v.delivery(&c.Delivery)
 	v.resolvers(&c.DNS)
+	v.receivers(c)
+	v.acme(&c.TLS)
 	v.service(c)
 	v.routes(c.Route)
 	return v.problems.err()
@@ -353,6 +355,48 @@ func (v *checker) resolvers(d *DNS) {
 	v.positive("dns.timeout", d.Timeout)
 }
 
+// receivers checks what they may ask for, and what they are told.
+func (v *checker) receivers(c *Config) {
+	v.networks("tls_policy.allow_private", c.Asked.Private, "anybody could then make the relay connect to the inside of your network")
+	for i := range c.Route {
+		if c.Route[i].TLS == "dane" && !(c.Asked.DANE && c.DNS.Trusted) {
+			v.clash(index("route", i)+".tls", "dns.trusted", `"dane" takes dns.trusted, and tls_policy.dane: nothing would ever be sent`)
+		}
+	}
+	v.address("tls_reports.from", c.Reports.From)
+	v.address("tls_reports.contact", c.Reports.Contact)
+}
+
+// address allows a bare mail address, or none.
+func (v *checker) address(key, s string) {
+	if a, err := mail.ParseAddress(s); s != "" && (err != nil || a.Address != s) {
+		v.add(key, `%s is not an address; want it bare, such as "postmaster@example.com"`, quote(s))
+	}
+}
+
+func (v *checker) acme(t *TLS) {
+	v.address("tls.acme_email", t.Email)
+	if u, err := url.Parse(t.Directory); t.Directory != "" && (err != nil || u.Scheme != "https" || u.Host == "") {
+		v.add("tls.acme_directory", `%s is not the address of a directory; want one such as "https://acme.example.com/directory"`, quote(t.Directory))
+	}
+	for i, name := range t.Names {
+		err := checkName(name)
+		if err == nil && !strings.Contains(name, ".") {
+			err = fmt.Errorf("%s has no dot: no authority knows it", quote(name))
+		}
+		v.fail(index("tls.acme_names", i), err)
+	}
+	for _, at := range []struct{ key, address string }{{"tls.acme_http", t.HTTP01}, {"tls.acme_tls", t.ALPN01}} {
+		if at.address != "" {
+			_, _, err := splitAddress(at.address, 0)
+			v.fail(at.key, err)
+		}
+	}
+	if t.ACME && t.HTTP01 == "" && t.ALPN01 == "" {
+		v.add("tls.acme", `the authority must be able to ask here: set acme_http = ":80", or acme_tls = ":443"`)
+	}
+}
+
 func (v *checker) routes(routes []Route) {
 	for i := range routes {
 		r, at := &routes[i], index("route", i)
@@ -375,7 +419,7 @@ func (v *checker) route(r *Route, at string) {
 		}
 	}
 	if r.TLS != "" {
-		v.oneOf(at+".tls", r.TLS, "opportunistic", "require", "implicit", "none")
+		v.oneOf(at+".tls", r.TLS, "opportunistic", "require", "dane", "unpoliced", "implicit", "none")
 	}
 	if r.TLS == "implicit" && toMX {
 		v.add(at+".tls", `"implicit" is for to = host:port; an MX speaks STARTTLS`)
@@ -391,8 +435,8 @@ func (v *checker) route(r *Route, at string) {
 	}
 	if toMX {
 		v.add(at+".user", "a password is sent to one server only: set to = host:port")
-	} else if r.TLS == "none" || r.TLS == "opportunistic" {
-		v.add(at+".tls", `%q would show the password to others; with a user, want "require" or "implicit"`, r.TLS)
+	} else if r.TLS == "none" || r.TLS == "opportunistic" || r.TLS == "unpoliced" {
+		v.add(at+".tls", `%q would show the password to others; with a user, want "require", "dane" or "implicit"`, r.TLS)
 	}
 }
 

@@ -16,13 +16,15 @@ import (
 )
 
 var tlsModes = map[string]smtpclient.TLSMode{"opportunistic": smtpclient.Opportunistic, "none": smtpclient.Never,
-	"require": smtpclient.Required, "implicit": smtpclient.Implicit}
+	"require": smtpclient.Required, "dane": smtpclient.Opportunistic, "unpoliced": smtpclient.Opportunistic, "implicit": smtpclient.Implicit}
+
+var policyUses = map[string]deliver.PolicyUse{"dane": deliver.OnlyDANE, "unpoliced": deliver.Ignored}
 
 // routes reads the files that the routes name.
 func routes(c config.Config) (deliver.Routes, error) {
 	var out deliver.Routes
 	for i, r := range c.Route {
-		route := deliver.Route{Domain: r.Domain, Port: c.Delivery.Port, TLS: tlsModes[r.TLS]}
+		route := deliver.Route{Domain: r.Domain, Port: c.Delivery.Port, TLS: tlsModes[r.TLS], Policy: policyUses[r.TLS]}
 		for _, p := range r.Private {
 			route.Private = append(route.Private, netip.Prefix(p))
 		}
@@ -44,18 +46,27 @@ func routes(c config.Config) (deliver.Routes, error) {
 			route.Auth = &smtpclient.Auth{User: r.User, Password: password}
 		}
 		if r.CA != "" {
-			pem, err := os.ReadFile(r.CA)
-			if err != nil {
+			var err error
+			if route.Roots, err = roots(r.CA); err != nil {
 				return nil, fmt.Errorf("route[%d].ca: %w", i, err)
-			}
-			route.Roots = x509.NewCertPool()
-			if !route.Roots.AppendCertsFromPEM(pem) {
-				return nil, fmt.Errorf("route[%d].ca: %s holds no certificate in PEM", i, r.CA)
 			}
 		}
 		out = append(out, route)
 	}
 	return out, nil
+}
+
+// roots reads certificates to trust.
+func roots(file string) (*x509.CertPool, error) {
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM", file)
+	}
+	return pool, nil
 }
 
 func firstLine(file string) (string, error) {
