@@ -26,7 +26,7 @@ var levels = [][]string{
 	2: {"internal/store"},
 	3: {"internal/submit", "internal/policy", "internal/account", "internal/domain", "internal/doctor", "internal/queue", "internal/schedule",
 		"internal/deliver", "internal/signing", "internal/feedback", "internal/suppression", "internal/webhook", "internal/report",
-		"internal/reputation", "internal/template"},
+		"internal/reputation", "internal/template", "internal/tlsreport", "internal/acme"},
 	4: {"internal/smtpd", "internal/api", "internal/metrics", "internal/compat", "internal/web", "internal/track", "internal/sink"},
 	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench", "cmd/bench-backlog"},
 }

@@ -53,6 +53,7 @@ type Daemon struct {
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
 	notifier   *feedback.Notifier
+	outward    *outward
 	server     *smtpd.Server
 	api        *api.Server
 	web        net.Listener // of the API; nil: only the control socket serves it
@@ -147,6 +148,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if d.box, err = openBox(ctx, d.store, cmp.Or(c.Master, filepath.Join(c.Data, "master.key")), d.log); err != nil {
 		return err
 	}
+	if d.outward, err = d.newOutward(resolver); err != nil {
+		return err
+	}
 	home, err := d.store.EnsureAccount(ctx, "default")
 	if err != nil {
 		return err
@@ -171,6 +175,8 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics}, d.accounts, entrance, d.log)
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
+	d.outward.into(&leaving)
+	d.outward.reportBy(d, resolver, entrance, home)
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, entrance, d.log)
@@ -246,6 +252,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.queue.Run(running, d.dispatcher.Offer) })
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
+	d.outward.start(running, g.Go)
 	g.Go(func() error { return d.serveAPI(running) })
 	g.Go(func() error { return d.node.keep(running, d.watch.countReaps(d.store)) })
 	for _, p := range d.ports {

@@ -40,14 +40,11 @@ const (
 	anyTLS
 )
 
-// ReportProtocol is the Source.Protocol of our own reports on TLS.
-const ReportProtocol = "TLSRPT"
-
 func needOf(m *relay.Message) need {
 	switch {
 	case m.Envelope.RequireTLS:
 		return strictTLS
-	case m.Source.Protocol == ReportProtocol:
+	case m.Source.Protocol == relay.TLSReport:
 		return anyTLS
 	}
 	return usualTLS

@@ -302,7 +302,7 @@ func TestTLSReportsPass(t *testing.T) {
 	r.publish(ca, "receiver.test", policyText("enforce", "other.test"))
 	r.sink("127.0.1.1", withCert(issue(t, ca, sink.SelfSigned, "mx.receiver.test")))
 	r.run()
-	o := r.try(r.item("b@receiver.test", plain, func(it *queue.Item) { it.Message.Source.Protocol = ReportProtocol }))
+	o := r.try(r.item("b@receiver.test", plain, func(it *queue.Item) { it.Message.Source.Protocol = relay.TLSReport }))
 	if o.Kind != relay.EventDelivered || told.all() != "" {
 		t.Errorf("%s %s; told of %q", o.Kind, o.Reply, told.all())
 	}

@@ -60,11 +60,15 @@ func (n Notify) Wants(kind Notify) bool {
 type Source struct {
 	Client   netip.AddrPort // behind a balancer: the address from the PROXY header
 	Helo     string         // what the client called itself
-	Protocol string         // "ESMTPSA" and kin (RFC 3848), or "HTTP"; "DSN" for our own reports
+	Protocol string         // "ESMTPSA" and kin (RFC 3848), or "HTTP"; "DSN" for our own notices; TLSReport
 	Listener string         // name of the listener, as in the configuration
 	TLS      string         // "TLS1.3 TLS_AES_128_GCM_SHA256", or empty
 	User     string         // the user name given to AUTH
 }
+
+// TLSReport is the Source.Protocol of our own reports on TLS (RFC 8460): they go
+// out whatever is wrong with the receiver's TLS.
+const TLSReport = "TLSRPT"
 
 // Message is what was accepted. It does not change.
 type Message struct {

@@ -88,6 +88,23 @@ func (e *Entrance) Report(ctx context.Context, account relay.ID, to string, smtp
 	return e.put(ctx, &relay.Submission{Message: m, Content: content, Answers: answers})
 }
 
+// TLSReport takes in a report of ours on the TLS of somebody's mail servers (RFC
+// 8460 section 5.3), from the null sender.
+func (e *Entrance) TLSReport(ctx context.Context, account relay.ID, to string, content relay.Content) error {
+	facts, err := message.Scan(content)
+	if err != nil {
+		return fmt.Errorf("scan content: %w", err)
+	}
+	env := relay.Envelope{Recipients: []relay.Recipient{{Address: to, Notify: relay.NotifyNever}}}
+	m, err := e.newMessage(env, relay.Source{Protocol: relay.TLSReport, Helo: e.config.Hostname}, facts)
+	if err != nil {
+		return err
+	}
+	m.Account, m.Stream = account, relay.Transactional
+	_, err = e.put(ctx, &relay.Submission{Message: m, Content: content})
+	return err
+}
+
 func (e *Entrance) newMessage(env relay.Envelope, src relay.Source, f message.Facts) (*relay.Message, error) {
 	// It is about to stand in a From field and in commands.
 	if env.Sender != "" {

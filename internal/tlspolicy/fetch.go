@@ -75,25 +75,12 @@ func (f *Fetcher) Fetch(ctx context.Context, domain string) (*STS, error) {
 }
 
 func (f *Fetcher) get(ctx context.Context, address string) ([]byte, error) {
-	transport := &http.Transport{
-		DialContext:         f.dial,
-		TLSClientConfig:     &tls.Config{RootCAs: f.Roots},
-		TLSHandshakeTimeout: 10 * time.Second,
-		DisableKeepAlives:   true,
-		// No proxy, whatever the environment says: a proxy would see which
-		// domains get mail.
-		MaxResponseHeaderBytes: 16 << 10,
-	}
-	defer transport.CloseIdleConnections()
-	client := &http.Client{Transport: transport,
-		// RFC 8461 section 3.3: redirects must not be followed.
-		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("User-Agent", "Postrider")
-	resp, err := client.Do(req)
+	resp, err := f.client(f.Port).Do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -107,15 +94,35 @@ func (f *Fetcher) get(ctx context.Context, address string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(resp.Body, maxPolicy+1))
 }
 
+// Client is an HTTP client for what else goes to web servers that others name: it
+// connects to allowed addresses only, and follows no redirects.
+func (f *Fetcher) Client() *http.Client { return f.client(0) }
+
+func (f *Fetcher) client(port int) *http.Client {
+	transport := &http.Transport{
+		DialContext: func(ctx context.Context, network, hostport string) (net.Conn, error) {
+			return f.dial(ctx, network, hostport, port)
+		},
+		TLSClientConfig:     &tls.Config{RootCAs: f.Roots},
+		TLSHandshakeTimeout: 10 * time.Second,
+		// One request each. No proxy, whatever the environment says: it would see
+		// which domains get mail.
+		DisableKeepAlives:      true,
+		MaxResponseHeaderBytes: 16 << 10,
+	}
+	// RFC 8461 section 3.3: redirects must not be followed.
+	return &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+}
+
 // dial connects to the first address of the host that answers, and never to one
 // that mail may not go to either: anybody can publish any address.
-func (f *Fetcher) dial(ctx context.Context, network, hostport string) (net.Conn, error) {
+func (f *Fetcher) dial(ctx context.Context, network, hostport string, instead int) (net.Conn, error) {
 	host, port, err := net.SplitHostPort(hostport)
 	if err != nil {
 		return nil, err
 	}
-	if f.Port != 0 {
-		port = strconv.Itoa(f.Port)
+	if instead != 0 {
+		port = strconv.Itoa(instead)
 	}
 	addrs, err := f.Addrs(ctx, host)
 	if err != nil {
