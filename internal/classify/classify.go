@@ -1,0 +1,151 @@
+// Package classify says what a mail server's refusal means: whether it is of the
+// address, passes, or judges the sender; which of some twenty categories it is;
+// whose system spoke; whether trying again or dropping the address is right; and
+// all that in plain words. It is a pure function of its input and of rules, which
+// are data: rules.toml, and the operator's file, which is asked first.
+package classify
+
+import (
+	"strings"
+)
+
+// Kind is the gravest that a refusal says of the address.
+type Kind string
+
+const (
+	Hard  Kind = "hard"  // of the address: it will not work later either
+	Soft  Kind = "soft"  // passes, or is of this one message
+	Block Kind = "block" // the receiver's judgement of the sender or the message
+)
+
+// Reply is what is to be understood. Only one of Code, Enhanced and Text is
+// needed; the more is known, the better the answer.
+type Reply struct {
+	Code     int    // basic reply code (RFC 5321 section 4.2); 0: none
+	Enhanced string // enhanced status code (RFC 3463); may be empty
+	Text     string // without the codes, or with them
+	Stage    string // where it was said: connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot; may be empty
+	Host     string // who said it; may be empty
+	Domain   string // of the recipient; may be empty
+	// Action is that of a delivery status notification: "failed" or "delayed".
+	// Empty for a reply seen live.
+	Action string
+}
+
+// Result is a reply, understood.
+type Result struct {
+	Kind     Kind
+	Category string // "no-such-mailbox", …; see Categories
+	Meaning  string // finer than the category: the name of the texts in the rules
+	Provider string // public name of who said it; empty: not known
+	Code     int    // basic code, also where it stood in the text
+	Enhanced string // enhanced code, also where it stood in the text
+	Retry    bool   // sending the same again later can help
+	Suppress bool   // the address is certainly dead: do not send to it again
+	What     string // what happened, one sentence
+	Why      string // the likely cause, one sentence
+	Do       string // what to do now, one sentence
+	Turn     string // who has to act: sender, recipient, operator, receiver, nobody
+	Rule     string // where the rule stands that decided: "rules.toml:120"; empty: the codes alone
+}
+
+// Diagnosis is the whole in plain words.
+func (r Result) Diagnosis() string {
+	return strings.Join(strings.Fields(r.What+" "+r.Why+" "+r.Do), " ")
+}
+
+// Final tells whether the receiver has refused for good (RFC 5321 section
+// 4.2.1): the basic code decides, then the enhanced one.
+func (r Reply) final() bool {
+	if r.Action == "delayed" {
+		return false
+	}
+	return class(r.Code, r.Enhanced) == 5
+}
+
+// class is 4 or 5, of the basic code where there is one: it is what a client
+// must go by (RFC 5321 section 4.2), and what servers get wrong least.
+func class(code int, enhanced string) int {
+	switch {
+	case code >= 400:
+		return code / 100
+	case enhanced != "":
+		return int(enhanced[0] - '0')
+	}
+	return 0
+}
+
+// Classify says what r means.
+func (c *Classifier) Classify(r Reply) Result {
+	if r.Code == 0 || r.Enhanced == "" || r.Stage == "" {
+		r = complete(r)
+	}
+	t := normalise(r.Text)
+	in := input{Reply: r, class: class(r.Code, r.Enhanced), text: t}
+	provider := c.provider(r, t)
+	in.provider = provider
+
+	hit, doubt, temporary := c.match(&in)
+	m := c.meanings[hit.meaning]
+	res := Result{Kind: m.Kind, Category: m.Category, Meaning: hit.meaning, Provider: provider, Code: r.Code, Enhanced: r.Enhanced,
+		Retry: m.Retry, What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn, Rule: hit.place}
+	if hit.kind != "" {
+		res.Kind = hit.kind
+	}
+	final := r.final() || in.class == 0 && r.Action == "failed"
+	agree := r.Code == 0 || r.Enhanced == "" || int(r.Enhanced[0]-'0') == r.Code/100
+	if temporary && res.Kind == Hard {
+		res.Kind, res.Retry = Soft, true
+	}
+	if !final && in.class != 0 || r.Action == "delayed" {
+		res.Retry = true
+		if res.Kind == Hard {
+			res.Kind = Soft
+		}
+	}
+	if r.Action == "failed" && in.class == 4 && !m.Retry {
+		res.Retry = false
+	}
+	if hit.retry != nil {
+		res.Retry = *hit.retry
+	}
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !temporary && !doubt && !hit.doubt && !beforeRecipient(r.Stage)
+	if res.Suppress || hit.suppress == nil {
+		return c.worded(res, r)
+	}
+	res.Suppress = *hit.suppress
+	return c.worded(res, r)
+}
+
+// worded puts the name of who spoke into the sentences.
+func (c *Classifier) worded(res Result, r Reply) Result {
+	who := r.Host
+	if who == "" {
+		who = res.Provider
+	}
+	start := who
+	if who == "" {
+		who, start = "the receiving server", "The receiving server"
+	}
+	put := func(s string) string {
+		if !strings.Contains(s, "{host}") {
+			return s
+		}
+		if rest, ok := strings.CutPrefix(s, "{host}"); ok {
+			s = start + rest
+		}
+		return strings.ReplaceAll(s, "{host}", who)
+	}
+	res.What, res.Why, res.Do = put(res.What), put(res.Why), put(res.Do)
+	return res
+}
+
+// beforeRecipient tells whether the server had not been told of any recipient
+// yet: what it says then is about us.
+func beforeRecipient(stage string) bool {
+	switch stage {
+	case "connect", "greeting", "ehlo", "starttls", "auth", "mail":
+		return true
+	}
+	return false
+}

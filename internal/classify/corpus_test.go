@@ -1,0 +1,129 @@
+package classify
+
+import (
+	"bufio"
+	"fmt"
+	"hash/fnv"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// sample is a labelled reply of the corpus.
+type sample struct {
+	place    string
+	kind     Kind
+	category string
+	living   bool // the address may live: it must not be suppressed
+	stage    string
+	text     string
+}
+
+// heldBack tells whether a sample is of the third that rules are not written
+// from. It hangs on the text alone.
+func (s sample) heldBack() bool {
+	h := fnv.New32a()
+	h.Write([]byte(s.text))
+	return h.Sum32()%3 == 0
+}
+
+// corpus reads the labelled replies.
+func corpus(t testing.TB) (all []sample) {
+	t.Helper()
+	files, err := filepath.Glob("testdata/replies/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no corpus", err)
+	}
+	seen := map[string]string{}
+	for _, name := range files {
+		f, err := os.Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines := bufio.NewScanner(f)
+		for n := 1; lines.Scan(); n++ {
+			if lines.Text() == "" || strings.HasPrefix(lines.Text(), "#") {
+				continue
+			}
+			place := fmt.Sprintf("%s:%d", filepath.Base(name), n)
+			part := strings.SplitN(lines.Text(), " | ", 3)
+			label := strings.Fields(part[0])
+			if len(part) != 3 || len(label) < 2 {
+				t.Fatalf("%s: %q is no sample", place, lines.Text())
+			}
+			s := sample{place: place, kind: Kind(label[0]), category: label[1], stage: strings.Trim(part[1], "-"), text: strings.ReplaceAll(part[2], `\n`, "\n")}
+			s.living = len(label) > 2 || s.kind != Hard
+			if old := seen[s.text]; old != "" {
+				continue // the same words of two systems
+			}
+			seen[s.text] = place
+			all = append(all, s)
+		}
+		f.Close()
+	}
+	return all
+}
+
+// score counts right answers.
+type score struct{ n, kind, category, suppressed, wrongly, dead int }
+
+func (s *score) add(want sample, got Result) {
+	s.n++
+	if got.Kind == want.kind {
+		s.kind++
+	}
+	if got.Category == want.category {
+		s.category++
+	}
+	if got.Suppress && want.living {
+		s.wrongly++
+	}
+	if !want.living {
+		s.dead++
+		if got.Suppress {
+			s.suppressed++
+		}
+	}
+}
+
+func (s score) String() string {
+	return fmt.Sprintf("%d replies: kind %.1f %%, category %.1f %%, %d living addresses suppressed, %.1f %% of %d dead ones",
+		s.n, pct(s.kind, s.n), pct(s.category, s.n), s.wrongly, pct(s.suppressed, s.dead), s.dead)
+}
+
+func pct(a, b int) float64 { return 100 * float64(a) / float64(max(b, 1)) }
+
+func TestCorpus(t *testing.T) {
+	var open, held score
+	for _, s := range corpus(t) {
+		got := Builtin().Classify(Reply{Text: s.text, Stage: s.stage})
+		if s.heldBack() {
+			held.add(s, got)
+			if os.Getenv("HELD") == "" {
+				continue
+			}
+		} else {
+			open.add(s, got)
+		}
+		if (got.Kind != s.kind || got.Category != s.category || got.Suppress && s.living) && (testing.Verbose() || got.Suppress && s.living) {
+			t.Logf("%s: %s %s (%s) suppress %v; want %s %s: %.160q", s.place, got.Kind, got.Category, got.Rule, got.Suppress, s.kind, s.category, s.text)
+		}
+	}
+	t.Logf("rules were written from: %v", open)
+	t.Logf("held back: %v", held)
+	for name, s := range map[string]score{"open": open, "held back": held} {
+		if pct(s.kind, s.n) < 97 || pct(s.category, s.n) < 90 || s.wrongly > 0 {
+			t.Errorf("%s: %v", name, s)
+		}
+	}
+}
+
+func BenchmarkClassify(b *testing.B) {
+	all, c := corpus(b), Builtin()
+	b.ReportAllocs()
+	for i := 0; b.Loop(); i++ {
+		s := all[i%len(all)]
+		c.Classify(Reply{Text: s.text, Stage: s.stage})
+	}
+}

@@ -1,0 +1,271 @@
+package classify
+
+import (
+	"errors"
+	"slices"
+	"strings"
+)
+
+// gap is how many words "..." in a phrase may stand for.
+const gap = 14
+
+// word of a phrase. A stem matches whatever begins with it.
+type word struct {
+	s    string
+	stem bool
+	gap  bool // up to gap words
+}
+
+func (w word) is(s string) bool {
+	if w.stem {
+		return strings.HasPrefix(s, w.s)
+	}
+	return w.s == s
+}
+
+// phrase is words in a row.
+type phrase []word
+
+// compile reads a phrase as it stands in a rule: words; "stem*"; "..." for some
+// words; "@" for a mail address.
+func compile(s string) phrase {
+	var p phrase
+	if !ascii(s) {
+		s = plain(s)
+	}
+	for f := range strings.FieldsSeq(strings.ToLower(s)) {
+		switch {
+		case f == "...":
+			p = append(p, word{gap: true})
+		case f == "@":
+			p = append(p, word{s: "@"})
+		default:
+			f, stem := strings.CutSuffix(f, "*")
+			for _, w := range words(nil, f) {
+				p = append(p, word{s: w})
+			}
+			if stem && len(p) > 0 {
+				p[len(p)-1].stem = true
+			}
+		}
+	}
+	return p
+}
+
+// at tells whether the phrase stands at position i of the text.
+func (p phrase) at(text []string, i int) bool {
+	for n, w := range p {
+		if w.gap {
+			rest := p[n+1:]
+			for j := i; j <= min(i+gap, len(text)-1); j++ {
+				if rest.at(text, j) {
+					return true
+				}
+			}
+			return false
+		}
+		if i >= len(text) || !w.is(text[i]) {
+			return false
+		}
+		i++
+	}
+	return true
+}
+
+func (p phrase) in(text []string) bool {
+	for i := range text {
+		if p.at(text, i) {
+			return true
+		}
+	}
+	return false
+}
+
+// index finds phrases by their first word, so that a text costs one look-up a
+// word, whatever the number of phrases.
+type index struct {
+	exact map[string][]entry
+	stems map[string][]entry // by the first bytes of the stem
+	size  int
+}
+
+type entry struct {
+	phrase phrase
+	rule   int
+}
+
+// stemKey is how many bytes of a stem are looked up. Shorter stems can't be first.
+const stemKey = 3
+
+var (
+	errEmpty = errors.New("it has no word")
+	errStem  = errors.New("its first word is too short for a stem; three letters at least")
+)
+
+func (x *index) add(p phrase, rule int) error {
+	if len(p) == 0 || p[0].gap || p[len(p)-1].gap {
+		return errEmpty
+	}
+	if x.exact == nil {
+		x.exact, x.stems = map[string][]entry{}, map[string][]entry{}
+	}
+	if p[0].stem {
+		if len(p[0].s) < stemKey {
+			return errStem
+		}
+		k := p[0].s[:stemKey]
+		x.stems[k] = append(x.stems[k], entry{p, rule})
+		return nil
+	}
+	x.exact[p[0].s] = append(x.exact[p[0].s], entry{p, rule})
+	return nil
+}
+
+// find calls f with the rule of each phrase in the text.
+func (x *index) find(text []string, f func(rule int)) {
+	for i, w := range text {
+		for _, e := range x.exact[w] {
+			if e.phrase[1:].at(text, i+1) {
+				f(e.rule)
+			}
+		}
+		if len(w) < stemKey {
+			continue
+		}
+		for _, e := range x.stems[w[:stemKey]] {
+			if e.phrase.at(text, i) {
+				f(e.rule)
+			}
+		}
+	}
+}
+
+// input is a reply with what was made of it.
+type input struct {
+	Reply
+	class    int
+	provider string
+	text     text
+}
+
+// match finds the first rule in order that holds, and whether the text has words
+// that speak against dropping the address.
+func (c *Classifier) match(in *input) (hit *rule, doubt, temporary bool) {
+	best := len(c.rules)
+	take := func(n int) {
+		r := &c.rules[n]
+		if r.flags != 0 {
+			doubt = doubt || r.flags&flagDoubt != 0
+			temporary = temporary || r.flags&flagTemporary != 0
+			return
+		}
+		if n < best && r.holds(in) {
+			best = n
+		}
+	}
+	c.prose.find(in.text.prose, take)
+	c.names.find(in.text.names, take)
+	for _, n := range c.coded {
+		if n >= best {
+			break
+		}
+		take(n)
+	}
+	if best < len(c.rules) {
+		return &c.rules[best], doubt, temporary
+	}
+	return &rule{meaning: fallback(in)}, doubt, temporary
+}
+
+// fallback is the meaning where no rule holds.
+func fallback(in *input) string {
+	if in.class == 5 || in.class == 0 && in.Action == "failed" {
+		return "refused"
+	}
+	return "deferred"
+}
+
+// holds tells whether the conditions beside the words are met.
+func (r *rule) holds(in *input) bool {
+	if len(r.Code) > 0 && !slices.ContainsFunc(r.Code, func(s string) bool {
+		if len(s) == 1 {
+			return in.class == int(s[0]-'0')
+		}
+		return in.Code == int(s[0]-'0')*100+int(s[1]-'0')*10+int(s[2]-'0')
+	}) {
+		return false
+	}
+	if len(r.Enhanced) > 0 && !slices.ContainsFunc(r.Enhanced, func(s string) bool { return enhancedIs(in.Enhanced, s) }) {
+		return false
+	}
+	if len(r.Stage) > 0 && !slices.Contains(r.Stage, in.Stage) || len(r.Provider) > 0 && !slices.Contains(r.Provider, in.provider) {
+		return false
+	}
+	for _, p := range r.unless {
+		if p.in(in.text.prose) {
+			return false
+		}
+	}
+	return len(r.also) == 0 || slices.ContainsFunc(r.also, func(p phrase) bool { return p.in(in.text.prose) })
+}
+
+// enhancedIs compares an enhanced code with one of a rule: "5.1.1", "x.1.1" for
+// either class, "5.7.*", or a range of details "5.7.606-649".
+func enhancedIs(code, pattern string) bool {
+	if code == "" {
+		return false
+	}
+	if strings.HasPrefix(pattern, "x.") {
+		code, pattern = code[1:], pattern[1:]
+	}
+	if all, ok := strings.CutSuffix(pattern, "*"); ok {
+		return strings.HasPrefix(code, all)
+	}
+	if from, to, ok := strings.Cut(pattern, "-"); ok {
+		dot := strings.LastIndexByte(from, '.')
+		detail, ok := strings.CutPrefix(code, from[:dot+1])
+		return ok && len(detail) == len(to) && detail >= from[dot+1:] && detail <= to
+	}
+	return code == pattern
+}
+
+// provider names who spoke: by the recipient's domain where that is a provider's
+// own, else by the host, else by names and words in the text.
+func (c *Classifier) provider(r Reply, t text) string {
+	if p := c.byDomain[strings.ToLower(r.Domain)]; p != "" {
+		return p
+	}
+	if p := bySuffix(c.byHost, strings.ToLower(strings.TrimSuffix(r.Host, "."))); p != "" {
+		return p
+	}
+	found := -1
+	c.byWord.find(t.prose, func(n int) {
+		if found < 0 || n < found {
+			found = n
+		}
+	})
+	if found >= 0 {
+		return c.brands[found]
+	}
+	for _, h := range t.hosts {
+		if p := bySuffix(c.byHost, h); p != "" {
+			return p
+		}
+	}
+	return ""
+}
+
+// bySuffix looks a host up by its longest known suffix of labels.
+func bySuffix(m map[string]string, host string) string {
+	for host != "" {
+		if p, ok := m[host]; ok {
+			return p
+		}
+		_, rest, ok := strings.Cut(host, ".")
+		if !ok {
+			return ""
+		}
+		host = rest
+	}
+	return ""
+}

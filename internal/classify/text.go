@@ -1,0 +1,234 @@
+package classify
+
+import (
+	"regexp"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/text/unicode/norm"
+)
+
+const (
+	maxText  = 4000 // bytes of a text that are looked at
+	maxWords = 600
+)
+
+// text is a reply's text taken apart: prose in lower case without punctuation,
+// accents, numbers with dots, host names and URLs; and the words of those names
+// apart, since any word can stand in a name.
+type text struct {
+	prose []string
+	names []string
+	hosts []string // whole, lower case
+}
+
+// normalise takes a text apart. Mail addresses become "@": any word can stand in
+// them, and they are somebody's.
+func normalise(s string) text {
+	if len(s) > maxText {
+		s = strings.ToValidUTF8(s[:maxText], "")
+	}
+	if !ascii(s) {
+		s = plain(s)
+	}
+	t := text{prose: make([]string, 0, 48)}
+	for f := range strings.FieldsSeq(s) {
+		if len(t.prose)+len(t.names) > maxWords {
+			break
+		}
+		if !strings.Contains(f, "@") {
+			t.field(f)
+			continue
+		}
+		for _, part := range strings.FieldsFunc(f, func(c rune) bool { return strings.ContainsRune(`<>()[]{}:;,"'`, c) }) {
+			if strings.Contains(part, "@") {
+				t.prose = append(t.prose, "@")
+			} else {
+				t.field(part)
+			}
+		}
+	}
+	return t
+}
+
+func (t *text) field(f string) {
+	f = strings.TrimFunc(f, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
+	if f == "" {
+		return
+	}
+	if i := dotted(f); i > 0 {
+		if sentence(f, i) {
+			t.field(f[:i])
+			t.field(f[i+1:])
+			return
+		}
+		if unicode.IsDigit(rune(f[0])) && strings.IndexFunc(f, unicode.IsLetter) < 0 {
+			return // a code, an address, a version
+		}
+		t.name(strings.ToLower(f))
+		return
+	}
+	t.prose = words(t.prose, strings.ToLower(f))
+}
+
+// name keeps a host name or URL: as a host, and its words.
+func (t *text) name(f string) {
+	host := f
+	if _, rest, ok := strings.Cut(f, "://"); ok {
+		host = rest
+	}
+	host, _, _ = strings.Cut(host, "/")
+	if i := strings.LastIndexAny(host, "=<>[](),;:"); i >= 0 && i+1 < len(host) {
+		host = host[i+1:]
+	}
+	t.hosts = append(t.hosts, host)
+	t.names = words(t.names, f)
+}
+
+// words appends the words of s, which is in lower case.
+func words(to []string, s string) []string {
+	start := -1
+	flush := func(end int) {
+		if start >= 0 {
+			w := strings.Trim(s[start:end], "'")
+			if w == "e" && strings.HasPrefix(s[end:], "-mail") {
+				start = -1 // e-mail is email
+				return
+			}
+			if w == "mail" && start >= 2 && s[start-2:start] == "e-" || strings.HasPrefix(w, "mail") && start >= 2 && s[start-2:start] == "e-" {
+				w = "e" + w
+			}
+			if w != "" {
+				to = append(to, w)
+			}
+		}
+		start = -1
+	}
+	for i, r := range s {
+		switch {
+		case r < utf8.RuneSelf && (r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || r == '\''):
+			if start < 0 {
+				start = i
+			}
+		case r >= utf8.RuneSelf && ideograph(r): // no spaces between words: each is one
+			flush(i)
+			to = append(to, s[i:i+utf8.RuneLen(r)])
+		case r >= utf8.RuneSelf && (unicode.IsLetter(r) || unicode.IsDigit(r)):
+			if start < 0 {
+				start = i
+			}
+		default:
+			flush(i)
+		}
+	}
+	flush(len(s))
+	return to
+}
+
+func ideograph(r rune) bool {
+	return unicode.In(r, unicode.Han, unicode.Hiragana, unicode.Katakana)
+}
+
+// dotted finds a dot inside a word, as names and URLs have, or 0.
+func dotted(f string) int {
+	for i := 1; i < len(f)-1; i++ {
+		if f[i] == '.' && wordByte(f[i-1]) && wordByte(f[i+1]) {
+			return i
+		}
+	}
+	return 0
+}
+
+func wordByte(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c >= utf8.RuneSelf
+}
+
+// sentence tells whether the dot ends one: "unknown.Please".
+func sentence(f string, dot int) bool {
+	if strings.Contains(f, "://") || strings.Count(f, ".") > 1 || dot < 3 {
+		return false
+	}
+	before, after := f[dot-1], f[dot+1]
+	second := byte(0)
+	if dot+2 < len(f) {
+		second = f[dot+2]
+	}
+	return before >= 'a' && before <= 'z' && after >= 'A' && after <= 'Z' && (second == 0 || second >= 'a' && second <= 'z' || second == '-')
+}
+
+func ascii(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return false
+		}
+	}
+	return true
+}
+
+// plain takes accents away and makes typographic apostrophes plain.
+func plain(s string) string {
+	s = strings.ToValidUTF8(s, " ")
+	return strings.Map(func(r rune) rune {
+		switch {
+		case r == '\u2019' || r == '\u2018' || r == '\u00b4' || r == '`':
+			return '\''
+		case unicode.Is(unicode.Mn, r):
+			return -1
+		case r == '\u0131': // Turkish i without its dot
+			return 'i'
+		}
+		return r
+	}, norm.NFKD.String(strings.NewReplacer("\u00b4", "'", "ß", "ss", "ł", "l", "Ł", "L", "ø", "o", "Ø", "O").Replace(s)))
+}
+
+// codeForm finds a basic code where one can stand: at the start, or after a sign
+// or a word that announces it; with the enhanced one that may follow.
+var codeForm = regexp.MustCompile(`(?i)(?:^|[:;(<>"'\[|=]|\b(?:said|says|error|code|status|reply|response|replied|returned|answered|was|with|got|smtp|esmtp|message|reason|line|failed))[\s:;#("'<>\[]*([245]\d\d)(?:[ \-]+#?\(?([245]\.[0-7]\.\d{1,3})\b|[\s\-,:;."')\]<#]|$)`)
+
+// enhancedForm finds an enhanced code; the subject is 0 to 7 in the registry, so
+// that versions of programs are hardly taken for one.
+var enhancedForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.(?:\D|$)|$)`)
+
+var stageForm = regexp.MustCompile(`(?i)in reply to (?:the )?(end of data|mail from|rcpt to|data|helo|ehlo|starttls|auth|initial|connection)|after (end of data|mail from|rcpt to|initial connection|pipelined mail from|pipelined rcpt to|sending data|helo|ehlo|starttls|auth)\b`)
+
+// complete finds codes and the stage in the text where they are missing.
+func complete(r Reply) Reply {
+	s := r.Text
+	if len(s) > maxText {
+		s = s[:maxText]
+	}
+	if r.Code == 0 {
+		if m := codeForm.FindStringSubmatch(s); m != nil && !(m[1][0] == '2' && r.Action != "") {
+			r.Code, _ = strconv.Atoi(m[1])
+			if r.Enhanced == "" || vague(r.Enhanced) && m[2] != "" {
+				if m[2] != "" {
+					r.Enhanced = m[2]
+				}
+			}
+		}
+	}
+	if r.Enhanced == "" || vague(r.Enhanced) {
+		for _, m := range enhancedForm.FindAllStringSubmatch(s, 3) {
+			if r.Enhanced == "" || !vague(m[1]) && (r.Code == 0 || int(m[1][0]-'0') == r.Code/100) {
+				r.Enhanced = m[1]
+				break
+			}
+		}
+	}
+	if r.Stage == "" {
+		if m := stageForm.FindStringSubmatch(s); m != nil {
+			r.Stage = stages[strings.TrimPrefix(strings.ToLower(m[1]+m[2]), "pipelined ")]
+		}
+	}
+	return r
+}
+
+var stages = map[string]string{"end of data": "dot", "sending data": "dot", "mail from": "mail", "rcpt to": "rcpt", "data": "data", "helo": "ehlo", "ehlo": "ehlo",
+	"starttls": "starttls", "auth": "auth", "initial": "greeting", "initial connection": "greeting", "connection": "greeting"}
+
+// vague tells whether an enhanced code says the class only.
+func vague(enhanced string) bool {
+	return strings.HasSuffix(enhanced, ".0.0")
+}
