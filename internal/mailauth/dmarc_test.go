@@ -135,10 +135,8 @@ func TestCheckDMARC(t *testing.T) {
 func FuzzTags(f *testing.F) {
 	f.Add("v=DMARC1; p=none; rua=mailto:a@example.com")
 	f.Add("v=DKIM1; k=rsa; p=abc")
-	f.Add("v=spf1 a:%{d}/24//64 ip4:1.2.3.4/8 redirect=x.test")
 	f.Fuzz(func(t *testing.T, s string) {
 		_, _ = mailauth.ParseDMARC(s)
 		_, _ = mailauth.ParseRecord(s)
-		mailauth.CountSPF(t.Context(), &counter{}, "example.com", s)
 	})
 }

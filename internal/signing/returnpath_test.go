@@ -1,0 +1,86 @@
+package signing
+
+import (
+	"math"
+	"strings"
+	"testing"
+
+	"postrider/internal/relay"
+	"postrider/internal/smtp"
+)
+
+func TestReturnPath(t *testing.T) {
+	box := newBox(t)
+	paths, err := NewReturnPaths(box)
+	if err != nil {
+		t.Fatal(err)
+	}
+	another, err := NewReturnPaths(box) // of another node
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range []int{1, 1000, math.MaxInt32} {
+		id := relay.DeliveryID{Message: relay.ID{1, 0xff, 15: 7}, N: n}
+		addr := paths.Address(id, "bounce.example.com")
+		local, host, _ := strings.Cut(addr, "@")
+		if len(local) > 64 || host != "bounce.example.com" || local != strings.ToLower(local) {
+			t.Errorf("address %s", addr)
+		}
+		if _, err := smtp.ParseAddress(addr, false); err != nil {
+			t.Errorf("%s: %v", addr, err)
+		}
+		for _, form := range []string{addr, strings.ToUpper(addr), local} {
+			if got, err := another.Parse(form); err != nil || got != id {
+				t.Errorf("%s: %v, %v", form, got, err)
+			}
+		}
+	}
+}
+
+func TestForgedReturnPath(t *testing.T) {
+	paths, err := NewReturnPaths(newBox(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := NewReturnPaths(newBox(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := relay.DeliveryID{Message: relay.ID{1}, N: 1}
+	addr := paths.Address(id, "bounce.example.com")
+	other := paths.Address(relay.DeliveryID{Message: relay.ID{1}, N: 2}, "bounce.example.com")
+	code := addr[strings.IndexByte(addr, '.'):]
+	for name, forged := range map[string]string{
+		"nothing":        "",
+		"null":           "@",
+		"another master": foreign.Address(id, "bounce.example.com"),
+		"another's code": strings.SplitN(other, ".", 2)[0] + code,
+		"no code":        strings.SplitN(addr, ".", 2)[0] + "@bounce.example.com",
+		"empty code":     strings.SplitN(addr, ".", 2)[0] + ".@bounce.example.com",
+		"cut code":       strings.Replace(addr, "@", "", 1),
+		"longer code":    strings.Replace(addr, "@", "a@", 1),
+		"other prefix":   "c" + addr[1:],
+		"number written": "b+" + id.Message.String() + "-01" + code,
+		"no delivery":    "b+x-1" + code,
+		"plain":          "somebody@example.com",
+	} {
+		if got, err := paths.Parse(forged); err == nil {
+			t.Errorf("%s: %s was taken for %v", name, forged, got)
+		}
+	}
+}
+
+func FuzzReturnPath(f *testing.F) {
+	paths, err := NewReturnPaths(newBox(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(paths.Address(relay.DeliveryID{Message: relay.ID{1}, N: 1}, "x.test"))
+	f.Add("b+a-1.b@c")
+	f.Fuzz(func(t *testing.T, s string) {
+		id, err := paths.Parse(s)
+		if err == nil && !strings.HasPrefix(strings.ToLower(s), strings.TrimSuffix(paths.Address(id, ""), "@")) {
+			t.Errorf("%q was taken for %v", s, id)
+		}
+	})
+}
