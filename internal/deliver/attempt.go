@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -23,7 +24,7 @@ func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
 	if !a.Reused && w.link.dialled.After(it.Message.Received) {
 		a.Started = w.link.dialled // the connection was opened for it
 	}
-	res, err := w.send(ctx, it)
+	res, asked, err := w.send(ctx, it)
 	if a.Reused && stale(err) && ctx.Err() == nil {
 		// The receiver had enough of the connection before we began: that
 		// says nothing of the message.
@@ -33,7 +34,7 @@ func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
 			return d.connectFailed(it, link, err, a.Started, time.Now())
 		}
 		a.Reused = false
-		res, err = w.send(ctx, it)
+		res, asked, err = w.send(ctx, it)
 	}
 	if w.served++; w.served == 1 {
 		a.Dialogue = exchanges(w.conn.Opening())
@@ -48,7 +49,7 @@ func (w *worker) attempt(ctx context.Context, it *queue.Item) relay.Outcome {
 		w.pace((*schedule.Pace).Good)
 	}
 	a.Stage = smtpclient.StageDot
-	return d.delivered(it, a, w.link.host(), replyOf(*res.Final), w.conn.Extensions().DSN)
+	return d.delivered(it, a, w.link.host(), replyOf(*res.Final), asked)
 }
 
 // stale tells whether a kept connection turned out to be over: nothing of the
@@ -68,32 +69,68 @@ func stale(err error) bool {
 // inMemory is up to which size, in bytes, converted content stays in memory.
 const inMemory = 1 << 20
 
-// send renders the message for this receiver and sends it. Errors that are not
-// an smtpclient.Error come before anything was said.
-func (w *worker) send(ctx context.Context, it *queue.Item) (smtpclient.Result, error) {
+// send renders the message for this receiver, signs it, and sends it. Errors that
+// are not an smtpclient.Error come before anything was said. asked tells whether
+// the peer was asked for the reports that the sender wants, and knows how to.
+func (w *worker) send(ctx context.Context, it *queue.Item) (res smtpclient.Result, asked bool, err error) {
 	content := it.Content()
 	if content == nil {
 		kept, err := w.d.contents.Content(ctx, it.Message.ID)
 		if err != nil {
-			return smtpclient.Result{}, &localError{err}
+			return res, false, &localError{err}
 		}
 		content = stored{kept}
 	}
-	mail, err := envelope(it, w.conn.Extensions())
+	mail, ours, err := w.envelope(ctx, it)
 	if err != nil {
-		return smtpclient.Result{}, err
+		return res, false, err
 	}
+	rendering := "as accepted"
 	if it.Message.EightBit && !w.conn.Extensions().EightBitMIME { // RFC 6152 section 3
 		buf := message.NewBuffer(w.d.config.Spool, inMemory)
 		defer buf.Close()
 		if content, err = to7Bit(content, buf); err != nil {
-			return smtpclient.Result{}, err
+			return res, false, err
 		}
 		mail.EightBit = false
+		rendering = "7bit"
 	}
-	mail.Size = content.Size()
-	mail.Open = func() (io.ReadCloser, error) { return content.Open() }
-	return w.conn.Send(ctx, mail)
+	fields, err := w.d.config.Signer.Sign(ctx, it.Message, content, rendering)
+	if err != nil {
+		return res, false, unsigned(err)
+	}
+	mail.Size = int64(len(fields)) + content.Size()
+	mail.Open = func() (io.ReadCloser, error) { return behind(fields, content) }
+	res, err = w.conn.Send(ctx, mail)
+	return res, !ours && w.conn.Extensions().DSN, err
+}
+
+// behind opens content with fields in front of it, without a copy of it.
+func behind(fields []byte, content relay.Content) (io.ReadCloser, error) {
+	rc, err := content.Open()
+	if err != nil || len(fields) == 0 {
+		return rc, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.MultiReader(bytes.NewReader(fields), rc), rc}, nil
+}
+
+// signError says that a message can't be signed now. What it says is for the log
+// only.
+type signError struct{ err error }
+
+func (e *signError) Error() string { return e.err.Error() }
+func (e *signError) Unwrap() error { return e.err }
+
+// unsigned is the error for a message that could not be signed. Content that
+// could not be read for it is no matter of the signature.
+func unsigned(err error) error {
+	if local := (*localError)(nil); errors.As(err, &local) {
+		return err
+	}
+	return &signError{err}
 }
 
 func to7Bit(content relay.Content, buf *message.Buffer) (relay.Content, error) {
@@ -139,12 +176,29 @@ func (r storedReader) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// envelope is what is said in MAIL and RCPT, with the return path that bounces are
+// to take: ours, or the sender's own.
+func (w *worker) envelope(ctx context.Context, it *queue.Item) (mail smtpclient.Mail, ours bool, err error) {
+	from, ours, err := w.d.config.Signer.ReturnPath(ctx, it.Message, it.Delivery.ID)
+	if err != nil {
+		return mail, ours, &signError{err}
+	}
+	mail, err = envelope(it, from, w.conn.Extensions())
+	if ours {
+		// A report of the peer would come to us, and the sender would not see it:
+		// the peer tells of failures, as it does by itself, and what else the
+		// sender wants to know we say.
+		mail.Ret, mail.Rcpts[0].Notify = "HDRS", ""
+	}
+	return mail, ours, err
+}
+
 // envelope is what is said in MAIL and RCPT to a peer with these extensions. The
 // error is an smtp.Reply: the message can't be sent to such a peer.
-func envelope(it *queue.Item, ext smtpclient.Extensions) (smtpclient.Mail, error) {
+func envelope(it *queue.Item, from string, ext smtpclient.Extensions) (smtpclient.Mail, error) {
 	m, r := it.Message, it.Delivery.Recipient
 	env := m.Envelope
-	mail := smtpclient.Mail{From: env.Sender, UTF8: env.UTF8, EightBit: m.EightBit || m.UTF8Header, RequireTLS: env.RequireTLS,
+	mail := smtpclient.Mail{From: from, UTF8: env.UTF8, EightBit: m.EightBit || m.UTF8Header, RequireTLS: env.RequireTLS,
 		Ret: env.Ret, EnvID: env.EnvID, Priority: env.Priority,
 		Rcpts: []smtpclient.Rcpt{{Addr: r.Address, Notify: notifyText(r.Notify), ORcpt: r.ORcpt}}}
 	if ext.SMTPUTF8 {

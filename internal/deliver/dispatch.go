@@ -47,6 +47,29 @@ type unobserved struct{}
 func (unobserved) Settled(*queue.Item, string, *relay.Outcome) {}
 func (unobserved) TLSFailed(string)                            {}
 
+// Signer signs what is sent, and says by which return path.
+type Signer interface {
+	// Sign gives the fields that go before the content of m, as it is about to be
+	// sent; none where nobody signs for it. rendering names what the content is,
+	// the same for the same bytes. An error defers the delivery: nothing goes
+	// unsigned.
+	Sign(ctx context.Context, m *relay.Message, content relay.Content, rendering string) (fields []byte, err error)
+	// ReturnPath is the envelope sender of one delivery; ours says that its bounces
+	// come to the relay, and not to the sender.
+	ReturnPath(ctx context.Context, m *relay.Message, id relay.DeliveryID) (address string, ours bool, err error)
+}
+
+// unsigning is for a Config without a Signer.
+type unsigning struct{}
+
+func (unsigning) Sign(context.Context, *relay.Message, relay.Content, string) ([]byte, error) {
+	return nil, nil
+}
+
+func (unsigning) ReturnPath(_ context.Context, m *relay.Message, _ relay.DeliveryID) (string, bool, error) {
+	return m.Envelope.Sender, false, nil
+}
+
 // Config is how mail leaves.
 type Config struct {
 	Hostname    string
@@ -64,6 +87,7 @@ type Config struct {
 	Delay       time.Duration // after which the sender is told of a delay; 0: never
 	Spool       string        // folder for temporary files
 	Observer    Observer      // nil: nobody counts
+	Signer      Signer        // nil: nobody signs
 	// Policies says what TLS receivers ask for; nil: they are not asked.
 	Policies *tlspolicy.Policies
 	Sessions Sessions // nil: no reports are made
@@ -119,6 +143,9 @@ const maxFates = 256
 func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *slog.Logger) *Dispatcher {
 	if c.Observer == nil {
 		c.Observer = unobserved{}
+	}
+	if c.Signer == nil {
+		c.Signer = unsigning{}
 	}
 	return &Dispatcher{config: c, queue: q, contents: contents, resolver: r, routes: routes, log: log,
 		fates: make(chan struct{}, maxFates), dead: deadHosts{until: map[netip.AddrPort]time.Time{}}, long: longAttempt,

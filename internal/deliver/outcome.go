@@ -33,6 +33,7 @@ func (d *Dispatcher) refused(it *queue.Item, a *relay.Attempt, host string, err 
 	}
 	var ours smtp.Reply
 	var local *localError
+	var unsigned *signError
 	switch {
 	case e != nil && e.Reply != nil:
 		r, permanent = replyOf(*e.Reply), e.Permanent()
@@ -44,6 +45,9 @@ func (d *Dispatcher) refused(it *queue.Item, a *relay.Attempt, host string, err 
 	case errors.As(err, &local):
 		d.log.Error("the content of a message can't be read; the delivery will be tried again", "delivery", it.Delivery.ID, "err", local)
 		r = relay.Reply{Enhanced: "4.3.0", Text: "The relay can't read the message at the moment."}
+	case errors.As(err, &unsigned):
+		d.log.Error("a message can't be signed; the delivery will be tried again", "delivery", it.Delivery.ID, "from", it.Message.From, "err", unsigned)
+		stage, r = feedback.StageSign, relay.Reply{Enhanced: "4.7.0", Text: "The relay can't sign the message for its domain at the moment, and does not send it unsigned."}
 	case a.Unknown:
 		r = relay.Reply{Enhanced: "4.4.2", Text: "The whole message was sent, but no reply came (" + e.Err.Error() + "); the receiver may have it"}
 	case e != nil:

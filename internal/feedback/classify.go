@@ -115,6 +115,7 @@ const (
 	StageEhlo     = "ehlo"
 	StageTLS      = "starttls"
 	StageAuth     = "auth"
+	StageSign     = "sign" // our own
 	StageMail     = "mail"
 	StageRcpt     = "rcpt"
 	StageContent  = "data"
@@ -221,7 +222,7 @@ func withoutReply(stage string, r relay.Reply) string {
 		return Unreachable
 	case r.Enhanced == "5.3.4":
 		return TooLarge
-	case strings.HasPrefix(r.Enhanced, "4.3."):
+	case stage == StageSign || strings.HasPrefix(r.Enhanced, "4.3."):
 		return Own
 	case strings.HasPrefix(r.Enhanced, "5.6."):
 		return Unsupported
