@@ -45,6 +45,7 @@ type Config struct {
 	Credentials *account.Manager
 	Domains     *domain.Manager
 	Senders     *domain.Senders
+	Doctor      Doctor
 }
 
 // Log is what is known of deliveries.
@@ -108,6 +109,7 @@ func (s *Server) routes() {
 	s.credentialRoutes()
 	s.domainRoutes()
 	s.senderRoutes()
+	s.doctorRoutes()
 	s.nodeRoutes()
 	s.backupRoutes()
 	s.documentRoutes()

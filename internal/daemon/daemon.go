@@ -22,6 +22,8 @@ import (
 	"postrider/internal/config"
 	"postrider/internal/deliver"
 	"postrider/internal/dns"
+	"postrider/internal/doctor"
+	"postrider/internal/domain"
 	"postrider/internal/feedback"
 	"postrider/internal/policy"
 	"postrider/internal/queue"
@@ -50,6 +52,9 @@ type Daemon struct {
 	box        *seal.Box // opens what is sealed in the store
 	accounts   *account.Service
 	directory  *account.Directory
+	domains    *domain.Manager
+	senders    *domain.Senders
+	doctor     *doctor.Doctor
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
 	notifier   *feedback.Notifier
@@ -180,8 +185,10 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, entrance, d.log)
+	d.wireDomains(resolver, entrance)
 	d.api = api.New(api.Config{Log: d.log, NewID: submit.NewID, Home: home, Keys: d.accounts, Tenants: tenants{}, URL: c.API.URL, Proxies: prefixes(c.API.Proxy),
 		Mail: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials,
+		Domains: d.domains, Senders: d.senders, Doctor: d.doctor,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
 	if d.web != nil && c.API.Secure() {
 		d.web = tls.NewListener(d.web, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
@@ -251,6 +258,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.dispatcher.Run(running) })
 	g.Go(func() error { return d.queue.Run(running, d.dispatcher.Offer) })
 	g.Go(func() error { return d.notifier.Run(running) })
+	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
 	d.outward.start(running, g.Go)
 	g.Go(func() error { return d.serveAPI(running) })
