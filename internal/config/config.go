@@ -166,6 +166,7 @@ type Service struct {
 	DKIMZone   string `toml:"dkim_zone" doc:"Name that delegated DKIM keys stand below. Empty: dkim. and the domain."`
 	ReturnHost string `toml:"return_host" doc:"Host that bounces come back to: return-path hosts are aliases of it. Empty: bounce. and the domain."`
 	TrackHost  string `toml:"tracking_host" doc:"Host that tracking hosts are aliases of. Empty: track. and the domain."`
+	Selector   string `toml:"dkim_selector" doc:"The relay signs all mail in its own name too, as the domain above, beside the domain that mail is sent in the name of. Its keys have this selector with an r (RSA) and an e (Ed25519) behind it; they are made and kept in the store, and the log says at the start what to publish. Empty: no such signature."`
 	SPF        string `toml:"spf_include" doc:"Name of the SPF record that others include. Empty: spf. and the domain."`
 	Addresses  []Addr `toml:"addresses" doc:"Public addresses that the mail of all nodes leaves from, for SPF and for the doctor. Empty: those of delivery.source that are public, else those of the hostname."`
 }

@@ -312,6 +312,9 @@ func (v *checker) service(c *Config) {
 			v.add("service."+n.key, "%s is not a public name; want one such as \"relay.example.com\"", quote(n.name))
 		}
 	}
+	if s.Selector != "" && (checkName(s.Selector) != nil || len(s.Selector) > 60) {
+		v.add("service.dkim_selector", `%s is not a selector; want letters and digits, such as "relay"`, quote(s.Selector))
+	}
 	for i, a := range s.Addresses {
 		if ip := netip.Addr(a); !ip.IsValid() || !ip.IsGlobalUnicast() {
 			v.add(index("service.addresses", i), "%q is not an address that mail leaves from", a)

@@ -180,6 +180,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics}, d.accounts, entrance, d.log)
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
+	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {
+		return err
+	}
 	d.outward.into(&leaving)
 	d.outward.reportBy(d, resolver, entrance, home)
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)

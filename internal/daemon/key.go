@@ -9,8 +9,11 @@ import (
 	"log/slog"
 	"os"
 
+	"postrider/internal/config"
+	"postrider/internal/mailauth"
 	"postrider/internal/relay"
 	"postrider/internal/seal"
+	"postrider/internal/signing"
 	"postrider/internal/store"
 )
 
@@ -68,4 +71,22 @@ func openBox(ctx context.Context, kept files, path string, log *slog.Logger) (*s
 	}
 	return nil, errors.Join(fmt.Errorf("the master key in %s (master_key) is not the one that the secrets in the store are sealed with: "+
 		"all nodes need the same file; copy it from a node that runs, or from a backup", path), err)
+}
+
+// openSigner makes the signer of what leaves.
+func openSigner(ctx context.Context, c config.Config, kept files, box *seal.Box, d signing.Directory, log *slog.Logger) (*signing.Signer, error) {
+	var own []mailauth.Signer
+	if c.Service.Selector != "" {
+		if c.Service.Domain == "" {
+			return nil, errors.New("service.dkim_selector needs a service.domain to sign as")
+		}
+		var err error
+		if own, err = signing.Service(ctx, kept, box, c.Service.Domain, c.Service.Selector); err != nil {
+			return nil, err
+		}
+		for _, s := range own {
+			log.Info("signing in the relay's own name (service.dkim_selector)", "name", s.Selector+"._domainkey."+s.Domain, "type", "TXT", "value", s.Key.Record())
+		}
+	}
+	return signing.New(box, d, own)
 }
