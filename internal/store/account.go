@@ -77,7 +77,10 @@ func (db *DB) scanAccount(row scanner) (*relay.Account, error) {
 
 // visible keeps to an account itself and those that it manages.
 func (c *conditions) visible(account relay.ID) {
-	if account != relay.Everyone {
+	switch {
+	case account.IsZero(): // the parent of many
+		c.add("1 = 0")
+	case account != relay.Everyone:
 		c.add("(id = ? or parent = ?)", account[:], account[:])
 	}
 }

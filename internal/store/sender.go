@@ -16,6 +16,9 @@ func (db *DB) scanSender(row scanner) (*relay.Sender, error) {
 	if err := row.Scan(&id, &account, &s.Address, &s.Token, &asked, &verified); err != nil {
 		return nil, err
 	}
+	if len(s.Token) == 0 {
+		s.Token = nil
+	}
 	s.ID, s.Account, s.Asked, s.Verified = toID(id), toID(account), db.clock.time(asked), db.clock.time(verified)
 	return &s, nil
 }

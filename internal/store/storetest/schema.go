@@ -20,8 +20,10 @@ var schemaTests = []test{
 				f.Fatalf("make version %d: %v", version, err)
 			}
 			if version > 0 {
-				if err := f.engine.Exec(f.Context(), place, fillings[version], old[:]); err != nil {
-					f.Fatalf("fill version %d: %v", version, err)
+				for _, filling := range fillings {
+					if err := f.engine.Exec(f.Context(), place, filling, old[:]); err != nil {
+						f.Fatalf("fill version %d: %v", version, err)
+					}
 				}
 			}
 			db, err := f.engine.Open(f.Context(), place)
@@ -35,8 +37,10 @@ var schemaTests = []test{
 			if version > 0 && g.me != old {
 				f.Errorf("from version %d: the account is lost", version)
 			}
-			if a, err := db.Account(f.Context(), g.me, g.me); err != nil || (a.Senders == relay.SendersAny) != (version > 0) || a.Status != relay.Active {
-				f.Errorf("from version %d: the account is %+v, %v", version, a, err)
+			if version > 0 {
+				g.stillOld(version)
+			} else if a := g.get(db.Account(f.Context(), g.me, g.me)).(*relay.Account); a.Senders != "" {
+				f.Errorf("a new account may send as %q", a.Senders)
 			}
 			if g.lease, err = db.Join(f.Context(), "node"); err != nil {
 				f.Fatal(err)
@@ -203,13 +207,35 @@ create table novelty (
 ) without rowid;
 `
 
-// fillings put an account of this id and of the name "old" into each version of
-// the schema, to be found after the migrations from there.
+// fillings put an account of this id and of the name "old" into any version of
+// the schema, with a credential and a message, as programs of the first one do: to
+// be found after the migrations from there, and beside programs that are newer.
 var (
 	old      = relay.ID{1, 15: 255}
-	fillings = map[int]string{
-		1: "insert into account (id, name, created) values (?, 'old', 0)",
-		2: "insert into account (id, name, created) values (?, 'old', 0)",
-		3: "insert into account (id, name, created) values (?, 'old', 0)", // as an older program does, beside this one
+	fillings = []string{
+		"insert into account (id, name, created) values (?, 'old', 0)",
+		"insert into credential (id, account, kind, name, username, secret, settings, created, revoked)" +
+			" select id, id, 'smtp', 'old', 'old', null, '{\"argon2\":\"$x\",\"stream\":1}', 5, 0 from account where id = ?",
+		"insert into message (id, account, credential, stream, received, sender, subject, header_from, header_id, size, params)" +
+			" select id, id, id, 1, 5, 'a@x.test', 'old', '', '', 1, '{\"helo\":\"old\"}' from account where id = ?",
 	}
 )
+
+// stillOld expects them.
+func (f *fixture) stillOld(version int) {
+	f.Helper()
+	a := f.get(f.db.Account(f.Context(), old, old)).(*relay.Account)
+	if a.Senders != relay.SendersAny || a.Status != relay.Active || a.Name != "old" {
+		f.Errorf("from version %d: the account is %+v", version, a)
+	}
+	c := f.get(f.db.CredentialByUser(f.Context(), "old")).(*relay.Credential)
+	want := &relay.Credential{ID: old, Account: old, Kind: "smtp", Name: "old", User: "old", Argon2: "$x", Stream: relay.Transactional, Created: time.UnixMicro(5).UTC()}
+	f.equal("credential", c, want)
+	c.Name = "new"
+	f.must(f.db.SetCredential(f.Context(), somebody, old, c))
+	a.Name = "old" // as it is
+	f.must(f.db.SetAccount(f.Context(), somebody, old, a))
+	if m := f.story(old).Message; m.Source.Helo != "old" || m.Archive || m.Tags != nil || m.Script != "" {
+		f.Errorf("from version %d: the message is %+v", version, m)
+	}
+}
