@@ -24,7 +24,7 @@ var levels = [][]string{
 	1: {"internal/smtp", "internal/smtpclient", "internal/dns", "internal/message", "internal/mailauth",
 		"internal/seal", "internal/tlspolicy", "internal/dsn", "internal/classify", "internal/milter", "internal/ratelimit"},
 	2: {"internal/store"},
-	3: {"internal/submit", "internal/policy", "internal/account", "internal/domain", "internal/doctor", "internal/queue", "internal/schedule",
+	3: {"internal/submit", "internal/policy", "internal/limit", "internal/account", "internal/domain", "internal/doctor", "internal/queue", "internal/schedule",
 		"internal/deliver", "internal/signing", "internal/feedback", "internal/suppression", "internal/webhook", "internal/report",
 		"internal/reputation", "internal/template", "internal/tlsreport", "internal/acme"},
 	4: {"internal/smtpd", "internal/api", "internal/metrics", "internal/compat", "internal/web", "internal/track", "internal/sink"},

@@ -108,6 +108,10 @@ type Take struct {
 	Start, End time.Time
 	Want       int64 // less than zero gives back
 	Most       int64 // that may be used up in all
+	// Least and Top bound what counts as used up, whatever stands there: of a
+	// bucket, that it is full, and that a clock which went back does not leave it
+	// empty for long. Top 0 is no bound.
+	Least, Top int64
 }
 
 // Taken is what came of a Take.

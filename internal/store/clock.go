@@ -73,6 +73,10 @@ func (c *clock) ours(t time.Time) time.Time {
 	return t.Add(time.Duration(c.shift.Load()) * time.Microsecond)
 }
 
+// Now is the time by the database's clock, as far as it is known: the same for all
+// nodes.
+func (db *DB) Now() time.Time { return db.clock.theirs() }
+
 // clockInterval is how often the clocks are compared.
 const clockInterval = 10 * time.Second
 
