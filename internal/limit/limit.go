@@ -79,13 +79,13 @@ type tenant struct {
 type key struct {
 	credential relay.ID // zero: of the account
 	sandbox    bool
-	of         string
-	per        relay.Period
+	recipients bool // not messages
+	per        byte // the first letter of the period, to be looked up fast
 }
 
-// subject is the key as it is stored.
-func (k key) subject() string {
-	s := k.of + "/" + string(k.per)
+// subject is the line's key as it is stored.
+func (n *line) subject() string {
+	k, s := n.key, n.limit.Of+"/"+string(n.limit.Per)
 	switch {
 	case k.sandbox:
 		return "sandbox " + s
@@ -98,6 +98,8 @@ func (k key) subject() string {
 // counter is this node's share of one limit.
 type counter struct {
 	ratelimit.Share
+	subject string
+	per     relay.Period
 	start   time.Time // of the period
 	waiting int64     // what others than the one who fetches wait for
 	used    int64     // of a limit per second that is kept in memory
@@ -116,8 +118,7 @@ func window(p relay.Period, t time.Time) (start, end time.Time) {
 // nothing: then the error is a relay.Error, RateLimited with the time to come back
 // where it helps to do so. undo gives all back, of a message that came to nothing.
 func (l *Limiter) Take(ctx context.Context, o Order) (undo func(), err error) {
-	var room [12]line
-	lines := o.lines(room[:0])
+	lines := o.lines()
 	if len(lines) == 0 {
 		return func() {}, nil
 	}
@@ -131,9 +132,9 @@ func (l *Limiter) Take(ctx context.Context, o Order) (undo func(), err error) {
 			if err := n.never(); err != nil {
 				return nil, err
 			}
-			n.counter = t.counter(n.key, now)
+			n.counter = t.counter(n, now)
 			n.start = n.counter.start
-			if n.key.per == relay.PerSecond && n.counter.Have() > 0 && l.shared {
+			if n.limit.Per == relay.PerSecond && n.counter.Have() > 0 && l.shared {
 				if _, at := n.counter.Left(); now.Sub(at) > stale || now.Before(at) {
 					n.counter.Drop()
 				}
@@ -146,12 +147,10 @@ func (l *Limiter) Take(ctx context.Context, o Order) (undo func(), err error) {
 			}
 		}
 		if !short {
-			taken := make([]line, len(lines))
-			copy(taken, lines)
-			for _, n := range taken {
-				n.counter.Use(now, n.need)
+			for i := range lines {
+				lines[i].counter.Use(now, lines[i].need)
 			}
-			return func() { t.undo(taken) }, nil
+			return func() { t.undo(lines) }, nil
 		}
 		if err := l.fetch(ctx, t, lines, now); err != nil {
 			return nil, err
@@ -179,19 +178,19 @@ func (l *Limiter) tenant(id relay.ID) *tenant {
 	}
 }
 
-// counter gives the counter for the window that now lies in. When the clock has
-// gone into another, whichever, that one's begins.
-func (t *tenant) counter(k key, now time.Time) *counter {
-	c := t.counters[k]
-	start, _ := window(k.per, now)
+// counter gives the line's counter for the window that now lies in. When the
+// clock has gone into another, whichever, that one's begins.
+func (t *tenant) counter(n *line, now time.Time) *counter {
+	c := t.counters[n.key]
+	start, _ := window(n.limit.Per, now)
 	if c == nil {
-		c = &counter{start: start}
-		t.counters[k] = c
+		c = &counter{subject: n.subject(), per: n.limit.Per, start: start}
+		t.counters[n.key] = c
 	}
 	if !c.start.Equal(start) {
 		if had := c.Drop(); had > 0 && c.start.After(start) {
-			_, end := window(k.per, c.start)
-			t.late = append(t.late, relay.Take{Subject: k.subject(), Start: c.start, End: end, Want: -had})
+			_, end := window(c.per, c.start)
+			t.late = append(t.late, relay.Take{Subject: c.subject, Start: c.start, End: end, Want: -had})
 		}
 		c.Share, c.start, c.used = ratelimit.Share{}, start, 0
 	}
@@ -202,7 +201,8 @@ func (t *tenant) counter(k key, now time.Time) *counter {
 func (t *tenant) undo(taken []line) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, n := range taken {
+	for i := range taken {
+		n := &taken[i]
 		if n.counter == t.counters[n.key] && n.counter.start.Equal(n.start) {
 			n.counter.Return(n.need)
 		}
@@ -223,7 +223,7 @@ func (l *Limiter) fetch(ctx context.Context, t *tenant, lines []line, now time.T
 			continue
 		}
 		k := n.take(now)
-		if n.key.per == relay.PerSecond && !l.shared {
+		if n.limit.Per == relay.PerSecond && !l.shared {
 			n.fetched(now, k, n.counter.memory(k))
 			continue
 		}
@@ -294,8 +294,7 @@ func (t *tenant) wait(ctx context.Context, lines []line) error {
 // Known gives the refusal of a message of that order, as far as it is known
 // without asking the store: before its content comes.
 func (l *Limiter) Known(o Order) error {
-	var room [12]line
-	lines := o.lines(room[:0])
+	lines := o.lines()
 	if len(lines) == 0 {
 		return nil
 	}
@@ -304,7 +303,7 @@ func (l *Limiter) Known(o Order) error {
 	now := l.store.Now()
 	for i := range lines {
 		n := &lines[i]
-		if n.counter = t.counter(n.key, now); n.counter.Have() >= n.need {
+		if n.counter = t.counter(n, now); n.counter.Have() >= n.need {
 			continue
 		}
 		if err := cmp.Or(n.never(), n.spent(now)); err != nil {

@@ -32,8 +32,18 @@ type line struct {
 	waits   int64     // of the counter's waiting
 }
 
-// Lines that hold for the same counter are one: the tightest.
-func (o *Order) lines(all []line) []line {
+// lines are the limits that hold. Those that hold for the same counter are one:
+// the tightest.
+func (o *Order) lines() []line {
+	most := len(o.Limits) + len(o.Account.Limits)
+	daily := Daily(o.Account, o.Plan)
+	if o.Plan != nil {
+		most += len(o.Plan.Limits)
+	}
+	if most == 0 && daily == 0 && !o.InSandbox {
+		return nil
+	}
+	all := make([]line, 0, most+2)
 	for _, n := range o.Limits {
 		all = o.add(all, key{credential: o.Credential}, n, "this credential")
 	}
@@ -45,7 +55,7 @@ func (o *Order) lines(all []line) []line {
 			all = o.add(all, key{}, n, "this account's plan, "+o.Plan.Name)
 		}
 	}
-	if daily := Daily(o.Account, o.Plan); daily > 0 {
+	if daily > 0 {
 		all = o.add(all, key{}, relay.Limit{Most: daily, Of: "recipients", Per: relay.PerDay}, "this account for now: it is new, and gets more with each good day")
 	}
 	if o.InSandbox {
@@ -55,7 +65,7 @@ func (o *Order) lines(all []line) []line {
 }
 
 func (o *Order) add(all []line, k key, limit relay.Limit, whose string) []line {
-	k.of, k.per = limit.Of, limit.Per
+	k.recipients, k.per = limit.Of == "recipients", (limit.Per + " ")[0]
 	for i := range all {
 		n := &all[i]
 		if n.key != k {
@@ -66,13 +76,13 @@ func (o *Order) add(all []line, k key, limit relay.Limit, whose string) []line {
 		if limit.Most < n.limit.Most {
 			n.limit, n.whose = limit, whose
 		}
-		if k.per == relay.PerSecond {
+		if limit.Per == relay.PerSecond {
 			n.limit.Burst = burst
 		}
 		return all
 	}
 	n := line{key: k, account: o.Account.ID, limit: limit, whose: whose, need: 1}
-	if limit.Of == "recipients" {
+	if k.recipients {
 		n.need = o.Recipients
 	}
 	return append(all, n)
@@ -93,11 +103,11 @@ func (n *line) bucket() ratelimit.Bucket {
 // take is the question to the store for what the line lacks.
 func (n *line) take(now time.Time) relay.Take {
 	c := n.counter
-	start, end := window(n.key.per, now)
-	k := relay.Take{Account: n.account, Subject: n.key.subject(), Start: start, End: end, Most: n.limit.Most}
+	start, end := window(n.limit.Per, now)
+	k := relay.Take{Account: n.account, Subject: c.subject, Start: start, End: end, Most: n.limit.Most}
 	left, fetched := c.Left()
 	wanted := n.need + c.waiting
-	if n.key.per != relay.PerSecond {
+	if n.limit.Per != relay.PerSecond {
 		k.Want = c.Want(now, wanted, horizon, left/part)
 		return k
 	}
@@ -136,11 +146,11 @@ func (n *line) spent(now time.Time) error {
 		return nil
 	}
 	e := &relay.Error{Code: relay.RateLimited, Text: fmt.Sprintf("The limit of %s is used up: %s.", n.whose, n.limit)}
-	if n.key.per != relay.PerSecond {
+	if n.limit.Per != relay.PerSecond {
 		if since >= again {
 			return nil
 		}
-		_, e.Retry = window(n.key.per, now)
+		_, e.Retry = window(n.limit.Per, now)
 		e.Advice = "Mail is taken again from " + e.Retry.UTC().Format("2006-01-02 15:04 MST") + "."
 		return e
 	}

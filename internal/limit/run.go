@@ -22,7 +22,7 @@ type warning struct {
 
 // notice queues a warning where a fetch passed 80, 90 or 100 %.
 func (l *Limiter) notice(n *line, k relay.Take, got relay.Taken, now time.Time) {
-	if n.key.per == relay.PerSecond || k.Most <= 0 {
+	if n.limit.Per == relay.PerSecond || k.Most <= 0 {
 		return
 	}
 	for _, percent := range []int64{100, 90, 80} {
@@ -89,13 +89,13 @@ func (t *tenant) spare(id relay.ID, now time.Time, idle time.Duration) []relay.T
 	defer t.mu.Unlock()
 	back := t.late
 	t.late = nil
-	for k, c := range t.counters {
-		start, end := window(k.per, now)
-		if k.per == relay.PerSecond || !c.start.Equal(start) {
+	for _, c := range t.counters {
+		start, end := window(c.per, now)
+		if c.per == relay.PerSecond || !c.start.Equal(start) {
 			continue // it fills up by itself
 		}
 		if spare := c.Idle(now, idle); spare > 0 {
-			back = append(back, relay.Take{Subject: k.subject(), Start: start, End: end, Want: -spare})
+			back = append(back, relay.Take{Subject: c.subject, Start: start, End: end, Want: -spare})
 		}
 	}
 	for i := range back {
@@ -125,7 +125,7 @@ func (l *Limiter) forget(id relay.ID, t *tenant, now time.Time) {
 // warn writes a warning, once for all nodes: whoever is first takes the one that
 // there is in the period.
 func (l *Limiter) warn(ctx context.Context, w warning) error {
-	got, err := l.store.TakeUsage(ctx, []relay.Take{{Account: w.account, Subject: "warned " + strconv.FormatInt(w.percent, 10) + " " + w.key.subject(),
+	got, err := l.store.TakeUsage(ctx, []relay.Take{{Account: w.account, Subject: "warned " + strconv.FormatInt(w.percent, 10) + " " + w.subject(),
 		Start: w.start, End: w.end, Want: 1, Most: 1}})
 	if err != nil {
 		return fmt.Errorf("write warning: %w", err)
@@ -138,7 +138,7 @@ func (l *Limiter) warn(ctx context.Context, w warning) error {
 		return fmt.Errorf("write warning: %w", err)
 	}
 	l.log.Warn("limit nearly used up", "account", w.account, "of", w.whose, "limit", w.limit.String(), "percent", w.percent, "until", w.end)
-	change := relay.Change{At: l.store.Now(), Account: w.account, Actor: relay.Actor{Name: "postrider"}, Action: "limit.warning", Object: w.key.subject(), After: after}
+	change := relay.Change{At: l.store.Now(), Account: w.account, Actor: relay.Actor{Name: "postrider"}, Action: "limit.warning", Object: w.subject(), After: after}
 	if err := l.store.Note(ctx, &change); err != nil {
 		return fmt.Errorf("write warning: %w", err)
 	}
@@ -166,7 +166,7 @@ type State struct {
 
 // States gives the limits that hold for an order, and what is used up of each.
 func (l *Limiter) States(ctx context.Context, o Order) ([]State, error) {
-	lines := o.lines(nil)
+	lines := o.lines()
 	if len(lines) == 0 {
 		return nil, nil
 	}
@@ -178,11 +178,11 @@ func (l *Limiter) States(ctx context.Context, o Order) ([]State, error) {
 	var all []State
 	for _, n := range lines {
 		s := State{Limit: n.limit, Whose: n.whose}
-		if n.key.per != relay.PerSecond {
-			start, end := window(n.key.per, now)
+		if n.limit.Per != relay.PerSecond {
+			start, end := window(n.limit.Per, now)
 			s.Reset = end
 			for _, u := range used {
-				if u.Subject == n.key.subject() && u.Start.Equal(start) {
+				if u.Subject == n.subject() && u.Start.Equal(start) {
 					s.Used = u.Used
 				}
 			}

@@ -54,16 +54,16 @@ func (db *DB) TakeUsage(ctx context.Context, takes []relay.Take) ([]relay.Taken,
 			if err != nil {
 				return err
 			}
-			used := got[i].Before
+			stands := got[i].Before
 			if t.Top > 0 {
-				used = min(used, t.Top)
+				got[i].Before = min(stands, t.Top)
 			}
-			got[i].Before = max(used, t.Least)
+			got[i].Before = max(got[i].Before, t.Least)
 			got[i].Got = max(min(t.Want, t.Most-got[i].Before), 0)
 			if t.Want < 0 {
 				got[i].Got = max(t.Want, -got[i].Before)
 			}
-			if got[i].Got == 0 {
+			if got[i].Before+got[i].Got == stands {
 				continue
 			}
 			if _, err := w.exec(ctx, "update taken set used = ? where account = ? and subject = ? and start = ?", append([]any{got[i].Before + got[i].Got}, key...)...); err != nil {
