@@ -99,7 +99,8 @@ type Content interface {
 	Open() (io.ReadCloser, error)
 }
 
-// Submission is a message on its way into the queue.
+// Submission is a message on its way into the queue. A delivery that is Cancelled
+// already, with its diagnosis, is one that is not to be made.
 type Submission struct {
 	Message    *Message
 	Content    Content
@@ -108,6 +109,8 @@ type Submission struct {
 	// Answers is the notice that this message, a DSN, deals with; putting the
 	// message ends the notice in the same transaction. Nil for other mail.
 	Answers *Notice
+	// Warning is told with the events of the acceptance; empty: there is none.
+	Warning Diagnosis
 	// Once keeps a request that is repeated from being taken twice; nil: there is
 	// no key.
 	Once *Once

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"postrider/internal/relay"
@@ -77,6 +78,9 @@ var (
 type mail struct {
 	messages, contents, deliveries, events [][]any
 
+	cancelled [][]any // diagnosis of deliveries that are not to be made, and their keys
+	tally     tally
+
 	bytes  int  // in contents
 	leased bool // a delivery is in our hand
 }
@@ -100,6 +104,14 @@ func (w *writer) putMail(ctx context.Context, lease int64, m *mail) error {
 	if err := w.insert(ctx, deliveryTable, m.deliveries...); err != nil {
 		return err
 	}
+	for _, row := range m.cancelled {
+		if err := w.send(ctx, "update delivery set category = ?, diagnosis = ?, advice = ? where message = ? and n = ?", row...); err != nil {
+			return err
+		}
+	}
+	if err := w.putTally(ctx, lease, m.tally); err != nil {
+		return err
+	}
 	return w.insert(ctx, eventTable, m.events...)
 }
 
@@ -117,7 +129,7 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 		return untouched{&relay.Error{Code: relay.Invalid, Text: "A message without id, account or delivery can't be stored."}}
 	}
 	for _, d := range s.Deliveries {
-		if d.State.Final() || d.ID.Message != m.ID || d.Account != m.Account {
+		if d.State.Final() && d.State != relay.Cancelled || d.ID.Message != m.ID || d.Account != m.Account {
 			return untouched{&relay.Error{Code: relay.Invalid, Text: fmt.Sprintf("Delivery %s is final, or not one of message %s.", d.ID, m.ID)}}
 		}
 	}
@@ -143,8 +155,14 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 	size := s.Content.Size()
 	to.messages = append(to.messages, []any{m.ID[:], m.Account[:], m.Credential[:], int64(m.Stream), db.clock.micros(m.Received), size,
 		text(m.Envelope.Sender), text(m.Subject), text(m.From), text(m.HeaderID), client, text(m.Source.Helo), text(m.Script), joinTags(m.Tags), bit(m.Archive), params})
-	if err := w.gatherContent(ctx, to, m.ID, s.Content, size); err != nil {
-		return fmt.Errorf("put content of %s: %w", m.ID, err)
+	if m.Archive || slices.ContainsFunc(s.Deliveries, func(d *relay.Delivery) bool { return !d.State.Final() }) {
+		if err := w.gatherContent(ctx, to, m.ID, s.Content, size); err != nil {
+			return fmt.Errorf("put content of %s: %w", m.ID, err)
+		}
+	}
+	warning, err := encodeDetail(detail{Diagnosis: s.Warning})
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
 	}
 	for _, d := range s.Deliveries {
 		held := lease
@@ -155,15 +173,39 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 		to.deliveries = append(to.deliveries, []any{m.ID[:], m.Account[:], int64(d.ID.N), int64(d.Stream), int64(d.State), held,
 			db.clock.micros(d.Due), db.clock.micros(d.Expires), db.clock.micros(m.Received), int64(d.Recipient.Notify),
 			text(d.Recipient.Address), text(d.Domain), text(d.Recipient.ORcpt)})
-		e, err := db.event(m.Received, m.Account, d.ID, relay.EventAccepted, nil)
+		e, err := db.event(m.Received, m.Account, d.ID, relay.EventAccepted, warning)
 		if err != nil {
 			return err
 		}
 		to.events = append(to.events, e)
+		if d.State == relay.Cancelled {
+			if err := db.gatherCancelled(to, m, d); err != nil {
+				return err
+			}
+		}
 	}
 	if s.Answers != nil {
 		return db.gatherReported(to, m, s.Answers)
 	}
+	return nil
+}
+
+// gatherCancelled notes of a delivery that it is not made, and why.
+func (db *DB) gatherCancelled(to *mail, m *relay.Message, d *relay.Delivery) error {
+	why, err := encodeDetail(detail{Diagnosis: d.Diagnosis})
+	if err != nil {
+		return fmt.Errorf("encode event: %w", err)
+	}
+	e, err := db.event(m.Received, m.Account, d.ID, relay.EventCancelled, why)
+	if err != nil {
+		return err
+	}
+	to.events = append(to.events, e)
+	to.cancelled = append(to.cancelled, []any{text(d.Diagnosis.Category), text(d.Diagnosis.Text), text(d.Diagnosis.Advice), m.ID[:], int64(d.ID.N)})
+	if to.tally == nil {
+		to.tally = tally{}
+	}
+	to.tally.add(db.clock, &relay.Outcome{Account: m.Account, At: m.Received, Kind: relay.EventCancelled})
 	return nil
 }
 

@@ -31,6 +31,38 @@ var putTests = []test{
 		}
 		f.equal("events", got.Events, events)
 	}},
+	{"cancelled", func(f *fixture) {
+		why := relay.Diagnosis{Category: "suppressed", Text: "It is suppressed.", Advice: "Take it off the list."}
+		warning := relay.Diagnosis{Category: "warning/dns", Text: "A record is missing."}
+		some, all, kept := f.message("a@example.net", "b@example.net"), f.message("a@example.net"), f.message("a@example.net")
+		some.Warning, kept.Message.Archive = warning, true
+		for _, d := range []*relay.Delivery{some.Deliveries[1], all.Deliveries[0], kept.Deliveries[0]} {
+			d.State, d.Diagnosis = relay.Cancelled, why
+		}
+		f.put(f.lease, some, all, kept)
+		story := f.story(some.Message.ID)
+		if d := story.Deliveries; d[0].State != relay.Queued || d[1].State != relay.Cancelled || d[1].Diagnosis != why || d[0].Diagnosis != (relay.Diagnosis{}) {
+			f.Errorf("deliveries %+v %+v", d[0], d[1])
+		}
+		var told []string
+		for _, e := range story.Events {
+			told = append(told, e.Kind.String()+" "+e.Diagnosis.Category)
+		}
+		f.equal("events", told, []string{"accepted warning/dns", "accepted warning/dns", "cancelled suppressed"})
+		for _, s := range []*relay.Submission{some, all, kept} {
+			if c := f.content(s.Message.ID); (c == nil) != (s == all) {
+				f.Errorf("content %q of %v", c, s.Message.ID)
+			}
+		}
+		counts, err := f.db.Outcomes(f.Context(), f.me, noon, noon)
+		if err != nil || len(counts) != 1 || counts[0].N != 3 || counts[0].Kind != relay.EventCancelled {
+			f.Errorf("outcomes %+v, %v", counts, err)
+		}
+		o := relay.Outcome{Delivery: some.Deliveries[1].ID, Account: f.me, Kind: relay.EventReleased, At: noon.Add(time.Second), Due: noon.Add(time.Second)}
+		if err := f.db.Settle(f.Context(), 0, []relay.Outcome{o})[0]; !errors.Is(err, store.ErrSettled) {
+			f.Errorf("released: %v", err)
+		}
+	}},
 	{"content", func(f *fixture) {
 		for _, size := range []int{0, 1, 262143, 262144, 262145, 524288, 3<<20 + 7} {
 			want := make([]byte, size)
