@@ -25,6 +25,7 @@ import (
 	"postrider/internal/doctor"
 	"postrider/internal/domain"
 	"postrider/internal/feedback"
+	"postrider/internal/limit"
 	"postrider/internal/policy"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
@@ -52,6 +53,7 @@ type Daemon struct {
 	box        *seal.Box // opens what is sealed in the store
 	accounts   *account.Service
 	directory  *account.Directory
+	limiter    *limit.Limiter
 	domains    *domain.Manager
 	senders    *domain.Senders
 	doctor     *doctor.Doctor
@@ -174,8 +176,10 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		Batch: c.Queue.Batch, BatchBytes: int64(c.Queue.BatchBytes), Observer: d.watch.metrics,
 		Site: func(domain string) string { return d.dispatcher.Site(domain) }}, d.log)
 	d.node = newNode(d.store, d.queue, c.Node, c.Store.Shared(), lease, joined, d.log)
+	d.limiter = limit.New(d.store, c.Store.Shared(), d.log)
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
-		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue)
+		Rules:  policy.Rules{Senders: relay.SenderRule(c.Policy.Senders), DNS: relay.DNSRule(c.Policy.DNS), Sandbox: int64(c.Policy.Sandbox)},
+		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue, d.directory, d.limiter)
 	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics}, d.accounts, entrance, d.log)
 	leaving := deliverConfig(c)
@@ -263,6 +267,8 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
+	g.Go(func() error { return d.limiter.Run(running) })
+	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })
 	d.outward.start(running, g.Go)
 	g.Go(func() error { return d.serveAPI(running) })
 	g.Go(func() error { return d.node.keep(running, d.watch.countReaps(d.store)) })

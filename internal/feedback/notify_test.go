@@ -53,7 +53,7 @@ func newBench(t *testing.T) *bench {
 			t.Error(err)
 		}
 	})
-	e := submit.New(submit.Config{Hostname: "relay.test", Expire: time.Hour, Limits: policy.Limits{MessageSize: 1 << 20, Recipients: 10, Hops: 10}}, q)
+	e := submit.New(submit.Config{Hostname: "relay.test", Expire: time.Hour, Limits: policy.Limits{MessageSize: 1 << 20, Recipients: 10, Hops: 10}}, q, nil, nil)
 	b.notifier = NewNotifier(NotifierConfig{Hostname: "relay.test", From: "MAILER-DAEMON@relay.test"}, db, e, log)
 	return b
 }

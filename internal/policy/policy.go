@@ -86,9 +86,8 @@ func Check(c Case) (Verdict, error) {
 	if c.Rules.Senders != relay.SendersAny {
 		v.Sandbox = c.unverified(names)
 	}
-	if v.Sandbox == nil && c.Account.Status == relay.Sandbox {
-		v.Sandbox = refuse(relay.Unverified, "This account may send to its own verified addresses only."+because(c.Account.Reason),
-			"Ask the operator to take it out of the sandbox.")
+	if v.Sandbox == nil {
+		v.Sandbox = InSandbox(c.Account)
 	}
 	if v.Sandbox != nil && c.Rules.Sandbox == 0 {
 		return Verdict{}, v.Sandbox
@@ -107,6 +106,15 @@ func Standstill(a *relay.Account) error {
 		return refuse(relay.Forbidden, "This account is blocked."+because(a.Reason), "Ask the operator.")
 	}
 	return nil
+}
+
+// InSandbox is why an account may send to its own addresses only, whatever it has
+// verified, or nil.
+func InSandbox(a *relay.Account) error {
+	if a.Status != relay.Sandbox {
+		return nil
+	}
+	return refuse(relay.Unverified, "This account may send to its own verified addresses only."+because(a.Reason), "Ask the operator to take it out of the sandbox.")
 }
 
 func because(reason string) string {

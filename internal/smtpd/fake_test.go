@@ -163,6 +163,21 @@ func (e *entrance) Submit(ctx context.Context, d submit.Draft) (relay.ID, error)
 	return relay.ID{15: byte(len(e.mail))}, nil
 }
 
+// Sender is as strict as the credential says.
+func (e *entrance) Sender(_ context.Context, id *account.Identity, sender string) error {
+	if len(id.Senders) > 0 && !strings.HasSuffix(sender, id.Senders[0]) {
+		return &relay.Error{Code: relay.Forbidden, Text: "This credential may not send as <" + sender + ">.", Advice: "Send as one of: " + id.Senders[0] + "."}
+	}
+	return nil
+}
+
+func (e *entrance) Recipient(_ context.Context, _ *account.Identity, _, recipient string) error {
+	if strings.HasPrefix(recipient, "suppressed@") {
+		return &relay.Error{Code: relay.Suppressed, Text: "Nothing may be sent to it.", Advice: "Take it off the list."}
+	}
+	return nil
+}
+
 func (e *entrance) taken() []taken {
 	e.mu.Lock()
 	defer e.mu.Unlock()

@@ -91,6 +91,7 @@ var replyLine = regexp.MustCompile(`^[2-5][0-9][0-9](-| |$)[^\r\n\x00]*\r\n$`)
 
 // auditor is an entrance that takes mail only of whom accounts let in.
 type auditor struct {
+	discard
 	t     *testing.T
 	known map[*account.Identity]bool
 	mail  []taken
@@ -262,4 +263,6 @@ func BenchmarkSession(b *testing.B) {
 
 type discard struct{}
 
-func (discard) Submit(context.Context, submit.Draft) (relay.ID, error) { return relay.ID{1}, nil }
+func (discard) Submit(context.Context, submit.Draft) (relay.ID, error)             { return relay.ID{1}, nil }
+func (discard) Sender(context.Context, *account.Identity, string) error            { return nil }
+func (discard) Recipient(context.Context, *account.Identity, string, string) error { return nil }

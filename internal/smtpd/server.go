@@ -39,8 +39,12 @@ type Accounts interface {
 }
 
 // Entrance takes messages. Once Submit has given an id the message is durable.
+// Sender and Recipient tell of a refusal before the content comes, as far as it is
+// known then.
 type Entrance interface {
 	Submit(ctx context.Context, d submit.Draft) (relay.ID, error)
+	Sender(ctx context.Context, id *account.Identity, sender string) error
+	Recipient(ctx context.Context, id *account.Identity, sender, recipient string) error
 }
 
 // Observer is told what sessions do, to count it. Its methods are called from

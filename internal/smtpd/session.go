@@ -323,7 +323,7 @@ func (s *session) obey(ctx context.Context, verb smtp.Verb, args []byte) smtp.Re
 	case smtp.MAIL:
 		return s.mail(ctx, args)
 	case smtp.RCPT:
-		return s.rcpt(args)
+		return s.rcpt(ctx, args)
 	case smtp.DATA:
 		return s.data(ctx, args)
 	case smtp.BDAT:

@@ -7,7 +7,6 @@ import (
 
 	"postrider/internal/account"
 	"postrider/internal/message"
-	"postrider/internal/policy"
 	"postrider/internal/relay"
 	"postrider/internal/smtp"
 )
@@ -77,7 +76,7 @@ func (s *session) mail(ctx context.Context, args []byte) smtp.Reply {
 	if m.HoldFor > 0 {
 		env.Release = time.Now().Add(m.HoldFor)
 	}
-	if err := policy.CheckSender(id, env.Sender); err != nil {
+	if err := s.l.entrance.Sender(ctx, id, env.Sender); err != nil {
 		return s.refusal(err)
 	}
 	s.tx.open, s.tx.identity, s.tx.envelope, s.tx.size = true, id, env, m.Size
@@ -117,7 +116,7 @@ func (s *session) loginFirst() smtp.Reply {
 
 // rcpt is RCPT (RFC 5321 section 4.1.1.3). A recipient given twice is one
 // delivery.
-func (s *session) rcpt(args []byte) smtp.Reply {
+func (s *session) rcpt(ctx context.Context, args []byte) smtp.Reply {
 	if !s.tx.open {
 		return badSequence("Send MAIL first.")
 	}
@@ -127,7 +126,7 @@ func (s *session) rcpt(args []byte) smtp.Reply {
 	r, err := smtp.ParseRcpt(args, s.tx.envelope.UTF8)
 	if err == nil {
 		s.about.sender, s.about.recipient = s.tx.envelope.Sender, r.To.String()
-		err = s.addRecipient(r, s.about.recipient)
+		err = s.addRecipient(ctx, r, s.about.recipient)
 	}
 	if err != nil {
 		return s.refuseRecipient(asReply(err))
@@ -159,7 +158,7 @@ func (s *session) refuseRecipient(r smtp.Reply) smtp.Reply {
 
 // addRecipient puts a recipient, whose address is given as text too, into the
 // envelope. The error is a Reply.
-func (s *session) addRecipient(r smtp.Rcpt, address string) error {
+func (s *session) addRecipient(ctx context.Context, r smtp.Rcpt, address string) error {
 	if r.To.IsLiteral() {
 		return reply(550, "5.1.2", "Mail to IP addresses is not relayed. Use an address with a domain.")
 	}
@@ -174,6 +173,9 @@ func (s *session) addRecipient(r smtp.Rcpt, address string) error {
 	most := s.l.config.Limits.Recipients
 	if len(s.tx.envelope.Recipients) >= most {
 		return reply(452, "4.5.3", fmt.Sprintf("%d recipients are the most in one message. Send the rest in another.", most))
+	}
+	if err := s.l.entrance.Recipient(ctx, s.tx.identity, s.tx.envelope.Sender, address); err != nil {
+		return s.refusal(err)
 	}
 	if s.tx.seen == nil {
 		s.tx.seen = map[string]struct{}{}

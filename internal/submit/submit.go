@@ -3,6 +3,7 @@ package submit
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/gofrs/uuid/v5"
 
+	"postrider/internal/limit"
 	"postrider/internal/message"
 	"postrider/internal/policy"
 	"postrider/internal/relay"
@@ -22,22 +24,48 @@ type Queue interface {
 	Put(ctx context.Context, s *relay.Submission) error
 }
 
+// Directory knows the accounts and what is theirs. Names are in lower case, and
+// domains as A-labels.
+type Directory interface {
+	Account(ctx context.Context, id relay.ID) (*relay.Account, *relay.Plan, error)
+	// Domain gives the domain of the account that the name is or is below; nil:
+	// there is none.
+	Domain(ctx context.Context, account relay.ID, name string) (*relay.Domain, error)
+	// Sender tells whether a single address is verified.
+	Sender(ctx context.Context, account relay.ID, address string) (verified bool, err error)
+	// Suppressed gives those of the addresses that nothing may be sent to.
+	Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]string, error)
+}
+
+// Limiter holds accounts to their limits. Errors are relay.Error.
+type Limiter interface {
+	// Take takes what a message uses, or refuses it; undo gives it back.
+	Take(ctx context.Context, o limit.Order) (undo func(), err error)
+	// Known is the refusal as far as it is known before the content comes.
+	Known(o limit.Order) error
+}
+
 // Config is what the entrance must know.
 type Config struct {
 	Hostname string
 	Limits   policy.Limits
+	Rules    policy.Rules  // for accounts that have none of their own
 	Expire   time.Duration // how long a delivery is tried
 }
 
 // Entrance is the one way in, for every protocol and for our own reports.
 type Entrance struct {
-	config Config
-	queue  Queue
-	now    func() time.Time
+	config    Config
+	queue     Queue
+	directory Directory
+	limiter   Limiter
+	now       func() time.Time
 }
 
 // New makes an entrance to the queue.
-func New(c Config, q Queue) *Entrance { return &Entrance{config: c, queue: q, now: time.Now} }
+func New(c Config, q Queue, d Directory, l Limiter) *Entrance {
+	return &Entrance{config: c, queue: q, directory: d, limiter: l, now: time.Now}
+}
 
 // NewID makes the id of a message, an account or a credential.
 func NewID() (relay.ID, error) {
@@ -48,14 +76,15 @@ func NewID() (relay.ID, error) {
 	return relay.ID(u), nil
 }
 
-// Submit takes a message in. When it returns an id, the message is durable. The
-// error is a relay.Error where the client can do something about it.
+// Submit takes a message in. When it returns an id, the message is durable; of a
+// request that was taken before it is the first one's id. The error is a
+// relay.Error where the client can do something about it.
 func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 	facts, err := message.Scan(d.Content)
 	if err != nil {
 		return relay.ID{}, fmt.Errorf("scan content: %w", err)
 	}
-	err = policy.Check(d.Identity, d.Envelope, policy.Facts{Size: d.Content.Size(), Received: facts.Received, HasFrom: facts.HasFrom}, e.config.Limits)
+	a, err := e.admit(ctx, &d, &facts)
 	if err != nil {
 		return relay.ID{}, err
 	}
@@ -64,9 +93,29 @@ func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 		return relay.ID{}, err
 	}
 	m.Account, m.Credential, m.Stream = d.Identity.Account, d.Identity.Credential, cmp.Or(d.Stream, d.Identity.Stream)
-	m.Tags, m.Metadata = d.Tags, d.Metadata
-	content := facts.Prepend(e.header(m, facts), d.Content)
-	return e.put(ctx, &relay.Submission{Message: m, Content: content, Once: d.Once})
+	m.Tags, m.Metadata, m.Script, m.Archive = d.Tags, d.Metadata, facts.Script, d.Identity.Archive
+	s := &relay.Submission{Message: m, Content: facts.Prepend(e.header(m, facts), d.Content), Once: cmp.Or(d.Once, onceOf(&d.Envelope, &facts)), Warning: a.warning}
+	if err := e.addDeliveries(s); err != nil {
+		return relay.ID{}, err
+	}
+	for i, v := range s.Deliveries {
+		if a.suppressed[i] {
+			v.State, v.Diagnosis = relay.Cancelled, suppressed(v.Recipient.Address)
+		}
+	}
+	undo, err := e.limiter.Take(ctx, a.order)
+	if err != nil {
+		return relay.ID{}, err
+	}
+	if err := e.queue.Put(ctx, s); err != nil {
+		undo()
+		var earlier *relay.Earlier
+		if errors.As(err, &earlier) {
+			return earlier.Message, nil
+		}
+		return relay.ID{}, err
+	}
+	return m.ID, nil
 }
 
 // Report takes in a DSN of our own, for the account whose message it is about.
@@ -148,7 +197,19 @@ func (e *Entrance) header(m *relay.Message, f message.Facts) []byte {
 	return b
 }
 
+// put queues mail of our own, which nobody limits.
 func (e *Entrance) put(ctx context.Context, s *relay.Submission) (relay.ID, error) {
+	if err := e.addDeliveries(s); err != nil {
+		return relay.ID{}, err
+	}
+	if err := e.queue.Put(ctx, s); err != nil {
+		return relay.ID{}, err
+	}
+	return s.Message.ID, nil
+}
+
+// addDeliveries makes one for each recipient, when all else is known.
+func (e *Entrance) addDeliveries(s *relay.Submission) error {
 	m := s.Message
 	m.Size = s.Content.Size()
 	due := m.Received
@@ -158,20 +219,17 @@ func (e *Entrance) put(ctx context.Context, s *relay.Submission) (relay.ID, erro
 	for i, r := range m.Envelope.Recipients {
 		addr, err := smtp.ParseAddress(r.Address, true)
 		if err != nil {
-			return relay.ID{}, badAddress(r.Address, "recipient", err)
+			return badAddress(r.Address, "recipient", err)
 		}
 		domain, err := addr.ASCIIDomain()
 		if err != nil {
-			return relay.ID{}, badAddress(r.Address, "recipient", err)
+			return badAddress(r.Address, "recipient", err)
 		}
 		s.Deliveries = append(s.Deliveries, &relay.Delivery{ID: relay.DeliveryID{Message: m.ID, N: i + 1}, Account: m.Account,
 			Stream: m.Stream, Recipient: r, Domain: strings.TrimSuffix(domain, "."), State: relay.Queued, Due: due,
 			Expires: due.Add(e.config.Expire), Updated: m.Received})
 	}
-	if err := e.queue.Put(ctx, s); err != nil {
-		return relay.ID{}, err
-	}
-	return m.ID, nil
+	return nil
 }
 
 func badAddress(address, what string, err error) error {

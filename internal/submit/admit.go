@@ -1,0 +1,269 @@
+package submit
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+
+	"postrider/internal/account"
+	"postrider/internal/limit"
+	"postrider/internal/message"
+	"postrider/internal/policy"
+	"postrider/internal/relay"
+	"postrider/internal/smtp"
+)
+
+// admission is what a message that may go needs further on.
+type admission struct {
+	order      limit.Order
+	suppressed map[int]bool // places of recipients in the envelope, from 0
+	warning    relay.Diagnosis
+}
+
+// party is somebody who wants to send: an identity with its account and the rules
+// that hold for it.
+type party struct {
+	*account.Identity
+	account *relay.Account
+	plan    *relay.Plan
+	rules   policy.Rules
+}
+
+func (e *Entrance) party(ctx context.Context, id *account.Identity) (party, error) {
+	a, plan, err := e.directory.Account(ctx, id.Account)
+	if err != nil {
+		return party{}, err
+	}
+	return party{Identity: id, account: a, plan: plan, rules: e.config.Rules.For(a)}, nil
+}
+
+// order is what a message of the party is held to.
+func (p *party) order(recipients int, sandbox bool) limit.Order {
+	return limit.Order{Account: p.account, Plan: p.plan, Credential: p.Credential, Limits: p.Limits,
+		Recipients: int64(recipients), InSandbox: sandbox, Sandbox: p.rules.Sandbox}
+}
+
+// admit judges a draft. The error says why it may not go.
+func (e *Entrance) admit(ctx context.Context, d *Draft, f *message.Facts) (admission, error) {
+	c := policy.Case{Identity: d.Identity, Limits: e.config.Limits, Envelope: &d.Envelope, Size: d.Content.Size(), Facts: f}
+	if d.Identity == nil {
+		_, err := policy.Check(c)
+		return admission{}, err
+	}
+	p, err := e.party(ctx, d.Identity)
+	if err != nil {
+		return admission{}, err
+	}
+	c.Account, c.Rules = p.account, p.rules
+	if c.Standing, err = e.standings(ctx, &p, policy.Names(d.Envelope, f)); err != nil {
+		return admission{}, err
+	}
+	v, err := policy.Check(c)
+	if err != nil {
+		return admission{}, err
+	}
+	if v.Sandbox != nil {
+		for _, r := range d.Envelope.Recipients {
+			if own, err := e.own(ctx, &p, r.Address); err != nil || !own {
+				return admission{}, orElse(err, v.Sandbox)
+			}
+		}
+	}
+	a := admission{warning: joined(v.Warnings)}
+	if a.suppressed, err = e.suppressed(ctx, &p, d.Envelope.Recipients); err != nil {
+		return admission{}, err
+	}
+	if p.account.Muted == relay.SuppressRefuse {
+		for i, r := range d.Envelope.Recipients {
+			if a.suppressed[i] {
+				return admission{}, refuseSuppressed(r.Address)
+			}
+		}
+	}
+	a.order = p.order(len(d.Envelope.Recipients)-len(a.suppressed), v.Sandbox != nil)
+	return a, nil
+}
+
+func orElse(err, other error) error {
+	if err != nil {
+		return err
+	}
+	return other
+}
+
+// standings looks up what the account has of names. Where anybody's name goes,
+// only what From says is of interest: its domain may be broken.
+func (e *Entrance) standings(ctx context.Context, p *party, names []policy.Name) (map[string]policy.Standing, error) {
+	all := make(map[string]policy.Standing, len(names))
+	for _, n := range names {
+		if _, known := all[n.Key]; known || n.Key == "" || p.rules.Senders == relay.SendersAny && n.Where != "From" {
+			continue
+		}
+		s, err := e.standing(ctx, p, n)
+		if err != nil {
+			return nil, err
+		}
+		all[n.Key] = s
+	}
+	return all, nil
+}
+
+func (e *Entrance) standing(ctx context.Context, p *party, n policy.Name) (s policy.Standing, err error) {
+	if n.Key == "" {
+		return s, nil
+	}
+	if s.Domain, err = e.directory.Domain(ctx, p.Account, n.Domain); err != nil || s.Verified() || p.rules.Senders == relay.SendersAny && n.Where == "From" {
+		return s, err
+	}
+	s.Sender, err = e.directory.Sender(ctx, p.Account, n.Key)
+	return s, err
+}
+
+// own tells whether mail in the sandbox may go to a recipient.
+func (e *Entrance) own(ctx context.Context, p *party, address string) (bool, error) {
+	s, err := e.standing(ctx, p, recipient(address))
+	return policy.Own(s), err
+}
+
+// recipient is an address in the form in which addresses are compared; without a
+// key where it is none.
+func recipient(address string) policy.Name {
+	a, err := smtp.ParseAddress(address, true)
+	if err != nil {
+		return policy.Name{Address: address}
+	}
+	return policy.NameOf("RCPT", a)
+}
+
+// suppressed gives the places of recipients that nothing may be sent to.
+func (e *Entrance) suppressed(ctx context.Context, p *party, to []relay.Recipient) (map[int]bool, error) {
+	keys := make([]string, len(to))
+	for i, r := range to {
+		keys[i] = recipient(r.Address).Key
+	}
+	found, err := e.directory.Suppressed(ctx, p.Account, keys)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	hit := make(map[string]bool, len(found))
+	for _, f := range found {
+		hit[f] = true
+	}
+	places := map[int]bool{}
+	for i, k := range keys {
+		if k != "" && hit[k] {
+			places[i] = true
+		}
+	}
+	return places, nil
+}
+
+const unsuppress = "If it may get mail again, take it off the account's list of suppressions."
+
+func suppressed(address string) relay.Diagnosis {
+	return relay.Diagnosis{Category: "suppressed", Text: fmt.Sprintf("Nothing is sent to %s: it is on the account's list of suppressions.", address), Advice: unsuppress}
+}
+
+func refuseSuppressed(address string) error {
+	return &relay.Error{Code: relay.Suppressed, Text: fmt.Sprintf("Nothing may be sent to <%s>: it is on the account's list of suppressions.", message.Clean(address, 320)), Advice: unsuppress}
+}
+
+// joined makes one warning of several.
+func joined(warnings []relay.Diagnosis) (all relay.Diagnosis) {
+	for i, w := range warnings {
+		if i == 0 {
+			all = w
+			continue
+		}
+		all.Text += " " + w.Text
+		all.Advice += " " + w.Advice
+	}
+	return all
+}
+
+// onceOf is the idempotency key in the header, or nil. A client that comes again
+// may well have made the message anew, with another date and other boundaries, so
+// what tells requests apart is the envelope and the subject.
+func onceOf(env *relay.Envelope, f *message.Facts) *relay.Once {
+	if f.Once == "" {
+		return nil
+	}
+	h := sha256.New()
+	write := func(s string) {
+		_ = binary.Write(h, binary.BigEndian, uint32(len(s))) // a hash takes all
+		_, _ = io.WriteString(h, s)
+	}
+	write(env.Sender)
+	write(f.Subject)
+	for _, r := range env.Recipients {
+		write(strings.ToLower(r.Address))
+	}
+	o := &relay.Once{Key: f.Once}
+	h.Sum(o.Digest[:0])
+	return o
+}
+
+// Sender tells whether a message could be taken from that envelope sender, as far
+// as that is known before its content comes.
+func (e *Entrance) Sender(ctx context.Context, id *account.Identity, sender string) error {
+	p, err := e.party(ctx, id)
+	if err != nil {
+		return err
+	}
+	if err := policy.Standstill(p.account); err != nil {
+		return err
+	}
+	if err := policy.CheckSender(id, sender); err != nil {
+		return err
+	}
+	if err := e.unverified(ctx, &p, sender); err != nil && p.rules.Sandbox == 0 {
+		return err
+	}
+	return e.limiter.Known(p.order(1, false))
+}
+
+// unverified is the refusal of an envelope sender for the sake of its name, or of
+// an account in the sandbox.
+func (e *Entrance) unverified(ctx context.Context, p *party, sender string) error {
+	n, ok := policy.Sender(sender)
+	if !ok || p.rules.Senders == relay.SendersAny {
+		return nil
+	}
+	s, err := e.standing(ctx, p, n)
+	if err != nil {
+		return err
+	}
+	return policy.Unverified(p.rules, n, s)
+}
+
+// Recipient tells whether a recipient could be taken, as far as that is known
+// before the content comes.
+func (e *Entrance) Recipient(ctx context.Context, id *account.Identity, sender, address string) error {
+	p, err := e.party(ctx, id)
+	if err != nil {
+		return err
+	}
+	why := policy.InSandbox(p.account)
+	if why == nil {
+		why = e.unverified(ctx, &p, sender)
+	}
+	if why != nil {
+		if relay.CodeOf(why) != relay.Unverified {
+			return why
+		}
+		if own, err := e.own(ctx, &p, address); err != nil || !own {
+			return orElse(err, why)
+		}
+	}
+	if p.account.Muted != relay.SuppressRefuse {
+		return nil
+	}
+	found, err := e.suppressed(ctx, &p, []relay.Recipient{{Address: address}})
+	if err == nil && len(found) > 0 {
+		err = refuseSuppressed(address)
+	}
+	return err
+}
