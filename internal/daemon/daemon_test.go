@@ -22,6 +22,7 @@ import (
 func testConfig(t *testing.T, dir string) config.Config {
 	t.Helper()
 	c := config.Default()
+	c.Policy.Senders = "any"
 	c.Hostname, c.Data, c.Node = "relay.test", dir, "n1"
 	c.Listen = []config.Listener{{Name: "in", Address: "127.0.0.1:0", Mode: "starttls", MinTLS: "1.2"}}
 	c.DNS.Servers = []string{"127.0.0.1:1"} // nobody answers: mail waits

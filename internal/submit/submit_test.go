@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"postrider/internal/account"
+	"postrider/internal/limit"
 	"postrider/internal/message"
 	"postrider/internal/policy"
 	"postrider/internal/relay"
@@ -25,10 +26,11 @@ import (
 // fixture is an entrance whose queue writes to a real store at once.
 type fixture struct {
 	*testing.T
-	db       *store.DB
-	entrance *Entrance
-	identity *account.Identity
-	last     *relay.Submission
+	db        *store.DB
+	directory *account.Directory
+	entrance  *Entrance
+	identity  *account.Identity
+	last      *relay.Submission
 }
 
 var noon = time.Date(2030, 1, 2, 12, 0, 0, 123456789, time.FixedZone("", 3600))
@@ -50,8 +52,9 @@ func newFixture(t *testing.T) *fixture {
 		t.Fatal(err)
 	}
 	f.identity = &account.Identity{Account: owner, Credential: relay.ID{7}, User: "app", Stream: relay.Broadcast}
-	f.entrance = New(Config{Hostname: "relay.example.com", Expire: 48 * time.Hour,
-		Limits: policy.Limits{MessageSize: 1 << 20, Recipients: 5, Hops: 3}}, f)
+	f.directory = account.NewDirectory(db)
+	f.entrance = New(Config{Hostname: "relay.example.com", Expire: 48 * time.Hour, Rules: policy.Rules{Senders: relay.SendersAny, Sandbox: 10},
+		Limits: policy.Limits{MessageSize: 1 << 20, Recipients: 5, Hops: 3}}, f, f.directory, limit.New(db, false, slog.New(slog.DiscardHandler)))
 	f.entrance.now = func() time.Time { return noon }
 	return f
 }
@@ -154,7 +157,7 @@ func TestSubmitCompletes(t *testing.T) {
 		{"blank line first", "\r\nFrom: a@b.test\r\n", date + id + from},
 		{"fields in the body do not count", "Subject: x\r\n\r\nFrom: a@b.test\r\nDate: x\r\n", date + id + from},
 		{"odd bytes", complete + "\r\n\x00\xff.\r\n..\r\n\tend without a line end", ""},
-		{"twice From", complete + "From: b@b.test\r\n\r\nx\r\n", ""},
+		{"twice To", complete + "To: b@b.test\r\nTo: c@b.test\r\n\r\nx\r\n", ""},
 		{"large", complete + "\r\n" + strings.Repeat("0123456789\r\n", 50_000), ""},
 	} {
 		story, content := f.submit(f.draft(tt.content, "ann@example.com", "bob@example.net"))
@@ -304,7 +307,7 @@ func TestSubmitRefuses(t *testing.T) {
 			t.Errorf("%s: it was put into the queue all the same", tt.name)
 		}
 	}
-	if _, err := New(f.entrance.config, failing{}).Submit(t.Context(), f.draft(complete+"\r\nx\r\n", "ann@example.com", "bob@example.net")); !errors.Is(err, errFull) {
+	if _, err := New(f.entrance.config, failing{}, f.directory, f.entrance.limiter).Submit(t.Context(), f.draft(complete+"\r\nx\r\n", "ann@example.com", "bob@example.net")); !errors.Is(err, errFull) {
 		t.Errorf("the queue's error came out as %v", err)
 	}
 }
