@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"postrider/internal/config"
+	"postrider/internal/dns"
 	"postrider/internal/sink"
 )
 
@@ -19,6 +20,7 @@ func sinkCommand() command {
 		example: `
 postrider sink -listen 127.0.0.1:2526 -store mail
 postrider sink -voice gmail -v
+postrider sink -verify -dns 127.0.0.1:5353
 postrider sink -certificate expired -without pipelining,chunking
 postrider sink -scenario scenario.toml
 postrider sink -list`,
@@ -43,6 +45,8 @@ func runSink(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	cert := fs.String("cert", "", "`file` with a certificate of your own, PEM; with -key")
 	key := fs.String("key", "", "`file` with its key, PEM")
 	fs.StringVar(&maxSize, "max-size", "100MB", "largest `size` of a message")
+	verify := fs.Bool("verify", false, "check DKIM, SPF and DMARC of each message and print what is proved")
+	servers := fs.String("dns", "", "`addresses` of DNS servers that -verify asks, separated by commas; empty: those of the system")
 	v := fs.Bool("v", false, "log each message and each fault")
 	vv := fs.Bool("vv", false, "log the whole dialogue")
 	list := fs.Bool("list", false, "print what each local part asks for, and leave")
@@ -87,6 +91,11 @@ func runSink(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	if scenario != "" {
 		if c.Scenario, err = sink.LoadScenario(scenario); err != nil {
 			return err
+		}
+	}
+	if *verify {
+		if c.Resolver, err = dns.New(split(*servers), 0); err != nil {
+			return badUsage(e, fs, "-dns: %v", err)
 		}
 	}
 	c.Log = sinkLog(e.Stderr, *v, *vv)

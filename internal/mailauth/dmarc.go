@@ -146,13 +146,13 @@ func Aligned(from, proved string, strict bool) bool {
 
 // DMARC is what DMARC makes of a message.
 type DMARC struct {
-	Result  Result      // None: the domain has no policy
-	Domain  string      // in From
-	At      string      // where the policy stands; empty: there is none
-	Policy  DMARCPolicy // that holds for the domain
-	DKIM    bool        // a signature that passed is aligned
-	SPF     bool        // SPF passed and is aligned
-	Problem string      // for people
+	Result  Result      `json:"result"`            // None: the domain has no policy
+	Domain  string      `json:"domain"`            // in From
+	At      string      `json:"at,omitempty"`      // where the policy stands; empty: there is none
+	Policy  DMARCPolicy `json:"policy,omitempty"`  // that holds for the domain
+	DKIM    bool        `json:"dkim_aligned"`      // a signature that passed is aligned
+	SPF     bool        `json:"spf_aligned"`       // SPF passed and is aligned
+	Problem string      `json:"problem,omitempty"` // for people
 }
 
 // CheckDMARC puts together what is proved of a message whose From field has an

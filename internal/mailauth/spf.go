@@ -13,10 +13,10 @@ import (
 
 // SPF is whether a client may send for a domain.
 type SPF struct {
-	Result  Result
-	Domain  string // that was asked, lower case
-	Helo    bool   // it is that of HELO, as the reverse-path was null
-	Problem string // why it did not pass, for people
+	Result  Result `json:"result"`
+	Domain  string `json:"domain"`            // that was asked, lower case
+	Helo    bool   `json:"helo,omitempty"`    // it is that of HELO, as the reverse-path was null
+	Problem string `json:"problem,omitempty"` // why it did not pass, for people
 }
 
 // CheckSPF evaluates the record of the reverse-path's domain, or, where that is

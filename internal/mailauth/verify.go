@@ -21,11 +21,11 @@ const maxSignatures = 10
 
 // Signature is what one DKIM-Signature field is worth.
 type Signature struct {
-	Domain    string // d=, lower case
-	Selector  string // s=
-	Algorithm string // a=: "rsa-sha256", "ed25519-sha256" …
-	Result    Result
-	Problem   string // why it did not pass, for people
+	Domain    string `json:"domain"`    // d=, lower case
+	Selector  string `json:"selector"`  // s=
+	Algorithm string `json:"algorithm"` // a=: "rsa-sha256", "ed25519-sha256" …
+	Result    Result `json:"result"`
+	Problem   string `json:"problem,omitempty"` // why it did not pass, for people
 }
 
 // VerifyDKIM checks the signatures of a message, in the order they stand, ten at

@@ -32,6 +32,9 @@ func (s *session) newBody() *body {
 			b.captures = -1
 		}
 	}
+	if c.Resolver != nil {
+		b.captures = -1
+	}
 	if s.srv.store != nil {
 		b.spool, b.err = s.srv.store.create()
 	}
@@ -307,6 +310,7 @@ func (s *session) unstored(err error) bool {
 
 // take records and counts the message.
 func (s *session) take(b *body, lost bool) error {
+	attrs := []any{"size", b.size}
 	if s.records() {
 		m := &Message{
 			ID: s.ident(), Connection: s.number, Time: time.Now(), Client: s.peer(), Helo: s.helo, User: s.user,
@@ -315,6 +319,14 @@ func (s *session) take(b *body, lost bool) error {
 		}
 		if s.tls != nil {
 			m.TLS = tls.VersionName(s.tls.Version) + " " + tls.CipherSuiteName(s.tls.CipherSuite)
+		}
+		if c := &s.srv.cfg; c.Resolver != nil {
+			m.Proof = s.srv.prove(s.ctx, m)
+			attrs = append(attrs, "proof", m.Proof.String())
+			s.srv.counters.proof(m.Proof.DMARC.Result)
+			if c.Capture > 0 && m.Size > c.Capture {
+				m.Content = m.Content[:c.Capture]
+			}
 		}
 		if b.spool != nil {
 			if err := s.srv.store.commit(b.spool, m); err != nil {
@@ -329,6 +341,6 @@ func (s *session) take(b *body, lost bool) error {
 		}
 	}
 	s.srv.counters.message(s.accepted, b.size)
-	s.log("message", s.first, "size", b.size)
+	s.log("message", s.first, attrs...)
 	return nil
 }

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"postrider/internal/mailauth"
 )
 
 // Extension is a set of what EHLO offers.
@@ -108,6 +110,10 @@ type Config struct {
 	Received func(*Message) // called for each accepted message, before the reply; from many goroutines
 	Capture  int64          // most bytes of content for Keep and Received; 0: all
 
+	// Resolver is asked for the records by which DKIM, SPF and DMARC are checked, of
+	// each message before the reply to it. nil: nothing is checked.
+	Resolver mailauth.Resolver
+
 	Log *slog.Logger // nil: none. Info for each transaction, Debug for the dialogue
 }
 
@@ -158,7 +164,7 @@ func New(cfg Config) (*Server, error) {
 		s.scenario = &Scenario{localParts: true}
 	}
 	s.voices = prepareVoices(c.Hostname, c.Without&EnhancedCodes == 0)
-	s.counters = counters{start: time.Now(), refused: map[int]int64{}, faults: map[string]int64{}, changed: make(chan struct{})}
+	s.counters = counters{start: time.Now(), refused: map[int]int64{}, faults: map[string]int64{}, dmarc: map[string]int64{}, changed: make(chan struct{})}
 	s.idPrefix = strings.ToLower(rand.Text()[:8])
 	s.sessions.New = func() any { return newSession(s) }
 	var err error
@@ -361,9 +367,13 @@ func (s *Server) keep(m *Message) {
 }
 
 // Run makes a server and serves until ctx ends. It prints to w where it
-// listens, counts every second in which something came, and at the end one line
-// of JSON.
+// listens, counts every second in which something came, with a Resolver what is
+// proved of each message, and at the end one line of JSON.
 func Run(ctx context.Context, cfg Config, w io.Writer) error {
+	w = &shared{w: w}
+	if cfg.Resolver != nil {
+		cfg.tell(w)
+	}
 	s, err := New(cfg)
 	if err != nil {
 		return err

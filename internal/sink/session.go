@@ -530,7 +530,7 @@ func memoryKey(rule int, from, to smtp.Address) string {
 // records tells whether messages are wanted at all.
 func (s *session) records() bool {
 	c := &s.srv.cfg
-	return c.Store != "" || c.Keep > 0 || c.Received != nil
+	return c.Store != "" || c.Keep > 0 || c.Received != nil || c.Resolver != nil
 }
 
 // record notes a recipient. Refused ones are bounded, accepted ones are by

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"postrider/internal/mailauth"
 )
 
 // Stats are counts since the server was made.
@@ -23,6 +25,7 @@ type Stats struct {
 	Bytes       int64            `json:"bytes"`             // of those messages
 	Refused     map[int]int64    `json:"refused,omitempty"` // replies of 400 and more, by code
 	Faults      map[string]int64 `json:"faults,omitempty"`  // behaviours that were carried out, by name
+	DMARC       map[string]int64 `json:"dmarc,omitempty"`   // messages that were checked, by result
 }
 
 // counters are what the sessions add to.
@@ -35,6 +38,7 @@ type counters struct {
 	mu      sync.Mutex
 	refused map[int]int64
 	faults  map[string]int64
+	dmarc   map[string]int64
 	changed chan struct{} // closed and replaced when a message comes while someone waits
 }
 
@@ -47,6 +51,12 @@ func (c *counters) refusal(code int) {
 func (c *counters) fault(name string) {
 	c.mu.Lock()
 	c.faults[name]++
+	c.mu.Unlock()
+}
+
+func (c *counters) proof(r mailauth.Result) {
+	c.mu.Lock()
+	c.dmarc[string(r)]++
 	c.mu.Unlock()
 }
 
@@ -78,6 +88,7 @@ func (s *Server) Stats() Stats {
 		Bytes:       c.bytes.Load(),
 		Refused:     maps.Clone(c.refused),
 		Faults:      maps.Clone(c.faults),
+		DMARC:       maps.Clone(c.dmarc),
 	}
 }
 
@@ -91,6 +102,9 @@ func (s Stats) String() string {
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.Faults)) {
 		fmt.Fprintf(&b, ", %s %d", name, s.Faults[name])
+	}
+	for _, result := range slices.Sorted(maps.Keys(s.DMARC)) {
+		fmt.Fprintf(&b, ", dmarc=%s %d", result, s.DMARC[result])
 	}
 	return b.String()
 }

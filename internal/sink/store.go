@@ -25,9 +25,10 @@ type Message struct {
 	Params     string      `json:"params,omitempty"` // of MAIL, as sent
 	Recipients []Recipient `json:"recipients"`       // accepted ones
 	Refused    []Recipient `json:"refused,omitempty"`
-	Size       int64       `json:"size"`           // of the content, in bytes, without added dots
-	Lost       bool        `json:"lost,omitempty"` // the client never got the reply
-	Content    []byte      `json:"-"`              // as sent, but for added dots; up to Config.Capture
+	Size       int64       `json:"size"`            // of the content, in bytes, without added dots
+	Lost       bool        `json:"lost,omitempty"`  // the client never got the reply
+	Proof      *Proof      `json:"proof,omitempty"` // nil: not checked
+	Content    []byte      `json:"-"`               // as sent, but for added dots; up to Config.Capture
 }
 
 // Recipient is one RCPT.
