@@ -53,7 +53,7 @@ const longest = 1000
 // Deliveries searches the log: the newest message first, and within a message
 // in the order of the envelope.
 func (db *DB) Deliveries(ctx context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error) {
-	for _, s := range []string{f.Recipient, f.Sender, f.Message, f.Subject, f.Reply, f.Domain} {
+	for _, s := range []string{f.Recipient, f.Sender, f.Message, f.Subject, f.Reply, f.Domain, f.Client, f.Script, f.Tag} {
 		if len(s) > longest {
 			return nil, &relay.Error{Code: relay.Invalid, Text: fmt.Sprintf("Texts to search for have at most %d bytes.", longest)}
 		}
@@ -70,6 +70,14 @@ func (db *DB) Deliveries(ctx context.Context, account relay.ID, f relay.Delivery
 	c.contains("cast(d.code as text) || ' ' || d.enhanced || ' ' || d.reply", f.Reply)
 	if f.Domain != "" {
 		c.add("d.domain = ?", strings.ToLower(text(f.Domain)))
+	}
+	if !f.Credential.IsZero() {
+		c.add("m.credential = ?", f.Credential[:])
+	}
+	c.contains("m.client || ' ' || m.helo", f.Client)
+	c.contains("m.script", f.Script)
+	if f.Tag != "" {
+		c.add(`m.tags like ? escape '\'`, "%\n"+likeEscaper.Replace(text(f.Tag))+"\n%")
 	}
 	c.message(f.Message)
 	c.states(f)

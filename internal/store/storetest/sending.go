@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -456,8 +457,21 @@ var sendingTests = []test{
 		s := f.message("a@x.test", "b@x.test")
 		s.Message.Script, s.Message.Tags, s.Message.Metadata = "33:mail.php", []string{"täglich", "a b"}, map[string]string{"order": "ü17", "": "x"}
 		s.Message.Archive = true
-		f.put(f.lease, s)
+		s.Message.Credential, s.Message.Source = NewID(noon), relay.Source{Client: netip.MustParseAddrPort("192.0.2.77:25"), Helo: "drucker.example"}
+		other := f.message("a@x.test")
+		f.put(f.lease, s, other)
 		f.equal("message", f.story(s.Message.ID).Message, s.Message)
+		for what, filter := range map[string]relay.DeliveryFilter{"credential": {Credential: s.Message.Credential}, "client": {Client: "192.0.2.77"}, "helo": {Client: "DRUCKER"},
+			"script": {Script: "mail.php"}, "tag": {Tag: "a b"}, "other tag": {Tag: "täglich"}} {
+			if found, err := f.db.Deliveries(f.Context(), f.me, filter); err != nil || len(found) != 2 {
+				f.Errorf("by %s: found %d, %v", what, len(found), err)
+			}
+		}
+		for what, filter := range map[string]relay.DeliveryFilter{"half a tag": {Tag: "a"}, "two tags": {Tag: "täglich\na b\n"}, "wildcard": {Tag: "%"}, "script": {Script: "m%l"}} {
+			if found, err := f.db.Deliveries(f.Context(), f.me, filter); err != nil || len(found) != 0 {
+				f.Errorf("by %s: found %d, %v", what, len(found), err)
+			}
+		}
 		f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered), outcome(s.Deliveries[1], relay.EventDelivered))
 		if f.content(s.Message.ID) == nil {
 			f.Error("the content of an archived message is gone")
