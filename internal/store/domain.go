@@ -122,11 +122,12 @@ func (db *DB) setDomain(ctx context.Context, by relay.Actor, account relay.ID, d
 	return err
 }
 
-// sameDomain tells whether two differ in nothing but what each check writes.
+// sameDomain tells whether two differ in nothing but what each check writes. Which
+// records are bad is more than that: mail may be refused for it.
 func sameDomain(a, b *relay.Domain) (bool, error) {
 	var docs [2][]byte
 	for i, d := range []relay.Domain{*a, *b} {
-		d.Checked, d.Due, d.Findings, d.Version = time.Time{}, time.Time{}, nil, 0
+		d.Checked, d.Due, d.Findings, d.Version = time.Time{}, time.Time{}, badOf(d.Findings), 0
 		// Whoever compares times does not care how they are kept.
 		d.Verified, d.Aligned, d.Failing, d.Created = d.Verified.UTC(), d.Aligned.UTC(), d.Failing.UTC(), time.Time{}
 		doc, err := encodeDomain(&d)
@@ -136,6 +137,16 @@ func sameDomain(a, b *relay.Domain) (bool, error) {
 		docs[i] = doc
 	}
 	return bytes.Equal(docs[0], docs[1]), nil
+}
+
+// badOf names what is bad.
+func badOf(all []relay.Finding) (bad []relay.Finding) {
+	for _, f := range all {
+		if f.Status == relay.Bad {
+			bad = append(bad, relay.Finding{Check: f.Check, Name: f.Name, Type: f.Type})
+		}
+	}
+	return bad
 }
 
 func (db *DB) ownDomain(ctx context.Context, w *writer, account, id relay.ID) (*relay.Domain, error) {

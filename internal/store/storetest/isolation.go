@@ -166,7 +166,7 @@ var unbound = []string{
 	"CredentialByUser", "CredentialByKey", "NetworkCredentials", "UseCredentials", "UserByEmail", "Memberships", "SenderByToken",
 	// of no account
 	"SetPlan", "RemovePlan", "Plan", "Plans", "PutFile", "EnsureFile", "File", "Files", "RemoveFile", "Lock", "Unlock", "CountTLS", "TLSDomains", "TLSCounts", "DropTLS",
-	"DirectoryChanged", "Sweep", "Backup", "Close",
+	"DirectoryChanged", "Sweep", "Backup", "Close", "Now", "Ahead",
 	// the node's work
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 }
