@@ -178,8 +178,8 @@ func (s *Server) getDomain(ctx context.Context, q *domainQuery) (*body[Domain], 
 }
 
 type domainChange struct {
-	domainQuery
-	Body domain.Settings
+	Domain string `path:"domain" maxLength:"300" doc:"Name or id"`
+	Body   domain.Settings
 }
 
 func (s *Server) changeDomain(ctx context.Context, in *domainChange) (*body[Domain], error) {

@@ -66,7 +66,8 @@ func TestEveryCommandExplainsItself(t *testing.T) {
 func TestBadWords(t *testing.T) {
 	for _, args := range [][]string{{"nonsense"}, {"log", "-nonsense"}, {"log", "word"}, {"message"}, {"credential"},
 		{"credential", "add"}, {"queue", "explode"}, {"queue", "cancel"}, {"log", "-since", "whenever"}, {"log", "-outcome", "lost"}, {"log", "-n", "-1"}, {"credential", "add", "-kind", "pass", "x"}, {"sink", "-voice", "none"},
-		{"node"}, {"node", "drain"}, {"node", "list", "x"}, {"node", "list", "-undo"}, {"node", "drain", "x", "-json"}} {
+		{"node"}, {"node", "drain"}, {"node", "list", "x"}, {"node", "list", "-undo"}, {"node", "drain", "x", "-json"},
+		{"domain"}, {"domain", "add"}, {"domain", "list", "x"}, {"domain", "explode", "x"}, {"sender"}, {"sender", "add"}, {"sender", "list", "x"}, {"doctor", "x"}} {
 		out, errs, status := call(t, "", append(args, place0(args)...)...)
 		if status != 2 || errs == "" {
 			t.Errorf("%v: status %d, %q %q; want 2 and a reason", args, status, out, errs)
@@ -78,7 +79,7 @@ func TestBadWords(t *testing.T) {
 // machine's own.
 func place0(args []string) []string {
 	switch args[0] {
-	case "log", "message", "credential", "queue", "node":
+	case "log", "message", "credential", "queue", "node", "domain", "sender", "doctor":
 		return []string{"-data", "/nonexistent"}
 	}
 	return nil
@@ -128,7 +129,7 @@ type fixture struct {
 	sink *sink.Server
 }
 
-func start(t *testing.T) *fixture {
+func start(t *testing.T, mutate ...func(*config.Config)) *fixture {
 	s, err := sink.New(sink.Config{Keep: 100})
 	if err != nil {
 		t.Fatal(err)
@@ -145,6 +146,9 @@ func start(t *testing.T) *fixture {
 	r := lab.StartRelay(t, func(c *config.Config) {
 		c.Route = []config.Route{{Domain: "*", To: s.Addr()}}
 		c.Queue.Retry = []config.Duration{config.Duration(time.Hour)}
+		for _, m := range mutate {
+			m(c)
+		}
 	})
 	return &fixture{t, r, s}
 }
