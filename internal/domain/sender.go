@@ -43,10 +43,9 @@ type Entrance interface {
 
 // Bounds on links: nobody's mailbox is to be filled with them.
 const (
-	linkLife   = 7 * 24 * time.Hour
-	linkPause  = 5 * time.Minute // between two to the same address
-	linkADay   = 50              // asked for by an account
-	senderList = 1000            // what is looked through for that
+	linkLife  = 7 * 24 * time.Hour
+	linkPause = 5 * time.Minute // between two to the same address
+	linkADay  = 50              // new addresses of an account that nobody answers for
 )
 
 // SenderConfig is what Senders must know.
@@ -155,13 +154,13 @@ func (s *Senders) patient(ctx context.Context, account relay.ID, known *relay.Se
 		return &relay.Error{Code: relay.RateLimited, Text: "A link was sent to " + known.Address + " just now.",
 			Advice: "Look into its spam folder too, and wait five minutes before you have another sent.", Retry: known.Asked.Add(linkPause)}
 	}
-	all, err := s.store.Senders(ctx, account, relay.ID{}, senderList)
+	all, err := s.store.Senders(ctx, account, relay.FirstIDAt(now.Add(-24*time.Hour)), 2*linkADay)
 	if err != nil {
 		return err
 	}
 	recent := 0
 	for _, o := range all {
-		if o.Verified.IsZero() && now.Sub(o.Asked) < 24*time.Hour {
+		if o.Verified.IsZero() {
 			recent++
 		}
 	}
