@@ -335,6 +335,12 @@ func TestClock(t *testing.T) {
 	expect(t, "kiss of death", p.doctor(t).clock(ctx), "clock", relay.Unknown)
 	short, cancel := context.WithTimeout(ctx, 100*time.Millisecond)
 	defer cancel()
+	p.config.TimeServer = timeServer(t, time.Hour, func(a []byte) { a[24]++ })
+	expect(t, "a forged answer", p.doctor(t).clock(short), "clock", relay.Unknown)
+	p.config.TimeServer = timeServer(t, time.Hour, func([]byte) {})
+	expect(t, "an hour ahead", p.doctor(t).clock(ctx), "clock", relay.Bad, "s ahead")
+	p.config.TimeServer = timeServer(t, -time.Hour, func([]byte) {})
+	expect(t, "an hour behind", p.doctor(t).clock(ctx), "clock", relay.Bad, "s behind")
 	p.config.TimeServer = "gone.test:123"
 	expect(t, "no such server", p.doctor(t).clock(short), "clock", relay.Unknown)
 

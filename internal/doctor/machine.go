@@ -44,7 +44,11 @@ func (d *Doctor) clock(ctx context.Context) []relay.Finding {
 }
 
 func judgeClock(with string, ahead time.Duration) relay.Finding {
-	f := relay.Finding{Check: "clock", Name: with, Status: relay.Good, Text: "The clocks agree.", Found: []string{ahead.Round(time.Millisecond).String() + " ahead"}}
+	way := " ahead"
+	if ahead < 0 {
+		way = " behind"
+	}
+	f := relay.Finding{Check: "clock", Name: with, Status: relay.Good, Text: "The clocks agree.", Found: []string{ahead.Abs().Round(time.Millisecond).String() + way}}
 	switch off := ahead.Abs(); {
 	case off >= clockMuch:
 		f.Status, f.Text = relay.Bad, "This machine's clock is wrong: signatures, certificates and dates in mail fail by that."
@@ -91,7 +95,11 @@ func askTime(ctx context.Context, address string, now func() time.Time) (time.Du
 		return 0, err
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(ntpTime)); err != nil {
+	until := time.Now().Add(ntpTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(until) {
+		until = d
+	}
+	if err := conn.SetDeadline(until); err != nil {
 		return 0, err
 	}
 	var q [48]byte

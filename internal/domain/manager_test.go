@@ -402,6 +402,36 @@ func TestBadDNS(t *testing.T) {
 	}
 }
 
+// counter answers every question with a record that leads on, and counts.
+type counter struct {
+	mu    sync.Mutex
+	asked int
+}
+
+func (c *counter) Ask(_ context.Context, q Question) Answer {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.asked++
+	var b strings.Builder
+	b.WriteString("v=spf1")
+	for i := range 20 {
+		fmt.Fprintf(&b, " include:i%d.%s", i, q.Name)
+	}
+	return Answer{Values: []string{b.String()}}
+}
+
+// Whatever the DNS answers, a look ends.
+func TestLookBounded(t *testing.T) {
+	d, c := aDomain("example.test"), &counter{}
+	for i := range 200 {
+		d.Keys = append(d.Keys, relay.DKIMKey{Selector: fmt.Sprint("k", i), State: relay.KeyRetired})
+	}
+	Look(t.Context(), c, d, service)
+	if c.asked > lookAtMost {
+		t.Errorf("%d questions, want %d at most", c.asked, lookAtMost)
+	}
+}
+
 func TestWatch(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
 	names := []string{}
