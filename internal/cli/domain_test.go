@@ -192,9 +192,9 @@ func TestDoctorAlone(t *testing.T) {
 	file := f.Dir + "/doctor.toml"
 	text := `
 hostname = "relay.test"
-data = "`+t.TempDir()+`"
+data = "` + t.TempDir() + `"
 [dns]
-servers = ["`+f.DNS.Addr()+`"]
+servers = ["` + f.DNS.Addr() + `"]
 [doctor]
 probe = []
 blocklists = []
