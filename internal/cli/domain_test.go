@@ -62,7 +62,7 @@ func TestDomainCommands(t *testing.T) {
 			if status != 1 {
 				t.Errorf("nothing is published, and the status is %d", status)
 			}
-			want(t, out, "BAD      ownership", "expected  postrider-verify=", "→ Add a TXT record", "not verified")
+			want(t, out, "BAD      ownership", "expected  postrider-verify=", "→ Publish a TXT record", "not verified")
 			want(t, errs, "bad")
 
 			var plan domain.Plan

@@ -186,15 +186,15 @@ func (d *Doctor) sending(ctx context.Context) []relay.Finding {
 
 // summary is what is wrong with a domain, or that nothing is.
 func summary(d *relay.Domain, found []relay.Finding) []relay.Finding {
+	if d.Verified.IsZero() && d.Failing.IsZero() { // it is being set up: nothing works badly yet
+		return []relay.Finding{{Check: "domain", Name: d.Name, Status: relay.Warning, Text: "It is not verified: nothing can be sent in its name yet.",
+			Advice: "\"postrider domain check " + d.Name + "\" tells what is missing."}}
+	}
 	var out []relay.Finding
 	for _, f := range found {
-		if f.Status == relay.Good {
-			continue
+		if f.Status != relay.Good {
+			out = append(out, f)
 		}
-		if d.Verified.IsZero() && d.Failing.IsZero() && f.Status == relay.Bad {
-			f.Status = relay.Warning // it is being set up: nothing works badly yet
-		}
-		out = append(out, f)
 	}
 	if len(out) == 0 {
 		f := relay.Finding{Check: "domain", Name: d.Name, Status: relay.Good, Text: "Its records are as they should be."}

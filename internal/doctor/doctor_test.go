@@ -402,7 +402,7 @@ func TestDomains(t *testing.T) {
 	p.owns = owned{"a.test": {{Check: "spf", Status: relay.Good}, bad}}
 	expect(t, "broken", p.doctor(t).sending(t.Context()), "dkim", relay.Bad)
 	p.owns = owned{"new.test": {bad}}
-	expect(t, "being set up", p.doctor(t).sending(t.Context()), "dkim", relay.Warning)
+	expect(t, "being set up", p.doctor(t).sending(t.Context()), "domain", relay.Warning, "domain check new.test")
 	p.owns = owned{"a.test": {{Check: "spf", Status: relay.Good}}}
 	expect(t, "in order", p.doctor(t).sending(t.Context()), "domain", relay.Good)
 }

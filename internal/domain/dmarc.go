@@ -63,9 +63,9 @@ func judgeDMARC(d *relay.Domain, a Answers, signed, aligned bool) relay.Finding 
 		f.Name = "_dmarc." + at
 	}
 	if len(records) == 0 {
-		value, note := dmarcProposal(d, a)
+		value, _ := dmarcProposal(d, a)
 		f.Status, f.Expected, f.Text = relay.Warning, []string{value}, "There is no DMARC record. Large receivers expect one of whoever sends much."
-		f.Advice = "Publish the record that is expected. " + note
+		f.Advice = "Publish the record that is expected: it asks receivers for reports, and changes nothing else."
 		return f
 	}
 	if len(records) > 1 {

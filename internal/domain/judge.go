@@ -49,18 +49,18 @@ func (j *judge) explain(f relay.Finding) relay.Finding {
 	if f.Status == relay.Good || len(f.Expected) == 0 || f.Name != j.d.Name && f.Name != "_dmarc."+j.d.Name {
 		return f
 	}
-	f.Advice = strings.TrimSpace(f.Advice + " " + j.how(f.Name, f.Type, f.Expected[0]))
+	f.Advice = strings.TrimSpace(f.Advice + " " + j.how(f.Name, f.Type))
 	return f
 }
 
-func (j *judge) how(name, typ, value string) string {
-	return j.panel.How(Record{Name: name, Type: typ, Value: value}, j.v.Zone)
+func (j *judge) how(name, typ string) string {
+	return j.panel.How(Record{Name: name, Type: typ}, j.v.Zone)
 }
 
 // missing is the finding where no record is, or only others.
 func (j *judge) missing(f relay.Finding, what string) relay.Finding {
 	f.Status = relay.Bad
-	f.Advice = j.how(f.Name, f.Type, f.Expected[0])
+	f.Advice = j.how(f.Name, f.Type)
 	twice := f.Name + "." + j.v.Zone
 	switch got := j.v.Answers.get(twice, f.Type); {
 	case got.Err == nil && len(got.Values) > 0:
@@ -129,7 +129,7 @@ func (j *judge) key(k relay.DKIMKey) {
 func (j *judge) compare(f relay.Finding, k relay.DKIMKey, found string) relay.Finding {
 	got, want := tags(bare(found)), tags(k.Public)
 	key := func(t map[string]string) string { return strings.Join(strings.Fields(t["p"]), "") }
-	f.Status, f.Advice = relay.Bad, j.how(f.Name, f.Type, f.Expected[0])
+	f.Status, f.Advice = relay.Bad, j.how(f.Name, f.Type)
 	_, hasKey := got["p"]
 	switch {
 	case key(got) == key(want) && strings.EqualFold(kind(got), kind(want)) && bare(found) == strings.TrimSpace(found):
@@ -208,7 +208,7 @@ func (j *judge) returnPath() bool {
 	case len(alias.Values) == 0 && len(mx.Values) == 0 && !own:
 		f = j.missing(f, "The return-path host")
 	case len(alias.Values) > 0 && !slices.Contains(alias.Values, j.s.ReturnHost):
-		f.Status, f.Text, f.Advice = relay.Bad, "The return-path host is an alias of something else.", j.how(f.Name, f.Type, j.s.ReturnHost)
+		f.Status, f.Text, f.Advice = relay.Bad, "The return-path host is an alias of something else.", j.how(f.Name, f.Type)
 	case !pointed:
 		f.Status, f.Text, f.Advice = relay.Bad, "The return-path host takes no mail for this relay: "+strings.Join(shown(mx.Values), ", ")+" is in its MX records, not "+j.s.Hostname+".", zone
 		if len(mx.Values) == 0 {
@@ -249,7 +249,7 @@ func (j *judge) tracking() {
 		f.Status, f.Text = relay.Good, "Links can be counted under the domain's own name."
 	case len(alias.Values) == 0 && len(addrs.Values) > 0:
 		f.Status, f.Text = relay.Warning, "The tracking host has addresses of its own: it is no alias, or one that a proxy hides."
-		f.Advice = j.how(f.Name, f.Type, j.s.TrackHost)
+		f.Advice = j.how(f.Name, f.Type)
 	default:
 		f = j.missing(f, "The tracking host")
 		f.Status, f.Text = relay.Warning, f.Text+" It is only needed to count opens and clicks under your own name."

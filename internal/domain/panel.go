@@ -83,10 +83,11 @@ func PanelOf(servers []string) Panel {
 	return Panel{}
 }
 
-// How says how a record is entered there, in one or two sentences.
+// How says how a record is entered there, in one or two sentences. The value
+// stands beside them as what is expected.
 func (p Panel) How(r Record, zone string) string {
 	if p.Provider == "" {
-		return fmt.Sprintf("Add a %s record with the name %s and the value %s. Many panels want the name without the domain: %s.", r.Type, r.Name, r.Value, relative(r.Name, zone))
+		return fmt.Sprintf("Publish a %s record %s with the value that is expected. Most panels want the name without the zone: %s.", r.Type, r.Name, relative(r.Name, zone))
 	}
 	name := r.Name
 	if !p.Whole {
@@ -98,7 +99,7 @@ func (p Panel) How(r Record, zone string) string {
 	if name == "" {
 		named = fmt.Sprintf("leave %s empty", p.Name)
 	}
-	text := fmt.Sprintf("At %s, under %s: type %s, %s, %s %q.", p.Provider, p.Where, r.Type, named, p.Value, r.Value)
+	text := fmt.Sprintf("At %s, under %s: type %s, %s, and as %s what is expected.", p.Provider, p.Where, r.Type, named, p.Value)
 	if trap := p.trap(r.Type); trap != "" {
 		text += " " + trap
 	}

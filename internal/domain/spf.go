@@ -251,7 +251,7 @@ func spfProposal(domain string, s Service, a Answers) (value, note string) {
 	records := spfRecords(a.get(domain, "TXT").Values)
 	switch {
 	case len(records) == 0:
-		return MergeSPF(nil, s.SPFInclude), "Only one SPF record may stand here: if there is one already, put include:" + s.SPFInclude + " into it."
+		return MergeSPF(nil, s.SPFInclude), "Add what else sends for the domain. Only one SPF record may stand here; one that comes later is put into this."
 	case len(records) > 1:
 		return MergeSPF(records, s.SPFInclude), "There are several SPF records, so that none counts. Replace them all by this one."
 	case walkSPF(domain, records[0], a).allows(s):
