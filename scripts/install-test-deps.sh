@@ -29,6 +29,9 @@ needs='
 /usr/lib/postgresql/*/bin/postgres                    postgresql
 /usr/sbin/pgbouncer                                   pgbouncer
 /usr/lib/python3/dist-packages/aiosmtpd/__init__.py   python3-aiosmtpd
+/usr/lib/python3/dist-packages/dkim/__init__.py       python3-dkim
+/usr/lib/python3/dist-packages/nacl/__init__.py       python3-nacl
+/usr/sbin/opendkim                                    opendkim
 '
 
 there() { compgen -G "$1" >/dev/null; }
