@@ -30,6 +30,9 @@ func Daily(a *relay.Account, plan *relay.Plan) int64 {
 // grown is the daily limit at which an account is grown up that has no other one.
 const grown = 1_000_000
 
+// smallest is what an account falls back to that has no plan with a start.
+const smallest = 50
+
 // Day is what became of an account's mail on a day.
 type Day struct{ Delivered, Bounced, Complaints int64 }
 
@@ -126,7 +129,7 @@ func (g *Grower) grow(ctx context.Context, a *relay.Account, today time.Time) er
 			d.Bounced += c.N
 		}
 	}
-	start, top := daily, int64(grown)
+	start, top := int64(smallest), int64(grown)
 	if plan != nil {
 		start = plan.Start
 		top = least(top, plan.Limits)
