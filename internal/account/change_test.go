@@ -138,6 +138,10 @@ func TestChange(t *testing.T) {
 	wantCode(t, "widened", err, relay.Forbidden)
 	_, _, err = f.manager.Rotate(t.Context(), developer, key.ID.String(), 0)
 	wantCode(t, "rotated", err, relay.Forbidden)
+	m, err := f.people().SetMember(t.Context(), operator.In(f.account), "second@example.com", relay.Admin)
+	f.must(err)
+	_, _, err = f.manager.Rotate(t.Context(), Caller{Actor: relay.Actor{User: m.User}, Account: f.account, Rights: OfRole(relay.Admin)}, key.ID.String(), 0)
+	wantCode(t, "rotated by another admin", err, relay.Forbidden)
 	_, err = f.manager.SetStatus(t.Context(), f.as(relay.Viewer), "shop", relay.Active, "")
 	wantCode(t, "a viewer unblocks", err, relay.Forbidden)
 	_, err = f.manager.Revoke(t.Context(), f.as(relay.Viewer), "shop")
@@ -409,9 +413,11 @@ func TestUses(t *testing.T) {
 		reports(1)
 		use("203.0.113.2")
 		reports(1)
-		// The last uses before the end are noted too.
-		if _, err := f.login("2001:db8::1", c.User, secret); err != nil {
-			t.Fatal(err)
+		// The last uses before the end are noted too, a site's as one.
+		for _, client := range []string{"2001:db8::1", "2001:db8:0:ffff::2"} {
+			if _, err := f.login(client, c.User, secret); err != nil {
+				t.Fatal(err)
+			}
 		}
 		cancel()
 		g.Wait()
