@@ -18,6 +18,7 @@ type belongings struct {
 	domain     *relay.Domain
 	sender     *relay.Sender
 	mail       *relay.Submission
+	webhook    *relay.Webhook
 }
 
 // isolated are the methods that find what is the account's own, each asked for
@@ -133,6 +134,47 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Outcomes(f.Context(), as, noon.Add(-time.Hour), noon.Add(48*time.Hour))
 		return len(all), err
 	},
+	"Webhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.Webhook(f.Context(), as, of.webhook.ID))
+	},
+	"Webhooks": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Webhooks(f.Context(), as, relay.ID{}, 0)
+		return len(all), err
+	},
+	"SetWebhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		mine := *of.webhook
+		mine.Account = as
+		return 0, f.db.SetWebhook(f.Context(), somebody, as, &mine)
+	},
+	"ReplayWebhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, f.db.ReplayWebhook(f.Context(), somebody, as, of.webhook.ID, noon)
+	},
+	"RemoveWebhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, f.db.RemoveWebhook(f.Context(), somebody, as, of.webhook.ID)
+	},
+	"WebhookProgress": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.WebhookProgress(f.Context(), as, of.webhook.ID))
+	},
+	"WebhookFailures": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.WebhookFailures(f.Context(), as, of.webhook.ID, relay.ID{}, 0)
+		return len(all), err
+	},
+	"ScanEvents": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, _, err := f.db.ScanEvents(f.Context(), as, relay.ID{}, relay.Everyone, 1000)
+		return len(all), err
+	},
+	"EventsByID": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		heads, _, err := f.db.ScanEvents(f.Context(), of.account.ID, relay.ID{}, relay.Everyone, 1000)
+		if err != nil {
+			return 0, err
+		}
+		all, err := f.db.EventsByID(f.Context(), as, []relay.ID{heads[0].ID})
+		return len(all), err
+	},
+	"EventsOf": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.EventsOf(f.Context(), as, of.mail.Message.ID, relay.ID{}, 10)
+		return len(all), err
+	},
 	"Deliveries": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		all, err := f.db.Deliveries(f.Context(), as, relay.DeliveryFilter{})
 		return len(all), err
@@ -161,7 +203,7 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 // for the account that it names, and what finds out whose something is.
 var unbound = []string{
 	// making
-	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "Suppress", "Note", "Put", "TakeUsage",
+	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "AddWebhook", "Suppress", "Note", "Put", "TakeUsage",
 	// logging in, and the links that verify
 	"CredentialByUser", "CredentialByKey", "NetworkCredentials", "UseCredentials", "UserByEmail", "Memberships", "SenderByToken",
 	// of no account
@@ -169,6 +211,7 @@ var unbound = []string{
 	"DirectoryChanged", "Sweep", "Backup", "Close", "Now", "Ahead",
 	// the node's work
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
+	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
 }
 
 var isolationTests = []test{
@@ -220,7 +263,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Deliveries", "Events"}, name)
+		"Usage", "Outcomes", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {
@@ -254,6 +297,8 @@ func (f *fixture) again(of belongings) belongings {
 	of.domain = f.domain(account, serial+".example")
 	of.sender = &relay.Sender{ID: NewID(noon), Account: account, Address: serial + "@x.test", Token: sum[:], Asked: noon}
 	f.must(f.db.AddSender(f.Context(), somebody, of.sender))
+	of.webhook = f.webhook(account)
+	f.failed(of.webhook)
 	if _, err := f.db.Suppress(f.Context(), somebody, account, []relay.Suppression{{Account: account, Address: "a@x.test", Reason: "manual", Created: noon}}); err != nil {
 		f.Fatal(err)
 	}

@@ -57,6 +57,7 @@ func Run(t *testing.T, e Engine) {
 		{"isolation", isolationTests},
 		{"log", logTests},
 		{"tally", tallyTests},
+		{"webhook", webhookTests},
 		{"schema", schemaTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
