@@ -48,12 +48,10 @@ func Advance(d *relay.Domain, findings []relay.Finding, now time.Time, r Rhythm)
 		tell(what)
 	}
 
-	lost, unsure := false, proof == relay.Unknown
-	if !n.Verified.IsZero() || !n.Failing.IsZero() {
-		lost = proof == relay.Bad
-	}
+	was := !n.Verified.IsZero() || !n.Failing.IsZero() // else there is nothing to lose yet
+	lost, unsure := was && proof == relay.Bad, proof == relay.Unknown
 	for _, k := range n.Keys {
-		if k.State == relay.KeySigning {
+		if was && k.State == relay.KeySigning {
 			s := status(findings, DKIM, keyName(k.Selector, d.Name))
 			lost, unsure = lost || s == relay.Bad, unsure || s == relay.Unknown
 		}

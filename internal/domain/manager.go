@@ -66,7 +66,7 @@ func NewManager(c Config, s Store, dns Asker) *Manager {
 }
 
 // Settings are what people choose of a domain. Fields that are nil stay, or are
-// what is usual: keys as TXT records, "bounce", "track", and a warning.
+// what is usual: keys as TXT records, "bounce", "track", and the sandbox.
 type Settings struct {
 	Publish    *string           `json:"publish,omitempty" enum:"txt,cname" doc:"txt: keys stand in the domain's own zone. cname: they are delegated to the relay's, so that a rotation needs nothing of the owner"`
 	ReturnPath *string           `json:"return_path,omitempty" doc:"First label of the return-path host; empty: none"`
@@ -131,7 +131,7 @@ func (m *Manager) Add(ctx context.Context, by relay.Actor, account relay.ID, nam
 	}
 	now := m.now()
 	d := &relay.Domain{ID: id, Account: account, Name: name, Proof: strings.ToLower(rand.Text()), Publish: PublishTXT,
-		ReturnPath: "bounce", Tracking: "track", Broken: relay.BrokenWarn, Created: now, Due: now}
+		ReturnPath: "bounce", Tracking: "track", Broken: relay.BrokenSandbox, Created: now, Due: now}
 	if err := s.apply(d, m.config.Service); err != nil {
 		return nil, err
 	}
@@ -306,7 +306,11 @@ func (m *Manager) check(ctx context.Context, by relay.Actor, d *relay.Domain) (*
 		if now.Version != d.Version {
 			return now, nil
 		}
-		next, news = foreign(d, next, news)
+		if released, rerr := m.release(ctx, d); rerr != nil {
+			return nil, rerr
+		} else if !released {
+			next, news = foreign(d, next, news)
+		}
 		err = m.store.CheckedDomain(ctx, by, d.Account, next)
 	}
 	if err != nil {
@@ -314,6 +318,27 @@ func (m *Manager) check(ctx context.Context, by relay.Actor, d *relay.Domain) (*
 	}
 	m.tell(next, news)
 	return next, nil
+}
+
+// release takes a domain from an account that has lost its proof for longer than
+// the grace period, whatever its settings say: d is proved to be another's, and
+// nobody sends in somebody else's name.
+func (m *Manager) release(ctx context.Context, d *relay.Domain) (bool, error) {
+	holder, err := m.store.DomainByName(ctx, relay.Everyone, d.Name)
+	if err != nil {
+		return false, err
+	}
+	if holder.Account == d.Account || holder.Failing.IsZero() || m.now().Sub(holder.Failing) < m.config.Rhythm.Grace ||
+		status(holder.Findings, Ownership, "") != relay.Bad {
+		return false, nil
+	}
+	n := *holder
+	n.Verified = time.Time{}
+	if err := m.store.CheckedDomain(ctx, relay.Actor{Name: "postrider"}, n.Account, &n); err != nil {
+		return false, err
+	}
+	m.tell(&n, []string{NewsUnverified})
+	return true, nil
 }
 
 // foreign is what becomes of a domain that is proved to be this account's while

@@ -55,7 +55,7 @@ func (m *memory) Domain(_ context.Context, account, id relay.ID) (*relay.Domain,
 
 func (m *memory) DomainByName(_ context.Context, account relay.ID, name string) (*relay.Domain, error) {
 	if found := m.find(account, func(d relay.Domain) bool { return d.Name == name }); len(found) > 0 {
-		return found[0], nil
+		return slices.MaxFunc(found, func(a, b *relay.Domain) int { return a.Verified.Compare(b.Verified) }), nil
 	}
 	return nil, notFound()
 }
@@ -310,6 +310,40 @@ func TestTwoAccounts(t *testing.T) {
 	if theirs, err = b.Check(ctx, relay.Actor{}, them, "example.test"); err != nil || theirs.Verified.IsZero() {
 		t.Errorf("%+v, %v", theirs, err)
 	}
+}
+
+// Who has lost the proof for longer than the grace period loses the domain to who
+// has it, even where the settings say that nothing follows.
+func TestDomainChangesHands(t *testing.T) {
+	b, ctx, warn := newBench(t), t.Context(), relay.BrokenWarn
+	old, err := b.Add(ctx, relay.Actor{}, us, "example.test", Settings{Broken: &warn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, old, Ownership)
+	if old, err = b.Check(ctx, relay.Actor{}, us, "example.test"); err != nil || old.Verified.IsZero() {
+		t.Fatal(old, err)
+	}
+	heir, err := b.Add(ctx, relay.Actor{}, them, "example.test", Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, heir, Ownership) // in place of the other
+	check := func(what string, account relay.ID, verified bool) {
+		t.Helper()
+		d, err := b.Check(ctx, relay.Actor{}, account, "example.test")
+		if err != nil || d.Verified.IsZero() == verified {
+			t.Errorf("%s: verified %v, %v", what, d.Verified, err)
+		}
+	}
+	check("before anybody noticed", them, false)
+	check("the proof is gone", us, true)
+	b.clock = b.clock.Add(71 * time.Hour)
+	check("within the grace period", them, false)
+	b.clock = b.clock.Add(2 * time.Hour)
+	check("after it", us, true)
+	check("it changes hands", them, true)
+	check("and is gone", us, false)
 }
 
 // Two nodes that check at once: one stores, the other gives what that one found.
