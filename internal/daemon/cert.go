@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -11,12 +12,16 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"sync/atomic"
 	"time"
 
+	"postrider/internal/acme"
 	"postrider/internal/config"
 )
 
@@ -32,6 +37,171 @@ const (
 	certLife  = 10 * 365 * 24 * time.Hour
 	certSpare = 90 * 24 * time.Hour
 )
+
+// certs is the certificate that the relay serves, which may change at any time:
+// that of ACME, else that of the files, else a self-signed one.
+type certs struct {
+	config config.Config
+	log    *slog.Logger
+	every  time.Duration // between looks at the files
+	acme   *acme.Manager // nil: not used
+
+	own    atomic.Pointer[tls.Certificate]
+	stamp  string    // of the files that own was read from
+	tried  string    // the stamp that could not be read
+	warned time.Time // of the end of a certificate
+}
+
+const (
+	// reloadEvery is how often the files are looked at.
+	reloadEvery = 10 * time.Second
+	// warnBefore the end of a certificate the log says so, once a day. Authorities
+	// that give short ones are asked for the next at a third of the life.
+	warnBefore = 14 * 24 * time.Hour
+)
+
+// openCerts loads the certificate, or makes it.
+func openCerts(c config.Config, log *slog.Logger) (*certs, error) {
+	s := &certs{config: c, log: log, every: reloadEvery, stamp: stamp(c)}
+	cert, err := certificate(c)
+	if err != nil {
+		return nil, err
+	}
+	s.own.Store(&cert)
+	return s, nil
+}
+
+// tls is how a server uses it.
+func (s *certs) tls(protocols ...string) *tls.Config {
+	return &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: protocols,
+		GetCertificate: func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) { return s.get(hello.ServerName), nil }}
+}
+
+func (s *certs) get(name string) *tls.Certificate {
+	if s.acme != nil {
+		if c := s.acme.Certificate(name); c != nil {
+			return c
+		}
+	}
+	return s.own.Load()
+}
+
+// expires is when the certificate that most clients get runs out.
+func (s *certs) expires() time.Time { return s.get("").Leaf.NotAfter }
+
+// run follows changes of the files, and warns before the end, until ctx ends.
+func (s *certs) run(ctx context.Context) error {
+	tick := time.NewTicker(s.every)
+	defer tick.Stop()
+	for {
+		s.reload()
+		s.watch(time.Now())
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// reload reads the files anew where they have changed, and makes a self-signed
+// certificate anew before it runs out.
+func (s *certs) reload() {
+	now := stamp(s.config)
+	if now == s.stamp && (s.config.TLS.Cert != "" || time.Until(s.own.Load().Leaf.NotAfter) > certSpare) {
+		return
+	}
+	cert, err := certificate(s.config)
+	if err != nil {
+		// The key may come after the certificate: the next look tells.
+		if s.tried != now {
+			s.log.Warn("the certificate has changed, and can't be read; the old one stays in use", "err", err)
+		}
+		s.tried = now
+		return
+	}
+	s.own.Store(&cert)
+	s.stamp, s.tried = stamp(s.config), ""
+	s.log.Info("certificate read anew", "subject", cert.Leaf.Subject.String(), "expires", cert.Leaf.NotAfter)
+}
+
+func (s *certs) watch(now time.Time) {
+	left := s.expires().Sub(now)
+	life := s.get("").Leaf.NotAfter.Sub(s.get("").Leaf.NotBefore)
+	if left > min(warnBefore, life/4) || now.Sub(s.warned).Abs() < 24*time.Hour {
+		return
+	}
+	s.warned = now
+	s.log.Error("the certificate runs out soon, or has; clients will refuse it", "expires", s.expires(), "subject", s.get("").Leaf.Subject.String())
+}
+
+// stamp tells whether the files have changed.
+func stamp(c config.Config) string {
+	files := []string{c.TLS.Cert, c.TLS.Key}
+	if c.TLS.Cert == "" {
+		files = []string{filepath.Join(c.Data, CertName), filepath.Join(c.Data, keyName)}
+	}
+	s := ""
+	for _, file := range files {
+		if i, err := os.Stat(file); err == nil {
+			s += fmt.Sprintf("%d %d;", i.ModTime().UnixNano(), i.Size())
+		}
+	}
+	return s
+}
+
+// bindACME opens the ports that the authority looks at.
+func bindACME(ctx context.Context, c config.Config) (forHTTP, forTLS net.Listener, err error) {
+	if !c.TLS.ACME {
+		return nil, nil, nil
+	}
+	var lc net.ListenConfig
+	if c.TLS.HTTP01 != "" {
+		if forHTTP, err = lc.Listen(ctx, "tcp", c.TLS.HTTP01); err != nil {
+			return nil, nil, bindError("tls.acme_http", c.TLS.HTTP01, err)
+		}
+	}
+	if c.TLS.ALPN01 != "" {
+		if forTLS, err = lc.Listen(ctx, "tcp", c.TLS.ALPN01); err != nil {
+			if forHTTP != nil {
+				forHTTP.Close()
+			}
+			return nil, nil, bindError("tls.acme_tls", c.TLS.ALPN01, err)
+		}
+	}
+	return forHTTP, forTLS, nil
+}
+
+// useACME makes what gets certificates, where that is asked for.
+func (d *Daemon) useACME(ctx context.Context) error {
+	c := d.Config
+	if !c.TLS.ACME {
+		return nil
+	}
+	config := acme.Config{Names: c.TLS.Names, Email: c.TLS.Email, Directory: c.TLS.Directory, Box: d.box}
+	if len(config.Names) == 0 {
+		if !strings.Contains(c.Hostname, ".") {
+			return fmt.Errorf("tls.acme: the hostname, %q, has no dot: no authority knows it; set hostname or tls.acme_names", c.Hostname)
+		}
+		config.Names = []string{c.Hostname}
+	}
+	for i, name := range config.Names {
+		config.Names[i] = strings.ToLower(name)
+	}
+	if c.TLS.ACMERoots != "" {
+		pool, err := roots(c.TLS.ACMERoots)
+		if err != nil {
+			return fmt.Errorf("tls.acme_ca: %w", err)
+		}
+		config.Roots = pool
+	}
+	var err error
+	if config.HTTP, config.TLS, err = bindACME(ctx, c); err != nil {
+		return err
+	}
+	d.certs.acme = acme.New(config, d.store, d.log)
+	return nil
+}
 
 // certificate loads the configured certificate, or the relay's own, which is
 // made where it is missing.

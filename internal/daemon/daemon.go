@@ -61,6 +61,7 @@ type Daemon struct {
 	dispatcher *deliver.Dispatcher
 	notifier   *feedback.Notifier
 	outward    *outward
+	certs      *certs
 	server     *smtpd.Server
 	api        *api.Server
 	web        net.Listener // of the API; nil: only the control socket serves it
@@ -128,6 +129,9 @@ func (d *Daemon) abandon() {
 	if d.web != nil {
 		d.web.Close()
 	}
+	if d.certs != nil && d.certs.acme != nil {
+		d.certs.acme.Close()
+	}
 	if d.watch != nil {
 		d.watch.close()
 	}
@@ -140,8 +144,8 @@ func (d *Daemon) abandon() {
 // flows.
 func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error {
 	c := d.Config
-	cert, err := certificate(c)
-	if err != nil {
+	var err error
+	if d.certs, err = openCerts(c, d.log); err != nil {
 		return err
 	}
 	table, err := routes(c)
@@ -153,6 +157,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		return fmt.Errorf("dns.servers: %w", err)
 	}
 	if d.box, err = openBox(ctx, d.store, cmp.Or(c.Master, filepath.Join(c.Data, "master.key")), d.log); err != nil {
+		return err
+	}
+	if err := d.useACME(ctx); err != nil {
 		return err
 	}
 	if d.outward, err = d.newOutward(resolver); err != nil {
@@ -180,7 +187,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
 		Rules:  policy.Rules{Senders: relay.SenderRule(c.Policy.Senders), DNS: relay.DNSRule(c.Policy.DNS), Sandbox: int64(c.Policy.Sandbox)},
 		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue, d.directory, d.limiter)
-	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: &tls.Config{Certificates: []tls.Certificate{cert}},
+	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: d.certs.tls(),
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics}, d.accounts, entrance, d.log)
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
@@ -198,7 +205,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		Domains: d.domains, Senders: d.senders, Doctor: d.doctor,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
 	if d.web != nil && c.API.Secure() {
-		d.web = tls.NewListener(d.web, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12, NextProtos: []string{"http/1.1"}})
+		d.web = tls.NewListener(d.web, d.certs.tls("http/1.1"))
 	}
 	d.watch.join(ctx, d)
 	return nil
@@ -270,6 +277,10 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.limiter.Run(running) })
 	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })
 	d.outward.start(running, g.Go)
+	g.Go(func() error { return d.certs.run(running) })
+	if d.certs.acme != nil {
+		g.Go(func() error { return d.certs.acme.Run(running) })
+	}
 	g.Go(func() error { return d.serveAPI(running) })
 	g.Go(func() error { return d.node.keep(running, d.watch.countReaps(d.store)) })
 	for _, p := range d.ports {

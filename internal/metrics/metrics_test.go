@@ -30,7 +30,7 @@ func watched(t testing.TB) (*Metrics, *prometheus.Registry, *Health) {
 	h := &Health{Waits: func() string { return "" }, Store: func(context.Context) error { return nil }}
 	m.Watch(t.Context(), reg, Sources{Queue: func() queue.Stats { return queue.Stats{InHand: 3, InFlight: 2, Peak: 5, Bytes: 100} },
 		Window: 10, WindowBytes: 1000, Connections: func() deliver.Stats { return deliver.Stats{Connections: 4, Idle: 1} },
-		Site: func(string) string { return "" }, Throttled: func() uint64 { return 9 }, Health: h, Data: os.TempDir(), Store: &counts{}, Node: "me"})
+		Site: func(string) string { return "" }, Throttled: func() uint64 { return 9 }, CertExpires: time.Now, Health: h, Data: os.TempDir(), Store: &counts{}, Node: "me"})
 	return m, reg, h
 }
 

@@ -32,6 +32,8 @@ type Sources struct {
 	Data        string // folder
 	Store       Store
 	Node        string // this one's name
+	// CertExpires is when the certificate that is served runs out.
+	CertExpires func() time.Time
 }
 
 // Watch registers what is pulled. What is asked of the store keeps the values of
@@ -53,6 +55,7 @@ var (
 	readyDesc     = desc("postrider_ready", "1 if /readyz says so: mail may be sent here.")
 	freeDesc      = desc("postrider_data_free_bytes", "Free space on the disk of the data folder, for the relay's user.")
 	totalDesc     = desc("postrider_data_size_bytes", "Size of the disk of the data folder.")
+	certDesc      = desc("postrider_certificate_expiry_timestamp_seconds", "When the certificate that this node serves runs out.")
 	queueDesc     = desc("postrider_queue_deliveries", "Deliveries that are not final, of all nodes that share the store: each node tells the same. Counted now and then.", "state", "stream", "site")
 	nodesDesc     = desc("postrider_nodes", "Nodes that share the store, as this one sees them: alive, draining, or dead (their lease is over, and nobody has ended it yet).", "state")
 	heldDesc      = desc("postrider_leased_deliveries", "Deliveries that nodes have leased, as the store has it: this node's, and the others'.", "holder")
@@ -73,7 +76,7 @@ type puller struct {
 
 func (p *puller) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{windowDesc, windowMost, bytesDesc, bytesMost, flightDesc, peakDesc, connDesc, sitesDesc,
-		throttledDesc, readyDesc, freeDesc, totalDesc, queueDesc, nodesDesc, heldDesc, lookedDesc, tookDesc} {
+		throttledDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, lookedDesc, tookDesc} {
 		ch <- d
 	}
 }
@@ -97,6 +100,9 @@ func (p *puller) Collect(ch chan<- prometheus.Metric) {
 	if free, total, err := space(p.Data); err == nil {
 		gauge(freeDesc, free)
 		gauge(totalDesc, total)
+	}
+	if p.CertExpires != nil {
+		gauge(certDesc, float64(p.CertExpires().Unix()))
 	}
 	p.look.mu.Lock()
 	defer p.look.mu.Unlock()
