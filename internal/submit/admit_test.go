@@ -1,16 +1,21 @@
 package submit
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"postrider/internal/account"
+	"postrider/internal/limit"
 	"postrider/internal/message"
 	"postrider/internal/policy"
 	"postrider/internal/relay"
+	"postrider/internal/store/sqlite"
 )
 
 var operator = relay.Actor{Name: "test"}
@@ -335,4 +340,58 @@ func TestSubmitOrigin(t *testing.T) {
 		fmt.Sprint(m.Tags) != "[a b]" || m.Metadata["order"] != "7" {
 		t.Errorf("%+v", m)
 	}
+}
+
+// nowhere is a queue that takes all and keeps nothing.
+type nowhere struct{}
+
+func (nowhere) Put(context.Context, *relay.Submission) error { return nil }
+
+// What judging costs on the way of a message of 10 kB: anybody's name, a verified
+// name, and that with four limits and a list of suppressions.
+func BenchmarkSubmit(b *testing.B) {
+	db, err := sqlite.Open(b.Context(), filepath.Join(b.TempDir(), "mail.db"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer db.Close()
+	owner, err := db.EnsureAccount(b.Context(), "bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	if err := db.AddDomain(b.Context(), operator, &relay.Domain{ID: relay.ID{1}, Account: owner, Name: "example.com", Verified: noon, Created: noon, Due: noon}); err != nil {
+		b.Fatal(err)
+	}
+	directory := account.NewDirectory(db)
+	body := complete + "\r\n" + strings.Repeat("0123456789 0123456789 0123456789 0123456789\r\n", 220)
+	run := func(name string, rule relay.SenderRule, limits ...string) {
+		b.Run(name, func(b *testing.B) {
+			id := &account.Identity{Account: owner, Credential: relay.ID{2}, Stream: relay.Transactional}
+			for _, text := range limits {
+				var l relay.Limit
+				if err := l.UnmarshalText([]byte(text)); err != nil {
+					b.Fatal(err)
+				}
+				id.Limits = append(id.Limits, l)
+			}
+			e := New(Config{Hostname: "relay.example.com", Expire: time.Hour, Rules: policy.Rules{Senders: rule, Sandbox: 10},
+				Limits: policy.Limits{MessageSize: 1 << 20, Recipients: 5, Hops: 3}}, nowhere{}, directory, limit.New(db, true, slog.New(slog.DiscardHandler)))
+			d := Draft{Identity: id, Envelope: relay.Envelope{Sender: "ann@example.com", Recipients: []relay.Recipient{{Address: "bob@example.net"}}},
+				Content: message.Bytes([]byte(body)), Source: relay.Source{Helo: "laptop.local", Protocol: "ESMTPSA"}}
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := e.Submit(b.Context(), d); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+	run("any", relay.SendersAny)
+	run("verified", relay.SendersVerified)
+	run("limits", relay.SendersVerified, "100000000 messages/hour", "100000000 recipients/day", "1000000000 recipients/month", "100000000 messages/day")
+	if _, err := db.Suppress(b.Context(), operator, owner, []relay.Suppression{{Account: owner, Address: "x@example.net", Reason: "manual", Created: noon}}); err != nil {
+		b.Fatal(err)
+	}
+	directory.Forget()
+	run("suppressions", relay.SendersVerified)
 }

@@ -305,6 +305,27 @@ var sendingTests = []test{
 			f.Errorf("what had ended was not swept: %+v", got)
 		}
 	}},
+	{"usage of a bucket", func(f *fixture) {
+		for i, c := range []struct {
+			want, least, most, top int64
+			got                    relay.Taken
+		}{
+			{60, 0, 50, 500, relay.Taken{Got: 50}},
+			{5, 3, 53, 503, relay.Taken{Got: 3, Before: 50}},
+			{100, 1000, 1050, 1500, relay.Taken{Got: 50, Before: 1000}}, // full again
+			{5, 1000, 1050, 1500, relay.Taken{Before: 1050}},
+			{5, 100, 150, 600, relay.Taken{Before: 600}}, // the clock went back
+			{5, 560, 610, 1060, relay.Taken{Got: 5, Before: 600}},
+			{5, 700, 750, 0, relay.Taken{Got: 5, Before: 700}},
+		} {
+			got, err := f.db.TakeUsage(f.Context(), []relay.Take{{Account: f.me, Subject: "messages/second", Start: noon, End: noon.Add(time.Hour),
+				Want: c.want, Least: c.least, Most: c.most, Top: c.top}})
+			f.must(err)
+			if got[0] != c.got {
+				f.Errorf("take %d: got %+v, want %+v", i, got[0], c.got)
+			}
+		}
+	}},
 	{"outcomes by day", func(f *fixture) {
 		other := f.account("other", relay.ID{})
 		one, two := f.message("a@x.test", "b@x.test", "c@x.test"), Submission(other.ID, noon, []byte("x"), "a@x.test")
