@@ -106,8 +106,8 @@ func CheckSender(id *account.Identity, sender string) error {
 
 // unverified gives the refusal for the first name that is not the account's, or
 // nil.
-func (c *Case) unverified(names []Name) error {
-	for _, n := range names {
+func (c *Case) unverified() error {
+	for _, n := range c.Names {
 		if s := c.Standing[n.Key]; n.Key == "" || !s.Verified() {
 			return strange(n, s, c.Rules.Sandbox > 0, n.Where == "From" && c.resentByOurs())
 		}
@@ -166,9 +166,9 @@ func (c *Case) resentByOurs() bool {
 
 // records looks at the domains that the message speaks for in From: what is broken
 // is warned of, or refused where the account wants that.
-func (c *Case) records(names []Name) (warnings []relay.Diagnosis, err error) {
+func (c *Case) records() (warnings []relay.Diagnosis, err error) {
 	told := map[string]bool{}
-	for _, n := range names {
+	for _, n := range c.Names {
 		d := c.Standing[n.Key].Domain
 		if n.Where != "From" || d == nil || d.Verified.IsZero() || told[d.Name] {
 			continue

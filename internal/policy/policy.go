@@ -49,7 +49,8 @@ type Case struct {
 	Envelope *relay.Envelope
 	Size     int64 // of the content, in bytes
 	Facts    *message.Facts
-	Standing map[string]Standing // by the keys of Names
+	Names    []Name              // in which the message speaks; see Names
+	Standing map[string]Standing // of them, by their keys
 }
 
 // Verdict is what becomes of a message that is not refused.
@@ -77,14 +78,13 @@ func Check(c Case) (Verdict, error) {
 			return Verdict{}, err
 		}
 	}
-	names := Names(*c.Envelope, c.Facts)
-	for _, n := range names {
+	for _, n := range c.Names {
 		if err := within(c.Identity, n); err != nil {
 			return Verdict{}, err
 		}
 	}
 	if c.Rules.Senders != relay.SendersAny {
-		v.Sandbox = c.unverified(names)
+		v.Sandbox = c.unverified()
 	}
 	if v.Sandbox == nil {
 		v.Sandbox = InSandbox(c.Account)
@@ -92,7 +92,7 @@ func Check(c Case) (Verdict, error) {
 	if v.Sandbox != nil && c.Rules.Sandbox == 0 {
 		return Verdict{}, v.Sandbox
 	}
-	broken, err := c.records(names)
+	broken, err := c.records()
 	v.Warnings = append(v.Warnings, broken...)
 	return v, err
 }

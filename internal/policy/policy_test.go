@@ -57,7 +57,8 @@ func given(t *testing.T, sender, content string, change func(*Case)) Case {
 	if change != nil {
 		change(&c)
 	}
-	for _, n := range Names(*c.Envelope, c.Facts) {
+	c.Names = Names(*c.Envelope, c.Facts)
+	for _, n := range c.Names {
 		c.Standing[n.Key] = held(n.Key, n.Domain)
 	}
 	return c

@@ -57,8 +57,8 @@ func (e *Entrance) admit(ctx context.Context, d *Draft, f *message.Facts) (admis
 	if err != nil {
 		return admission{}, err
 	}
-	c.Account, c.Rules = p.account, p.rules
-	if c.Standing, err = e.standings(ctx, &p, policy.Names(d.Envelope, f)); err != nil {
+	c.Account, c.Rules, c.Names = p.account, p.rules, policy.Names(d.Envelope, f)
+	if c.Standing, err = e.standings(ctx, &p, c.Names); err != nil {
 		return admission{}, err
 	}
 	v, err := policy.Check(c)
