@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"postrider/internal/config"
+	"postrider/internal/dns"
 	"postrider/internal/lab"
 	"postrider/internal/lab/fakedns"
 	"postrider/internal/sink"
@@ -48,10 +49,7 @@ func Run(ctx context.Context, w, logs io.Writer, o Options) (err error) {
 	}
 	var g errgroup.Group
 	serving, stop := context.WithCancel(context.WithoutCancel(ctx)) // the receivers outlive the relay
-	for _, s := range net.sinks {
-		g.Go(func() error { return s.Serve(serving) })
-	}
-	defer func() { stop(); err = errors.Join(err, g.Wait()) }()
+	defer func() { stop(); err = errors.Join(err, g.Wait(), net.close()) }()
 
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	r, err := lab.Start(context.WithoutCancel(ctx), o.Dir, log, func(c *config.Config) { configure(c, net.port) })
@@ -65,8 +63,17 @@ func Run(ctx context.Context, w, logs io.Writer, o Options) (err error) {
 	if err := net.publish(r.DNS); err != nil {
 		return err
 	}
+	if net.proofs.Resolver, err = dns.New([]string{r.DNS.Addr()}, time.Second); err != nil {
+		return err
+	}
+	for _, s := range net.sinks {
+		g.Go(func() error { return s.Serve(serving) })
+	}
 	fmt.Fprintf(w, "Postrider and %d simulated receivers run on loopback; data in %s\n\n", len(net.sinks), o.Dir)
-	if err := show(ctx, w, r); err != nil {
+	if err := errors.Join(own(ctx, w, r), ctx.Err()); err != nil {
+		return err
+	}
+	if err := show(ctx, w, r, net.proofs); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -86,6 +93,8 @@ func configure(c *config.Config, port int) {
 	c.Delivery.Port = port
 	c.Queue.Retry = []config.Duration{config.Duration(1500 * time.Millisecond), config.Duration(2 * time.Second)}
 	c.Limits.MessageSize = 20 << 20
+	c.Policy.Senders = "verified" // as it is by default; the lab's relays take anybody's
+	c.Service.Domain = "relay.test"
 	c.HTTP.Listen = "127.0.0.1:0"
 	for at, address := range map[string]*string{"127.0.0.1:2525": &c.Listen[0].Address, "127.0.0.1:4650": &c.Listen[1].Address,
 		"127.0.0.1:9525": &c.HTTP.Listen} {
@@ -100,19 +109,18 @@ func configure(c *config.Config, port int) {
 // receivers is the Internet of the demo: one address a receiver, all on one
 // port.
 type receivers struct {
-	port  int
-	sinks []*sink.Server
-	zone  []string
+	port   int
+	sinks  []*sink.Server
+	zone   []string
+	proofs *proofs
 }
 
 // openReceivers opens the simulated receivers. Everything at 127.0.1.x.
 func openReceivers() (_ *receivers, err error) {
-	n := &receivers{}
+	n := &receivers{proofs: &proofs{by: map[string]*sink.Proof{}}}
 	defer func() {
 		if err != nil {
-			for _, s := range n.sinks {
-				s.Close()
-			}
+			err = errors.Join(err, n.close())
 		}
 	}()
 	authority, err := sink.NewAuthority()
@@ -134,6 +142,7 @@ func openReceivers() (_ *receivers, err error) {
 	} {
 		at := netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)})
 		rc.config.Authority, rc.config.Hostname = authority, rc.host
+		rc.config.Resolver, rc.config.Received = n.proofs, n.proofs.received
 		rc.config.Listen = []string{net.JoinHostPort(at.String(), strconv.Itoa(n.port))}
 		s, err := sink.New(rc.config)
 		if err != nil {
@@ -147,6 +156,7 @@ func openReceivers() (_ *receivers, err error) {
 		}
 	}
 	n.zone = append(n.zone,
+		"relay.test. 60 IN A 127.0.0.1", // where mail leaves from
 		"null-mx.test. 60 IN MX 0 .",
 		"half-down.test. 60 IN MX 10 down.half-down.test.",
 		"half-down.test. 60 IN MX 20 mx.example.test.",
@@ -157,6 +167,17 @@ func openReceivers() (_ *receivers, err error) {
 		"*. 60 IN MX 10 mx.example.test.",
 	)
 	return n, nil
+}
+
+// close closes receivers that may not have served.
+func (n *receivers) close() error {
+	var errs []error
+	for _, s := range n.sinks {
+		if err := s.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (n *receivers) publish(dns *fakedns.Server) error {

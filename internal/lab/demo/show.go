@@ -26,7 +26,7 @@ const longest = 90 * time.Second
 
 // show submits every scenario's message, tells live what becomes of them, and
 // ends with the table.
-func show(parent context.Context, w io.Writer, r *lab.Relay) error {
+func show(parent context.Context, w io.Writer, r *lab.Relay, p *proofs) error {
 	parent, cancel := context.WithTimeout(parent, longest)
 	defer cancel()
 	began := time.Now()
@@ -40,7 +40,7 @@ func show(parent context.Context, w io.Writer, r *lab.Relay) error {
 	}
 	g, ctx := errgroup.WithContext(parent)
 	g.Go(func() error {
-		if err := submit(ctx, r, all); err != nil {
+		if err := submit(ctx, w, r, all); err != nil {
 			return fmt.Errorf("submit: %w", err)
 		}
 		return nil
@@ -49,7 +49,7 @@ func show(parent context.Context, w io.Writer, r *lab.Relay) error {
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return table(parent, w, r, all)
+	return table(parent, w, r, p, all)
 }
 
 // sender is the address that a scenario's message comes from; its DSN goes
@@ -58,7 +58,7 @@ func sender(i int) string { return fmt.Sprintf("scenario-%02d@shop.test", i+1) }
 
 // submit hands the messages in as an application would: with Go's own client,
 // STARTTLS and AUTH.
-func submit(ctx context.Context, r *lab.Relay, all []scenario) error {
+func submit(ctx context.Context, w io.Writer, r *lab.Relay, all []scenario) error {
 	pem, err := os.ReadFile(r.CAFile)
 	if err != nil {
 		return err
@@ -79,6 +79,9 @@ func submit(ctx context.Context, r *lab.Relay, all []scenario) error {
 		return err
 	}
 	if err := c.Auth(smtp.PlainAuth("", r.User, r.Password, "localhost")); err != nil {
+		return err
+	}
+	if err := forge(w, c); err != nil {
 		return err
 	}
 	for i, s := range all {
@@ -147,29 +150,34 @@ func said(e api.Event) string {
 }
 
 // table prints every delivery and checks it against its scenario.
-func table(ctx context.Context, w io.Writer, r *lab.Relay, all []scenario) error {
+func table(ctx context.Context, w io.Writer, r *lab.Relay, p *proofs, all []scenario) error {
 	found, err := r.Deliveries(ctx, nil)
 	if err != nil {
 		return err
 	}
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	fmt.Fprintln(t, "\nSCENARIO\tID\tRECIPIENT\tOUTCOME\tATTEMPTS\tTIME\tLAST REPLY")
+	fmt.Fprintln(t, "\nSCENARIO\tID\tRECIPIENT\tOUTCOME\tATTEMPTS\tTIME\tRECEIVER SAW\tLAST REPLY")
 	wrong := 0
 	for i, s := range all {
 		retried, dsn := false, !s.bounces()
 		for n := range s.to {
 			d := find(found, func(d api.Delivery) bool { return d.Sender == sender(i) && d.Recipient == s.to[n] })
 			retried = retried || d.Attempts > 1
-			wrong += row(t, s.name, d, s.wants(s.to[n]))
+			saw, proven := p.of(d.Recipient, sender(i))
+			wrong += row(t, s.name, d, s.wants(s.to[n]), saw)
+			if d.State == "delivered" && !proven {
+				wrong++
+				fmt.Fprintf(t, "  WRONG: it does not verify\t\t\t\t\t\t\t\n")
+			}
 		}
 		if s.bounces() {
 			d := find(found, func(d api.Delivery) bool { return d.Sender == "" && d.Recipient == sender(i) })
 			dsn = d.ID != ""
-			wrong += row(t, "  its DSN", d, "delivered")
+			wrong += row(t, "  its DSN", d, "delivered", "")
 		}
 		if s.retried && !retried || !dsn {
 			wrong++
-			fmt.Fprintf(t, "  WRONG: retried %v, foreseen %v; DSN %v\t\t\t\t\t\t\n", retried, s.retried, dsn)
+			fmt.Fprintf(t, "  WRONG: retried %v, foreseen %v; DSN %v\t\t\t\t\t\t\t\n", retried, s.retried, dsn)
 		}
 	}
 	if err := t.Flush(); err != nil {
@@ -178,7 +186,7 @@ func table(ctx context.Context, w io.Writer, r *lab.Relay, all []scenario) error
 	if wrong > 0 {
 		return fmt.Errorf("%w: %d differ", ErrUnforeseen, wrong)
 	}
-	fmt.Fprintf(w, "\n%d messages, %d deliveries (with DSNs): every one came to what its scenario foresees.\n", len(all), len(found))
+	fmt.Fprintf(w, "\n%d messages, %d deliveries (with DSNs): every one came to what its scenario foresees,\nand what was delivered verifies: both DKIM signatures, SPF and DMARC, aligned with %s.\n", len(all), len(found), shop)
 	return nil
 }
 
@@ -192,12 +200,12 @@ func find(all []api.Delivery, f func(api.Delivery) bool) api.Delivery {
 }
 
 // row prints a delivery and gives 1 where it is not as foreseen.
-func row(w io.Writer, name string, d api.Delivery, want string) (wrong int) {
+func row(w io.Writer, name string, d api.Delivery, want, saw string) (wrong int) {
 	outcome := d.State
 	if outcome != want {
 		outcome, wrong = fmt.Sprintf("%s, FORESEEN %s", outcome, want), 1
 	}
-	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.2fs\t%s\n", name, d.ID, d.Recipient, outcome, d.Attempts, d.Updated.Sub(d.Received).Seconds(), oneLine(d.Reply.String(), 80))
+	fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%.2fs\t%s\t%s\n", name, d.ID, d.Recipient, outcome, d.Attempts, d.Updated.Sub(d.Received).Seconds(), saw, oneLine(d.Reply.String(), 60))
 	return wrong
 }
 
