@@ -274,6 +274,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.notifier.Run(running) })
 	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
+	g.Go(func() error { return d.sweep(running) })
 	g.Go(func() error { return d.limiter.Run(running) })
 	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })
 	d.outward.start(running, g.Go)
