@@ -199,7 +199,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, entrance, d.log)
-	d.wireDomains(resolver, entrance)
+	if err := d.wireDomains(ctx, resolver, entrance); err != nil {
+		return err
+	}
 	d.api = api.New(api.Config{Log: d.log, NewID: submit.NewID, Home: home, Keys: d.accounts, Tenants: tenants{}, URL: c.API.URL, Proxies: prefixes(c.API.Proxy),
 		Mail: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials,
 		Domains: d.domains, Senders: d.senders, Doctor: d.doctor,

@@ -41,9 +41,19 @@ func publicAddrs(c config.Config) []netip.Addr {
 }
 
 // wireDomains makes what looks after sending domains and senders.
-func (d *Daemon) wireDomains(resolver *dns.Resolver, entrance *submit.Entrance) {
+func (d *Daemon) wireDomains(ctx context.Context, resolver *dns.Resolver, entrance *submit.Entrance) error {
 	c := d.Config
-	d.domains = domain.NewManager(domain.Config{Service: serviceOf(c), Rhythm: domain.Rhythm{Every: time.Duration(c.Domains.Every), Grace: time.Duration(c.Domains.Grace)},
+	place := serviceOf(c)
+	if c.Service.Selector != "" {
+		own, err := signing.Service(ctx, d.store, d.box, c.Service.Domain, c.Service.Selector)
+		if err != nil {
+			return err
+		}
+		for _, s := range own {
+			place.Keys = append(place.Keys, domain.Record{Purpose: domain.DKIM, Name: s.Selector + "._domainkey." + s.Domain, Type: "TXT", Value: s.Key.Record()})
+		}
+	}
+	d.domains = domain.NewManager(domain.Config{Service: place, Rhythm: domain.Rhythm{Every: time.Duration(c.Domains.Every), Grace: time.Duration(c.Domains.Grace)},
 		NewKey: func(of *relay.Domain, selector, algorithm string, now time.Time) (relay.DKIMKey, error) {
 			return signing.NewKey(d.box, of, selector, algorithm, now)
 		}, NewID: submit.NewID, Log: d.log}, d.store, domain.DNS{Resolver: resolver})
@@ -59,6 +69,7 @@ func (d *Daemon) wireDomains(resolver *dns.Resolver, entrance *submit.Entrance) 
 			Mute: slices.ContainsFunc(p.config.Proxy, func(n netip.Prefix) bool { return n.Contains(loopback) })})
 	}
 	d.doctor = doctor.New(about, resolver, d.store, d.domains)
+	return nil
 }
 
 // watchDomains checks domains that are due, until ctx ends.

@@ -42,6 +42,7 @@ type Service struct {
 	TrackHost  string       // tracking hosts are aliases of it
 	SPFInclude string       // holds the addresses that mail leaves from
 	Addrs      []netip.Addr // that mail leaves from; none: those of Hostname
+	Keys       []Record     // TXT records of the keys that sign in the relay's own name
 }
 
 // maxName leaves room for the longest label that records put in front of a

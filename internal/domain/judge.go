@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"postrider/internal/mailauth"
 	"postrider/internal/relay"
 )
 
@@ -291,6 +292,17 @@ func JudgeService(s Service, a Answers) []relay.Finding {
 		judge(relay.Finding{Check: "service", Name: s.ReturnHost, Type: "TXT"}, "v=spf1 "+s.mechanisms()+" -all", "SPF passes for return paths.",
 			"The host that return paths lead to has no SPF record that allows this relay.", spf(s.ReturnHost))
 	}
+	for _, k := range s.Keys {
+		want, err := mailauth.ParseRecord(k.Value)
+		judge(relay.Finding{Check: "service", Name: k.Name, Type: "TXT"}, k.Value, "The key that signs in the relay's own name is published.",
+			"The key that signs in the relay's own name is not published.", func(txt []string) bool {
+				if len(txt) != 1 {
+					return false
+				}
+				found, ferr := mailauth.ParseRecord(txt[0])
+				return err == nil && ferr == nil && found.Same(want)
+			})
+	}
 	return out
 }
 
@@ -302,6 +314,9 @@ func ServiceQuestions(s Service) []Question {
 	}
 	if s.ReturnHost != "" {
 		out = append(out, Question{s.ReturnHost, "MX"}, Question{s.ReturnHost, "TXT"})
+	}
+	for _, k := range s.Keys {
+		out = append(out, Question{k.Name, "TXT"})
 	}
 	return out
 }

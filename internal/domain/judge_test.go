@@ -283,3 +283,38 @@ func TestRotationLife(t *testing.T) {
 		t.Errorf("after a week: %s %v", diff, news)
 	}
 }
+
+func TestJudgeService(t *testing.T) {
+	s := service
+	key := "v=DKIM1; k=ed25519; p=11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo="
+	s.Keys = []Record{{Name: "own._domainkey.relay.test.net", Type: "TXT", Value: key}}
+	good := func() Answers {
+		return Answers{
+			{s.SPFInclude, "TXT"}:                    {Values: []string{"v=spf1 ip4:192.0.2.25 ~all"}},
+			{s.ReturnHost, "MX"}:                     {Values: []string{s.Hostname}},
+			{s.ReturnHost, "TXT"}:                    {Values: []string{"v=spf1 ip4:192.0.2.25 -all"}},
+			{"own._domainkey.relay.test.net", "TXT"}: {Values: []string{strings.ReplaceAll(key, " ", "")}},
+		}
+	}
+	for _, q := range ServiceQuestions(s) {
+		if _, known := good()[q]; !known {
+			t.Errorf("%v is asked for nothing", q)
+		}
+	}
+	all := JudgeService(s, good())
+	if len(all) != 4 {
+		t.Errorf("%d findings", len(all))
+	}
+	for i, f := range all {
+		if f.Status != relay.Good {
+			t.Errorf("%+v", f)
+		}
+		for answer, want := range map[*Answer]relay.Verdict{{}: relay.Warning, {Values: []string{"v=spf1 -all"}}: relay.Warning, {Err: errors.New("SERVFAIL")}: relay.Unknown} {
+			a := good()
+			a[Question{f.Name, f.Type}] = *answer
+			if got := JudgeService(s, a)[i]; got.Status != want {
+				t.Errorf("%s %v: %s, want %s", f.Name, answer, got.Status, want)
+			}
+		}
+	}
+}

@@ -158,6 +158,12 @@ func Zone(s Service, domains []*relay.Domain) string {
 		b.WriteString("; opens and clicks\n")
 		line(s.TrackHost, "CNAME", s.Hostname+".")
 	}
+	if len(s.Keys) > 0 {
+		b.WriteString("; keys that sign in the relay's own name\n")
+	}
+	for _, k := range s.Keys {
+		text(k.Name, k.Value)
+	}
 	domains = slices.Clone(domains)
 	slices.SortFunc(domains, func(a, b *relay.Domain) int { return strings.Compare(a.Name, b.Name) })
 	for _, d := range domains {

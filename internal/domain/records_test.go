@@ -148,7 +148,9 @@ func TestZone(t *testing.T) {
 	d.Publish = PublishCNAME
 	d.Keys = d.Keys[:1]
 	d.Keys[0].Public = "v=DKIM1; p=" + strings.Repeat("A", 300)
-	got := Zone(service, []*relay.Domain{txt, d})
+	signs := service
+	signs.Keys = []Record{{Name: "own._domainkey.relay.test.net", Value: "v=DKIM1; p=QUJD"}}
+	got := Zone(signs, []*relay.Domain{txt, d})
 	id := d.ID.String()
 	want := `; the addresses that mail leaves from
 spf.relay.test.net. 3600 IN TXT "v=spf1 ip4:192.0.2.25 ~all"
@@ -157,6 +159,8 @@ bounce.relay.test.net. 3600 IN MX 10 relay.test.net.
 bounce.relay.test.net. 3600 IN TXT "v=spf1 ip4:192.0.2.25 -all"
 ; opens and clicks
 track.relay.test.net. 3600 IN CNAME relay.test.net.
+; keys that sign in the relay's own name
+own._domainkey.relay.test.net. 3600 IN TXT "v=DKIM1; p=QUJD"
 ; DKIM keys of example.com
 pr2611r.` + id + `.dkim.relay.test.net. 3600 IN TXT "v=DKIM1; p=` + strings.Repeat("A", 244) + `" "` + strings.Repeat("A", 56) + `"
 `
