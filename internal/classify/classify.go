@@ -46,6 +46,7 @@ type Result struct {
 	Why      string // the likely cause, one sentence
 	Do       string // what to do now, one sentence
 	Turn     string // who has to act: sender, recipient, operator, receiver, nobody
+	Vague    bool   // little was said: codes alone, or words that say hardly more
 	Rule     string // where the rule stands that decided: "rules.toml:120"; empty: the codes alone
 }
 
@@ -88,7 +89,8 @@ func (c *Classifier) Classify(r Reply) Result {
 	hit, doubt, temporary := c.match(&in)
 	m := c.meanings[hit.meaning]
 	res := Result{Kind: m.Kind, Category: m.Category, Meaning: hit.meaning, Provider: provider, Code: r.Code, Enhanced: r.Enhanced,
-		Retry: m.Retry, What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn, Rule: hit.place}
+		Retry: m.Retry, What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn, Rule: hit.place,
+		Vague: hit.Vague || len(hit.Words)+len(hit.Names) == 0 && (len(hit.Enhanced) == 0 || vague(r.Enhanced))}
 	if hit.kind != "" {
 		res.Kind = hit.kind
 	}
@@ -109,12 +111,26 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !temporary && !doubt && !hit.doubt && !beforeRecipient(r.Stage)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !temporary && !doubt && !hit.doubt && !beforeRecipient(r.Stage) && !aboutCommand(r)
 	if res.Suppress || hit.suppress == nil {
 		return c.worded(res, r)
 	}
 	res.Suppress = *hit.suppress
 	return c.worded(res, r)
+}
+
+// Meaning is the result of what is known without any words: an automatic reply,
+// a complaint. Domain is the recipient's, or empty. The name is one of the rules'
+// meanings; another one is a mistake of the program, and gives what says least.
+func (c *Classifier) Meaning(name, domain string) Result {
+	m, ok := c.meanings[name]
+	if !ok {
+		name = "deferred"
+		m = c.meanings[name]
+	}
+	res := Result{Kind: m.Kind, Category: m.Category, Meaning: name, Provider: c.byDomain[strings.ToLower(domain)], Retry: m.Retry, Suppress: m.Suppress,
+		What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn}
+	return c.worded(res, Reply{})
 }
 
 // worded puts the name of who spoke into the sentences.
@@ -138,6 +154,20 @@ func (c *Classifier) worded(res Result, r Reply) Result {
 	}
 	res.What, res.Why, res.Do = put(res.What), put(res.Why), put(res.Do)
 	return res
+}
+
+// aboutCommand tells whether the codes speak of our commands or of the content,
+// not of an address: 500 to 504 (RFC 5321 section 4.2.2), X.5.1 and more, X.6
+// (RFC 3463 sections 3.6 and 3.7).
+func aboutCommand(r Reply) bool {
+	if r.Code >= 500 && r.Code <= 504 {
+		return true
+	}
+	if len(r.Enhanced) < 5 {
+		return false
+	}
+	subject, detail := r.Enhanced[2], r.Enhanced[4:]
+	return subject == '5' && detail != "0" || subject == '6'
 }
 
 // beforeRecipient tells whether the server had not been told of any recipient

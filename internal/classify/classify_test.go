@@ -37,6 +37,7 @@ func TestSuppressOnlyTheDead(t *testing.T) {
 		{Reply{Code: 550, Enhanced: "5.7.26", Text: "This mail is unauthenticated"}, false},                               // Gmail
 		{Reply{Code: 550, Enhanced: "5.1.1", Text: "Sender address rejected: User unknown"}, false},                       // about the sender
 		{Reply{Code: 550, Text: "Verification failed for <a@b.example>\nNo such user here\nSender verify failed"}, false}, // too
+		{Reply{Code: 501, Enhanced: "5.5.4", Text: "Unknown domain"}, false},                                              // about a command
 		{Reply{Code: 550, Enhanced: "5.1.1", Text: ""}, true},
 		{Reply{Code: 550, Stage: "rcpt"}, false},
 		{Reply{Text: "user unknown"}, false}, // no code at all
@@ -195,7 +196,7 @@ func TestBadRules(t *testing.T) {
 // Every category has a meaning, and all words are whole sentences.
 func TestMeanings(t *testing.T) {
 	seen := map[string]bool{}
-	used := map[string]bool{"refused": true, "deferred": true, "auto-reply": true, "challenge": true, "complaint": true}
+	used := map[string]bool{"refused": true, "deferred": true, "auto-reply": true, "challenge": true, "complaint": true, "not-spam": true, "authentication-report": true, "unrecognised": true}
 	for _, r := range Builtin().rules {
 		used[r.meaning] = true
 	}

@@ -58,6 +58,7 @@ type written struct {
 	Retry    *bool    `toml:"retry"`
 	Suppress *bool    `toml:"suppress"`
 	Doubt    bool     `toml:"doubt"`
+	Vague    bool     `toml:"vague"`
 }
 
 type provider struct {

@@ -35,7 +35,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		serveCommand(), configCommand(), credentialCommand(), domainCommand(), senderCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
+		serveCommand(), configCommand(), explainCommand(), credentialCommand(), domainCommand(), senderCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
 		backupCommand(), restoreCommand(), sinkCommand(), demoCommand(), versionCommand(),
 	}
 }

@@ -67,6 +67,15 @@ func Parse(r io.Reader) (Report, error) {
 	return rep, nil
 }
 
+// ParseStatus reads the body of a part of type message/delivery-status alone.
+// Nothing that can be read gives a report without recipients.
+func ParseStatus(body []byte) Report {
+	var rep Report
+	rep.readStatus(body)
+	rep.Kind = kindOf(rep.Recipients)
+	return rep
+}
+
 func kindOf(rcpts []Recipient) Kind {
 	kind := Delivered
 	for _, rc := range rcpts {
@@ -182,6 +191,9 @@ func (rc *Recipient) set(name, v string) {
 
 // complete fills in what follows from other fields.
 func (rc *Recipient) complete() {
+	if rc.Final == "" { // some give the original one only
+		_, rc.Final, _ = strings.Cut(rc.ORcpt, ";")
+	}
 	if rc.Status == "" {
 		rc.Status = statusInText.FindString(rc.Reply)
 	}

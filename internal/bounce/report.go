@@ -1,0 +1,318 @@
+package bounce
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"postrider/internal/dsn"
+	"postrider/internal/message"
+)
+
+// addressForm finds mail addresses in running text.
+var addressForm = regexp.MustCompile(`[\pL\pN.!#$%&*+/=?^_{|}~-][\pL\pN.!#$%&'*+/=?^_{|}~-]*@[\pL\pN](?:[\pL\pN.-]*[\pL\pN])?`)
+
+// replyForm finds where a server's words begin: a basic code that stands where
+// one can stand.
+var replyForm = regexp.MustCompile(`(?m)(?:^|<<<|>>>|[:;("'>#=]|said|was|reply|code|error|with|returned|response)[ \t]*[<("']?[ \t]*([245]\d\d)(?:[ \t\-]+#?\(?[245]\.[0-7]\.\d{1,3}|[ \t\-]+[^\d\s]|,|[ \t]*$)`)
+
+// statusForm finds an enhanced code alone.
+var statusForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.\D|\.?$)`)
+
+// report fills in the recipients of a report: from its part for programs where it
+// has one, and from its words.
+func (rd *reader) report(top header) {
+	m := &rd.mail
+	said := newLines(m.Text)
+	for _, s := range rd.status {
+		m.Host, m.EnvID = firstOf(m.Host, s.ReportingMTA), firstOf(m.EnvID, s.EnvID)
+		for _, rc := range s.Recipients {
+			rd.add(fromStatus(rc), said)
+		}
+	}
+	if len(m.Recipients) > 0 {
+		return
+	}
+	action := "failed"
+	if delayed(m.Subject, m.Text) {
+		action = "delayed"
+	}
+	for _, a := range rd.failedAddresses(top, said) {
+		reply, context := said.about(a, rd.own())
+		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context)}, nil)
+	}
+}
+
+// add appends a recipient once, with what the words say of it.
+func (rd *reader) add(rc Recipient, said lines) {
+	if len(rd.mail.Recipients) >= maxRecipients || slices.ContainsFunc(rd.mail.Recipients, func(o Recipient) bool { return strings.EqualFold(o.Address, rc.Address) && o.Reply == rc.Reply }) {
+		return
+	}
+	if said != nil {
+		reply, context := said.about(rc.Address, rd.own())
+		if rc.Reply == "" {
+			rc.Reply = reply
+		}
+		rc.Context = context
+	}
+	rd.mail.Recipients = append(rd.mail.Recipients, rc)
+}
+
+// fromStatus takes what a group of fields says.
+func fromStatus(rc dsn.Recipient) Recipient {
+	action := string(rc.Action)
+	if action == "" {
+		action = "failed"
+	}
+	return Recipient{Address: clean(rc.Final), Action: action, Status: rc.Status, Reply: rc.Reply, Host: rc.RemoteMTA}
+}
+
+// own are addresses that no report is about: ours.
+func (rd *reader) own() []string {
+	return []string{rd.mail.To, rd.mail.From, rd.mail.Original.From}
+}
+
+// failedAddresses finds whom a report without a part for programs is about.
+func (rd *reader) failedAddresses(top header, said lines) []string {
+	if list := top.addresses("x-failed-recipients"); len(list) > 0 {
+		return unique(list, nil)
+	}
+	if list := unique(said.named(), rd.own()); len(list) > 0 {
+		return list
+	}
+	if list := unique(said.mentioned(), rd.own()); len(list) > 0 {
+		return list[:1]
+	}
+	if list := unique(addressForm.FindAllString(rd.mail.Subject, 10), rd.own()); len(list) > 0 {
+		return list
+	}
+	if list := unique(rd.mail.Original.To, nil); len(list) > 0 {
+		if len(list) > 1 {
+			return list[:1]
+		}
+		return list
+	}
+	if list := unique(said.named(), nil); len(list) > 0 { // mail to oneself
+		return list[:1]
+	}
+	return nil
+}
+
+// unique drops repeats and what is not wanted.
+func unique(list, not []string) (out []string) {
+	for _, a := range list {
+		a = clean(a)
+		same := func(o string) bool { return strings.EqualFold(o, a) }
+		if a == "" || slices.ContainsFunc(out, same) || slices.ContainsFunc(not, same) {
+			continue
+		}
+		out = append(out, a)
+	}
+	return out
+}
+
+// clean makes an address fit: without what stands around it.
+func clean(a string) string {
+	return strings.Trim(message.Clean(a, 320), "<>()[]\"' ,;:.")
+}
+
+// maxLines is how many lines of a report's words are looked at.
+const maxLines = 2000
+
+// line is a line of what a report says to people, taken apart once, since it is
+// asked about for each recipient.
+type line struct {
+	text, lower string
+	named       []string // addresses that stand where reports name the recipient
+	skip        bool     // it names others
+	reply       bool     // a server's words begin in it
+	words       bool     // there is more than addresses in it
+}
+
+type lines []line
+
+func newLines(text string) (l lines) {
+	for s := range strings.SplitSeq(text, "\n") {
+		if len(l) == maxLines {
+			break
+		}
+		if len(s) > 4000 {
+			s = strings.ToValidUTF8(s[:4000], "")
+		}
+		n := line{text: s, lower: strings.ToLower(s)}
+		n.skip = skipped(n.lower)
+		n.reply = replyForm.MatchString(s)
+		rest := s
+		if strings.Contains(s, "@") {
+			if !n.skip {
+				n.named = names(s)
+			}
+			rest = addressForm.ReplaceAllString(s, "")
+		}
+		n.words = strings.IndexFunc(rest, func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r > 0x7f }) >= 0
+		l = append(l, n)
+	}
+	return l
+}
+
+// notRecipient are beginnings of lines that name others than the recipient.
+var notRecipient = []string{"from:", "from ", "sender:", "mail from", ">>> mail from", "reply-to", "contact", "please contact", "return-path", "message-id", "references", "in-reply-to", "for help", "for further", "if you", "please send", "postmaster", "subject:", "http", "envelope from", "envelope-from", "original sender", "sent <<< mail", "x-", "cc:", "reporting"}
+
+// skipped tells whether a line, in lower case, names others than the recipient.
+func skipped(line string) bool {
+	l := strings.TrimLeft(line, " \t>*-")
+	for _, p := range notRecipient {
+		if strings.HasPrefix(l, p) {
+			return true
+		}
+	}
+	return strings.Contains(l, "mail from:<") || strings.Contains(l, "mail from: <") && !strings.Contains(l, "rcpt")
+}
+
+// named are the addresses that stand where reports name the recipient.
+func (l lines) named() (list []string) {
+	for _, n := range l {
+		list = append(list, n.named...)
+	}
+	return list
+}
+
+// names finds addresses that stand first in a line, or after a word that
+// announces the recipient.
+func names(s string) (list []string) {
+	t := strings.TrimLeft(s, " \t*-•·>#<(\"'[")
+	t = codeBefore.ReplaceAllString(t, "")
+	if i := announced(t); i > 0 {
+		t = strings.TrimLeft(t[i:], " \t<(\"':")
+	}
+	loc := addressForm.FindStringIndex(t)
+	for loc != nil && loc[0] == 0 && len(list) < 100 { // there may be a list on one line
+		list = append(list, t[:loc[1]])
+		t = strings.TrimLeft(t[loc[1]:], ">)\"' \t")
+		if !strings.HasPrefix(t, ",") && !strings.HasPrefix(t, ";") {
+			break
+		}
+		t = strings.TrimLeft(t, ",; \t<")
+		loc = addressForm.FindStringIndex(t)
+	}
+	return list
+}
+
+// codeBefore is a code that stands before an address.
+var codeBefore = regexp.MustCompile(`^[245]\d\d[ -](?:#?[245]\.\d\.\d+ )?[<(]?`)
+
+// announcedForm finds words that come before the address of the recipient.
+var announcedForm = regexp.MustCompile(`(?i)^(?:>>> |<<< |sent <<< |out: |c: )?(?:rcpt to ?:|rcpt to |recipient(?:'s)?(?: address)?(?:\(s\))? ?:|final-recipient ?: ?(?:rfc822;)?|original-recipient ?: ?(?:rfc822;)?|to ?:|address ?:|addressed to ?:|unknown user ?:|user unknown ?:|user ?:|user |mailbox ?:|unable to deliver message to ?:|undeliverable to |undeliverable address ?:|delivery to ?:?|delivery failed ?:|failed (?:recipient|address(?:es)?) ?:|could not deliver to ?:?|message to |your (?:e-?mail )?message to |no such user ?:?|invalid (?:user|recipient|address) ?:?|unknown recipient ?:|account ?:|an |à |para |empfänger ?:|destinataire ?:|destinatario ?:|получатель ?:|宛先 ?:|收件人 ?:|수신자 ?:|error: |failed to send to identified host,\s*|rejected recipient ?:|was not delivered to ?:?|delivery has failed to |the following address failed ?:|bad address ?:)[ \t]*`)
+
+func announced(t string) int {
+	if loc := announcedForm.FindStringIndex(t); loc != nil {
+		return loc[1]
+	}
+	return 0
+}
+
+// mentioned are all addresses in lines that do not name others.
+func (l lines) mentioned() (list []string) {
+	for _, n := range l {
+		if !n.skip && strings.Contains(n.text, "@") && len(list) < maxRecipients {
+			list = append(list, addressForm.FindAllString(n.text, 20)...)
+		}
+	}
+	return list
+}
+
+// about finds a server's words on a recipient, and more of the report's words on
+// it. A reply that names the address is the best; then one between its line and
+// the next recipient's; then any; else the paragraph itself.
+func (l lines) about(address string, own []string) (reply, context string) {
+	local := strings.ToLower(address)
+	first, end := -1, len(l)
+	for i, n := range l {
+		if address == "" || !strings.Contains(n.lower, local) {
+			continue
+		}
+		if first < 0 && !n.skip {
+			first = i
+		}
+		if n.reply && reply == "" {
+			reply = l.reply(i, address)
+		}
+	}
+	if first >= 0 {
+		words := l[first].words // without any there is a list, and its reason comes after it
+		for i := first + 1; i < len(l); i++ {
+			if words && len(unique(l[i].named, append(own, address))) > 0 {
+				end = i
+				break
+			}
+			words = words || l[i].words
+		}
+	}
+	from := max(first, 0)
+	context = l[from:min(end, from+40)].String()
+	for _, part := range []lines{l[from:end], l} {
+		for i := range part {
+			if reply == "" && part[i].reply {
+				reply = part.reply(i, address)
+			}
+		}
+	}
+	return reply, context
+}
+
+func (l lines) String() string {
+	var b strings.Builder
+	for _, n := range l {
+		b.WriteString(n.text + "\n")
+	}
+	return strings.TrimSpace(b.String())
+}
+
+// reply is the server's words that begin in line i, with the lines that go on.
+func (l lines) reply(i int, address string) string {
+	loc := replyForm.FindStringSubmatchIndex(l[i].text)
+	var b strings.Builder
+	b.WriteString(strings.TrimSpace(l[i].text[loc[2]:]))
+	code := l[i].text[loc[2]:loc[3]]
+	for n := i + 1; n < len(l) && n < i+12; n++ {
+		t := strings.TrimSpace(l[n].text)
+		if t == "" || strings.HasPrefix(t, ">>>") || strings.HasPrefix(t, "---") || strings.HasPrefix(t, "===") || strings.HasPrefix(t, "Giving up on ") {
+			break
+		}
+		t = strings.TrimSpace(strings.TrimPrefix(t, "<<<"))
+		if len(unique(l[n].named, []string{address})) > 0 {
+			break
+		}
+		if m := replyForm.FindStringSubmatch(t); m != nil && m[1] != code && strings.HasPrefix(t, m[1]) {
+			break // another reply
+		}
+		b.WriteByte('\n')
+		b.WriteString(t)
+	}
+	s := b.String()
+	if len(s) > 2000 {
+		s = strings.ToValidUTF8(s[:2000], "")
+	}
+	return s
+}
+
+// hostForm finds the host that spoke, as the usual systems name it.
+var hostForm = regexp.MustCompile(`(?i)(?:host|server|mta|talking to|domain \S+ by|reporting-mta:? ?dns;|remote-mta:? ?(?:dns;)?|from remote host|by) +<?([a-z0-9][a-z0-9-]*(?:\.[a-z0-9-]+)+)`)
+
+func hostIn(s string) string {
+	for _, m := range hostForm.FindAllStringSubmatch(s, 5) {
+		if strings.IndexFunc(m[1], func(r rune) bool { return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' }) >= 0 {
+			return strings.ToLower(strings.TrimRight(m[1], "."))
+		}
+	}
+	return ""
+}
+
+// hostOf reads "dns; host (comment)".
+func hostOf(v string) string {
+	if _, after, ok := strings.Cut(v, ";"); ok {
+		v = after
+	}
+	v, _, _ = strings.Cut(strings.TrimSpace(v), " ")
+	return strings.ToLower(strings.Trim(v, "<>()[]."))
+}

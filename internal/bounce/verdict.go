@@ -1,0 +1,85 @@
+package bounce
+
+import (
+	"strings"
+
+	"postrider/internal/classify"
+)
+
+// Verdict is what a mail means for one recipient.
+type Verdict struct {
+	Recipient Recipient
+	classify.Result
+}
+
+// Judge says what the mail means for each of its recipients. A mail that is
+// nothing of what this package knows has none.
+func (m Mail) Judge(c *classify.Classifier) []Verdict {
+	var all []Verdict
+	for _, rc := range m.Recipients {
+		all = append(all, Verdict{rc, m.judge(c, rc)})
+	}
+	return all
+}
+
+// judge says what the mail means for one recipient. Only what a mail system says
+// can condemn an address: people write about bounces too.
+func (m Mail) judge(c *classify.Classifier, rc Recipient) classify.Result {
+	res := m.classify(c, rc)
+	res.Suppress = res.Suppress && (m.Kind == Complaint || m.Standard)
+	return res
+}
+
+func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
+	switch m.Kind {
+	case Complaint:
+		return m.complained(c, rc)
+	case AutoReply:
+		return c.Meaning("auto-reply", domain(rc.Address))
+	case Challenge:
+		return c.Meaning("challenge", domain(rc.Address))
+	}
+	switch rc.Action {
+	case "delivered", "relayed", "expanded":
+		res := c.Meaning("delivered", domain(rc.Address))
+		res.Enhanced = rc.Status
+		return res
+	}
+	base := classify.Reply{Enhanced: rc.Status, Host: rc.Host, Domain: domain(rc.Address), Action: rc.Action}
+	r := base
+	r.Text = rc.Reply
+	if rc.Reply == "" {
+		r.Text = rc.Context
+	}
+	res := c.Classify(r)
+	if !res.Vague {
+		return res
+	}
+	// The server's words say little: what the report adds may say more. It may
+	// also be general talk, so it never condemns an address by itself.
+	for _, more := range []string{rc.Context, m.Text, m.Subject} {
+		r := base
+		r.Text = rc.Reply + "\n" + more
+		if better := c.Classify(r); !better.Vague && better.Meaning != res.Meaning {
+			better.Suppress = false
+			return better
+		}
+	}
+	return res
+}
+
+// complained tells complaints from what only comes in the same form (RFC 5965
+// section 7.3, RFC 6591).
+func (m Mail) complained(c *classify.Classifier, rc Recipient) classify.Result {
+	switch m.Feedback.Type {
+	case "not-spam":
+		return c.Meaning("not-spam", domain(rc.Address))
+	case "auth-failure", "dmarc":
+		return c.Meaning("authentication-report", domain(rc.Address))
+	}
+	return c.Meaning("complaint", domain(rc.Address))
+}
+
+func domain(address string) string {
+	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
+}
