@@ -107,6 +107,14 @@ func TestChange(t *testing.T) {
 	if err != nil || id.Stream != relay.Broadcast || !id.Archive || id.Senders[0] != "xn--bcher-kva.example" {
 		t.Errorf("identity: %+v, %v", id, err)
 	}
+	// A session that is open sees what is changed next.
+	got.Senders, got.Limits = []string{"example.com"}, []relay.Limit{{Most: 5, Of: "messages", Per: relay.PerHour}}
+	if got, err = f.manager.Change(t.Context(), developer, got); err != nil {
+		t.Fatal(err)
+	}
+	if !f.service.Alive(t.Context(), id) || id.Senders[0] != "example.com" || len(id.Limits) != 1 {
+		t.Errorf("an open session after a change: %+v", id)
+	}
 	_, err = f.manager.Change(t.Context(), developer, &want)
 	if relay.CodeOf(err) != relay.Conflict {
 		t.Errorf("an old version: %v", err)

@@ -23,6 +23,7 @@ type Identity struct {
 	RepairLF   bool     // bare CR and LF in content are repaired, not refused
 	Senders    []string // allowed envelope senders: addresses or domains; empty allows any
 
+	Status relay.Status // of the credential: active, where it is empty too, or sandbox
 	// Scopes and Owner are those of an API key.
 	Scopes  []relay.Scope
 	Owner   relay.ID

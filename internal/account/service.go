@@ -210,11 +210,16 @@ func badCredentials() error {
 }
 
 func identity(c *relay.Credential, user string) *Identity {
-	id := &Identity{Account: c.Account, Credential: c.ID, Kind: c.Kind, User: user, Stream: c.Stream,
-		RepairLF: c.RepairLF, Senders: c.Senders, Scopes: c.Scopes, Owner: c.Owner, Limits: c.Limits, Pool: c.Pool,
-		Opens: c.Opens, Clicks: c.Clicks, Archive: c.Archive}
-	id.key = secretKey(c.SecretSHA256, c.Argon2)
+	id := &Identity{Account: c.Account, Credential: c.ID, Kind: c.Kind, User: user, key: secretKey(c.SecretSHA256, c.Argon2)}
+	id.follow(c)
 	return id
+}
+
+// follow takes over what may have been changed of the credential.
+func (id *Identity) follow(c *relay.Credential) {
+	id.Stream, id.RepairLF, id.Senders, id.Status = c.Stream, c.RepairLF, c.Senders, c.Status
+	id.Scopes, id.Owner, id.Limits, id.Pool = c.Scopes, c.Owner, c.Limits, c.Pool
+	id.Opens, id.Clicks, id.Archive = c.Opens, c.Clicks, c.Archive
 }
 
 // secretKey is by what a secret is known again.
@@ -471,12 +476,15 @@ func (s *Service) Network(ctx context.Context, client netip.Addr) *Identity {
 
 // Alive tells whether the credential behind an identity still holds. Sessions
 // ask before each message, so that revoking or blocking one works on open sessions
-// too. When the store can't say, the identity holds: the message itself will tell.
+// too, and what else was changed of it holds for the next message: Alive brings the
+// identity up to date, so each session has one of its own. When the store can't
+// say, the identity holds as it was: the message itself will tell.
 func (s *Service) Alive(ctx context.Context, id *Identity) bool {
 	c, err := s.Behind(ctx, id)
 	if err != nil {
 		return relay.CodeOf(err) == relay.Unavailable
 	}
+	id.follow(c)
 	return relay.CodeOf(s.refusal(ctx, c)) != relay.Forbidden
 }
 

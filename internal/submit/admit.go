@@ -37,6 +37,11 @@ func (e *Entrance) party(ctx context.Context, id *account.Identity) (party, erro
 	if err != nil {
 		return party{}, err
 	}
+	if id.Status == relay.Sandbox && a.Status != relay.Sandbox {
+		boxed := *a
+		boxed.Status, boxed.Reason = relay.Sandbox, "the credential is in the sandbox"
+		a = &boxed
+	}
 	return party{Identity: id, account: a, plan: plan, rules: e.config.Rules.For(a)}, nil
 }
 

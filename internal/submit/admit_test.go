@@ -152,6 +152,20 @@ func TestSubmitAccountStatus(t *testing.T) {
 	}
 }
 
+// A credential in the sandbox is, whatever its account is.
+func TestSubmitCredentialInSandbox(t *testing.T) {
+	f := strictly(t)
+	d := f.from("a@example.com", "a@example.com", "bob@example.net")
+	f.identity.Status = relay.Sandbox
+	for range 2 {
+		if _, err := f.entrance.Submit(t.Context(), d); relay.CodeOf(err) != relay.Unverified || !strings.Contains(err.Error(), "credential") {
+			t.Errorf("%v", err)
+		}
+	}
+	f.identity.Status = relay.Active
+	f.submit(d)
+}
+
 // A check that finds records mended, and nothing else, opens the way at once.
 func TestSubmitAfterCheck(t *testing.T) {
 	f := strictly(t)
