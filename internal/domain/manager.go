@@ -54,15 +54,20 @@ type Manager struct {
 	config Config
 	store  Store
 	dns    Asker
+	slots  chan struct{} // looks under way
 	now    func() time.Time
 }
+
+// maxLooks is how many domains are looked at at once, whoever asks: each takes up
+// to a hundred questions and half a minute.
+const maxLooks = 16
 
 // NewManager makes a manager.
 func NewManager(c Config, s Store, dns Asker) *Manager {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Manager{config: c, store: s, dns: dns, now: func() time.Time { return time.Now().Truncate(time.Microsecond) }}
+	return &Manager{config: c, store: s, dns: dns, slots: make(chan struct{}, maxLooks), now: func() time.Time { return time.Now().Truncate(time.Microsecond) }}
 }
 
 // Settings are what people choose of a domain. Fields that are nil stay, or are
@@ -255,12 +260,27 @@ func (m *Manager) Records(ctx context.Context, account relay.ID, which string) (
 	if err != nil {
 		return nil, err
 	}
-	v := Look(ctx, m.dns, d, m.config.Service)
+	v, err := m.look(ctx, d)
+	if err != nil {
+		return nil, err
+	}
 	p := &Plan{Domain: d.Name, Zone: v.Zone, Servers: v.Servers, Records: Records(d, m.config.Service, v.Zone, v.Answers)}
 	if panel := PanelOf(v.Servers); panel.Provider != "" {
 		p.Panel = &panel
 	}
-	return p, ctx.Err()
+	return p, nil
+}
+
+// look looks at a domain when its turn comes. The error is that of ctx: what was
+// not answered for that is nobody's fault.
+func (m *Manager) look(ctx context.Context, d *relay.Domain) (View, error) {
+	select {
+	case m.slots <- struct{}{}:
+		defer func() { <-m.slots }()
+	case <-ctx.Done():
+		return View{}, ctx.Err()
+	}
+	return Look(ctx, m.dns, d, m.config.Service), ctx.Err()
 }
 
 // Zone is what the relay's own zone must hold: see the function Zone.
@@ -292,12 +312,12 @@ func (m *Manager) Check(ctx context.Context, by relay.Actor, account relay.ID, w
 // check looks at d, and stores what comes of it. Of two that check it at once,
 // one stores; the other gives what that one found.
 func (m *Manager) check(ctx context.Context, by relay.Actor, d *relay.Domain) (*relay.Domain, error) {
-	v := Look(ctx, m.dns, d, m.config.Service)
-	if err := ctx.Err(); err != nil {
-		return nil, err // what was not answered for that is nobody's fault
+	v, err := m.look(ctx, d)
+	if err != nil {
+		return nil, err
 	}
 	next, news := Advance(d, Judge(d, m.config.Service, v), m.now(), m.config.Rhythm)
-	err := m.store.CheckedDomain(ctx, by, d.Account, next)
+	err = m.store.CheckedDomain(ctx, by, d.Account, next)
 	if relay.CodeOf(err) == relay.Conflict && err != nil {
 		now, rerr := m.store.Domain(ctx, d.Account, d.ID)
 		if rerr != nil {
@@ -377,7 +397,11 @@ func (m *Manager) tell(d *relay.Domain, news []string) {
 
 // Look looks at a domain now, and changes nothing.
 func (m *Manager) Look(ctx context.Context, d *relay.Domain) []relay.Finding {
-	return Judge(d, m.config.Service, Look(ctx, m.dns, d, m.config.Service))
+	v, err := m.look(ctx, d)
+	if err != nil {
+		return []relay.Finding{{Check: "domain", Name: d.Name, Status: relay.Unknown, Text: "There was no time to look at it."}}
+	}
+	return Judge(d, m.config.Service, v)
 }
 
 // Service looks at the relay's own names.

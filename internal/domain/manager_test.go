@@ -466,6 +466,68 @@ func TestLookBounded(t *testing.T) {
 	}
 }
 
+// gate lets questions through when it opens, and counts domains that are asked
+// about at once by their ownership records.
+type gate struct {
+	open chan struct{}
+	mu   sync.Mutex
+	most int
+	now  int
+}
+
+func (g *gate) Ask(ctx context.Context, q Question) Answer {
+	if !strings.HasPrefix(q.Name, proofLabel) || strings.Count(q.Name, "test") > 1 {
+		return Answer{}
+	}
+	g.mu.Lock()
+	g.now++
+	g.most = max(g.most, g.now)
+	g.mu.Unlock()
+	select {
+	case <-g.open:
+	case <-ctx.Done():
+	}
+	g.mu.Lock()
+	g.now--
+	g.mu.Unlock()
+	return Answer{}
+}
+
+// However many ask for checks, a bounded number runs, and who does not want to
+// wait need not.
+func TestLooksAtOnce(t *testing.T) {
+	b, g := newBench(t), &gate{open: make(chan struct{})}
+	b.dns = g
+	d, err := b.Add(t.Context(), relay.Actor{}, us, "example.test", Settings{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	for range maxLooks + 5 {
+		wg.Go(func() { b.Look(t.Context(), d) })
+	}
+	for began := time.Now(); ; runtime.Gosched() {
+		if g.mu.Lock(); g.now == maxLooks {
+			g.mu.Unlock()
+			break
+		}
+		g.mu.Unlock()
+		if time.Since(began) > 10*time.Second {
+			t.Fatal("not as many at once as there may be")
+		}
+	}
+	hurried, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := b.Check(hurried, relay.Actor{}, us, "example.test"); err == nil {
+		t.Error("who has gone is waited for")
+	}
+	close(g.open)
+	wg.Wait()
+	if g.most > maxLooks {
+		t.Errorf("%d at once", g.most)
+	}
+}
+
 func TestWatch(t *testing.T) {
 	b, ctx := newBench(t), t.Context()
 	names := []string{}
