@@ -128,11 +128,11 @@ func reason(code int, enhanced string) string {
 		return "loop"
 	case "4.5.3":
 		return "too_many_recipients"
-	case "4.7.0":
+	case "4.7.0", "4.7.1":
 		return "limit"
 	case "5.7.0", "5.7.8":
 		return "login"
-	case "5.7.1":
+	case "5.7.1", "5.7.26":
 		return "policy"
 	case "5.7.10", "5.7.11":
 		return "tls_required"
