@@ -22,7 +22,7 @@ import (
 var levels = [][]string{
 	0: {"internal/relay", "internal/config"},
 	1: {"internal/smtp", "internal/smtpclient", "internal/dns", "internal/message", "internal/mailauth",
-		"internal/seal", "internal/tlspolicy", "internal/dsn", "internal/classify", "internal/bounce", "internal/milter", "internal/ratelimit"},
+		"internal/seal", "internal/tlspolicy", "internal/compose", "internal/dsn", "internal/classify", "internal/bounce", "internal/milter", "internal/ratelimit"},
 	2: {"internal/store"},
 	3: {"internal/submit", "internal/policy", "internal/limit", "internal/account", "internal/domain", "internal/doctor", "internal/queue", "internal/schedule",
 		"internal/deliver", "internal/signing", "internal/feedback", "internal/suppression", "internal/webhook", "internal/report",
