@@ -26,6 +26,10 @@ func (r ring) Login(_ context.Context, client netip.Addr, _, password string) (*
 	return nil, &relay.Error{Code: relay.Unauthenticated, Text: "User name or password is wrong.", Advice: "Check both."}
 }
 
+func (r ring) Caller(_ context.Context, id *account.Identity, client netip.Addr) (account.Caller, error) {
+	return account.Caller{Actor: relay.Actor{Credential: id.Credential, Name: "key good one"}, Account: id.Account, Rights: account.OfCredential(&relay.Credential{Kind: id.Kind, Scopes: id.Scopes}, 0)}, nil
+}
+
 // public serves the API as over TCP.
 func public(t *testing.T, change func(*Config)) (*Server, *httptest.Server) {
 	t.Helper()
@@ -168,7 +172,7 @@ func TestRequestIDAndLog(t *testing.T) {
 			t.Errorf("the log lacks %s", want)
 		}
 	}
-	for _, secret := range []string{"good", "evenmoresecret", "verysecret", "alsosecret"} {
+	for _, secret := range []string{"Bearer", "evenmoresecret", "verysecret", "alsosecret"} {
 		if strings.Contains(log.String(), secret) {
 			t.Errorf("the log tells %s", secret)
 		}

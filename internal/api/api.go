@@ -13,6 +13,8 @@ import (
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
+	"path"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -35,17 +37,23 @@ type Config struct {
 	NewID   func() (relay.ID, error)
 	Log     *slog.Logger
 
-	Keys        Keys
-	Tenants     Tenants
-	Mail        Log
-	Queue       Queue
-	Nodes       Nodes
-	Condition   func() relay.Condition // of this node
-	Backup      Backer
-	Credentials *account.Manager
-	Domains     *domain.Manager
-	Senders     *domain.Senders
-	Doctor      Doctor
+	Keys         Keys
+	Tenants      Tenants
+	Mail         Log
+	Queue        Queue
+	Nodes        Nodes
+	Condition    func() relay.Condition // of this node
+	Backup       Backer
+	Entrance     Entrance
+	MessageSize  int64 // bytes: the largest message
+	Credentials  *account.Manager
+	Accounts     *account.Tenants
+	People       *account.People
+	Suppressions *account.Suppressions
+	Audit        Audit
+	Domains      *domain.Manager
+	Senders      *domain.Senders
+	Doctor       Doctor
 }
 
 // Log is what is known of deliveries.
@@ -89,10 +97,12 @@ type Server struct {
 func New(c Config) *Server {
 	s := &Server{config: c, mux: http.NewServeMux()}
 	h := huma.DefaultConfig("Postrider", c.Info.Version)
+	h.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	h.DocsPath = "" // the page would load a script from elsewhere
 	h.SchemasPath = ""
 	h.OpenAPIPath = "" // written by document, when all routes are there
 	h.CreateHooks = nil
+	h.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat, "message/rfc822": wholeMessage()}
 	h.Transformers = append(h.Transformers, s.finish)
 	s.huma = humago.New(s.mux, h)
 	schemas := s.huma.OpenAPI().Components.Schemas
@@ -102,11 +112,29 @@ func New(c Config) *Server {
 	return s
 }
 
+// schemaName names a type in the document: those of other packages with the
+// package before, because names may be the same.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	if p := path.Base(t.PkgPath()); strings.HasPrefix(t.PkgPath(), "postrider/") && p != "api" && p != "relay" {
+		return strings.ToUpper(p[:1]) + p[1:] + name
+	}
+	return name
+}
+
 // routes adds what the server itself knows to do.
 func (s *Server) routes() {
 	s.statusRoutes()
 	s.mailRoutes()
+	s.sendRoutes()
 	s.credentialRoutes()
+	s.accountRoutes()
+	s.peopleRoutes()
+	s.suppressionRoutes()
+	s.auditRoutes()
 	s.domainRoutes()
 	s.senderRoutes()
 	s.doctorRoutes()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
-	"slices"
 	"strings"
 
 	"postrider/internal/account"
@@ -17,6 +16,8 @@ import (
 // relay.Error.
 type Keys interface {
 	Login(ctx context.Context, client netip.Addr, user, password string) (*account.Identity, error)
+	// Caller is who acts with an identity, and what they may do.
+	Caller(ctx context.Context, id *account.Identity, client netip.Addr) (account.Caller, error)
 }
 
 // Tenants finds accounts by id or name.
@@ -29,12 +30,9 @@ type Tenants interface {
 
 // Caller is who asks, and for which account.
 type Caller struct {
-	Actor    relay.Actor
-	Operator bool // sees and manages all accounts
-	Scopes   []relay.Scope
 	// Account is whose things are seen and changed: relay.Everyone for an
 	// operator who named no account.
-	Account relay.ID
+	account.Caller
 	// Identity is what a message is submitted with: that of the key. Where it is
 	// nil the operator submits, over the control socket.
 	Identity *account.Identity
@@ -59,47 +57,42 @@ func CallerOf(ctx context.Context) *Caller {
 	return &Caller{}
 }
 
-// Right is what a route asks of its caller.
+// Right is what a route asks of its caller: over HTTP a key's scopes, as far as
+// its owner's role in the account goes.
 type Right int
 
 const (
-	Anybody Right = iota // no key at all
-	Anyone               // any key, whatever it may do
-	Send                 // a key with the scope send
-	Read                 // a key with the scope read or manage
-	Manage               // a key with the scope manage
-	// Operators are who manages all accounts: the control socket, and keys of
-	// users that are operators. OperatorsRead lets them have the scope read.
-	OperatorsRead
-	Operators
+	Anybody   Right = iota // no key at all
+	Anyone                 // any key, whatever it may do
+	Send                   // submits mail
+	Read                   // sees everything of the account
+	Build                  // changes domains, senders, credentials, suppressions; orders deliveries about
+	Manage                 // changes members, sub-accounts and the account's own rules
+	Operators              // the control socket, and keys with the scope manage of users that are operators
 )
 
+// asked are the rights behind a Right.
+func (r Right) asked() account.Rights {
+	return map[Right]account.Rights{Send: account.Send, Read: account.Read, Build: account.Build, Manage: account.Manage, Operators: account.Operate}[r]
+}
+
+// String says it in words of scopes and roles.
 func (r Right) String() string {
-	return map[Right]string{Anybody: "none", Anyone: "any key", Send: "send", Read: "read", Manage: "manage", OperatorsRead: "read, of an operator", Operators: "manage, of an operator"}[r]
+	return map[Right]string{Anybody: "no key", Anyone: "any key", Send: "scope send", Read: "scope read or manage", Build: "scope manage, of a developer or admin",
+		Manage: "scope manage, of an admin", Operators: "scope manage, of an operator"}[r]
 }
 
 // check tells whether the caller has the right.
 func (r Right) check(c *Caller) error {
-	has := func(any ...relay.Scope) bool {
-		return slices.ContainsFunc(any, func(s relay.Scope) bool { return slices.Contains(c.Scopes, s) })
+	if c.Rights.Has(r.asked()) {
+		return nil
 	}
-	ok, want := true, ""
-	switch r {
-	case Send:
-		ok, want = has(relay.ScopeSend), "send"
-	case Read, OperatorsRead:
-		ok, want = has(relay.ScopeRead, relay.ScopeManage), "read"
-	case Manage, Operators:
-		ok, want = has(relay.ScopeManage), "manage"
+	e := &relay.Error{Code: relay.Forbidden, Text: fmt.Sprintf("This needs a key with the %s.", r),
+		Advice: "Use such a key, or have an admin of the account make one: \"postrider credential add -kind key -scope SCOPE NAME\"."}
+	if r == Operators {
+		e.Text, e.Advice = "This is for operators of the relay.", "Ask one, or use the command line on the relay's machine."
 	}
-	if (r == Operators || r == OperatorsRead) && !c.Operator {
-		return &relay.Error{Code: relay.Forbidden, Text: "This is for operators of the relay.", Advice: "Ask one, or use the command line on the relay's machine."}
-	}
-	if !ok {
-		return &relay.Error{Code: relay.Forbidden, Text: fmt.Sprintf("This key does not have the scope %s.", want),
-			Advice: fmt.Sprintf("Use a key that has it; \"postrider credential add -kind key -scope %s NAME\" makes one.", want)}
-	}
-	return nil
+	return e
 }
 
 // identify finds out who asks, and whether they may.
@@ -112,21 +105,19 @@ func (s *Server) identify(r *http.Request, x *exchange, right Right) error {
 		return err
 	}
 	x.caller = c
-	if err := right.check(c); err != nil {
-		return err
+	if which := r.URL.Query().Get("account"); which != "" {
+		found, err := s.config.Tenants.Find(r.Context(), c.Account, which)
+		if err != nil {
+			return at("query.account", err)
+		}
+		c.Caller = c.In(found)
 	}
-	which := r.URL.Query().Get("account")
-	if which == "" {
-		return nil
-	}
-	c.Account, err = s.config.Tenants.Find(r.Context(), c.Account, which)
-	return at("query.account", err)
+	return right.check(c)
 }
 
 func (s *Server) callerOf(r *http.Request, x *exchange) (*Caller, error) {
 	if x.control {
-		return &Caller{Actor: relay.Actor{Name: "operator"}, Operator: true, Account: relay.Everyone, home: s.config.Home,
-			Scopes: []relay.Scope{relay.ScopeSend, relay.ScopeRead, relay.ScopeManage}}, nil
+		return &Caller{Caller: account.Operator(relay.Actor{Name: "operator"}), home: s.config.Home}, nil
 	}
 	key, err := keyOf(r.Header.Get("Authorization"))
 	if err != nil {
@@ -140,7 +131,14 @@ func (s *Server) callerOf(r *http.Request, x *exchange) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
-	return s.callerWith(r.Context(), id, x.client)
+	c := &Caller{Identity: id, home: id.Account}
+	if c.Caller, err = s.config.Keys.Caller(r.Context(), id, x.client); err != nil {
+		return nil, err
+	}
+	if c.Rights.Has(account.Operate) {
+		c.Account = relay.Everyone
+	}
+	return c, nil
 }
 
 // keyOf finds the key in a header: "Bearer KEY", or as the password of "Basic",
@@ -162,10 +160,4 @@ func keyOf(header string) (string, error) {
 		return "", &relay.Error{Code: relay.Unauthenticated, Text: "An API key is needed.", Advice: "Send it in a header: \"Authorization: Bearer KEY\"."}
 	}
 	return "", &relay.Error{Code: relay.Unauthenticated, Text: "The header Authorization holds no API key.", Advice: "Send \"Authorization: Bearer KEY\"."}
-}
-
-// callerWith is the caller that an API key makes.
-func (s *Server) callerWith(_ context.Context, id *account.Identity, client netip.Addr) (*Caller, error) {
-	return &Caller{Actor: relay.Actor{Credential: id.Credential, Name: "key " + id.Credential.String(), Client: client},
-		Account: id.Account, home: id.Account, Identity: id, Scopes: []relay.Scope{relay.ScopeSend}}, nil
 }

@@ -10,12 +10,12 @@ import (
 )
 
 func (s *Server) domainRoutes() {
-	named := map[string]any{"domain": "shop.example"}
+	named := object{"domain": "news.example"}
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/domains", ID: "list-domains", Tag: "Domains", Right: Read, OfAccount: true,
 		Summary: "Sending domains",
 		Example: Example{Answer: object{"data": []any{exampleDomain()}}},
 	}, s.listDomains)
-	Register(s, Route{Method: http.MethodPost, Path: "/v1/domains", ID: "add-domain", Tag: "Domains", Right: Manage, OfAccount: true, Status: http.StatusCreated,
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/domains", ID: "add-domain", Tag: "Domains", Right: Build, OfAccount: true, Status: http.StatusCreated,
 		Summary: "Add a sending domain", Doc: "The answer has the records to publish. They are looked for once a minute in the first hour, then more seldom; ask for a check to have them looked at now. Nothing can be sent in the domain's name before the proof of ownership is seen.",
 		Example: Example{Body: object{"name": "shop.example"}, Answer: object{"domain": exampleDomain(), "plan": examplePlan()}},
 	}, s.addDomain)
@@ -23,7 +23,7 @@ func (s *Server) domainRoutes() {
 		Summary: "One sending domain, with what the last check found",
 		Example: Example{Params: named, Answer: exampleDomain()},
 	}, s.getDomain)
-	Register(s, Route{Method: http.MethodPatch, Path: "/v1/domains/{domain}", ID: "change-domain", Tag: "Domains", Right: Manage, OfAccount: true,
+	Register(s, Route{Method: http.MethodPatch, Path: "/v1/domains/{domain}", ID: "change-domain", Tag: "Domains", Right: Build, OfAccount: true,
 		Summary: "Change the settings of a domain", Doc: "Fields that are left out stay. With a version, the change is refused where somebody else was faster.",
 		Example: Example{Params: named, Body: object{"when_broken": "sandbox"}, Answer: exampleDomain()},
 	}, s.changeDomain)
@@ -31,19 +31,19 @@ func (s *Server) domainRoutes() {
 		Summary: "The records to publish", Doc: "It looks at what is published now: the SPF record that is proposed has in it what stands there already. Where the DNS provider is known, the words of its panel are told too.",
 		Example: Example{Params: named, Answer: examplePlan()},
 	}, s.domainRecords)
-	Register(s, Route{Method: http.MethodPost, Path: "/v1/domains/{domain}/check", ID: "check-domain", Tag: "Domains", Right: Manage, OfAccount: true,
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/domains/{domain}/check", ID: "check-domain", Tag: "Domains", Right: Build, OfAccount: true,
 		Summary: "Look at a domain's records now", Doc: "It takes up to half a minute where name servers don't answer.",
 		Example: Example{Params: named, Answer: exampleDomain()},
 	}, s.checkDomain)
-	Register(s, Route{Method: http.MethodPost, Path: "/v1/domains/{domain}/rotate", ID: "rotate-domain", Tag: "Domains", Right: Manage, OfAccount: true,
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/domains/{domain}/rotate", ID: "rotate-domain", Tag: "Domains", Right: Build, OfAccount: true,
 		Summary: "Make new DKIM keys", Doc: "The old keys sign until the new ones are seen in the DNS, and stay published for a week more.",
 		Example: Example{Params: named, Answer: object{"domain": exampleDomain(), "plan": examplePlan()}},
 	}, s.rotateDomain)
-	Register(s, Route{Method: http.MethodDelete, Path: "/v1/domains/{domain}", ID: "remove-domain", Tag: "Domains", Right: Manage, OfAccount: true,
+	Register(s, Route{Method: http.MethodDelete, Path: "/v1/domains/{domain}", ID: "remove-domain", Tag: "Domains", Right: Build, OfAccount: true,
 		Summary: "Remove a sending domain", Doc: "Its keys are gone for good.",
 		Example: Example{Params: named, Answer: exampleDomain()},
 	}, s.removeDomain)
-	Register(s, Route{Method: http.MethodGet, Path: "/v1/zone", ID: "zone", Tag: "Domains", Right: OperatorsRead,
+	Register(s, Route{Method: http.MethodGet, Path: "/v1/zone", ID: "zone", Tag: "Domains", Right: Operators,
 		Summary: "What the relay's own zone must hold", Doc: "Lines of a zone file: where bounces and tracking go, what may send, and the delegated DKIM keys of all domains.",
 		Example: Example{Answer: object{"zone": "bounce.relay.example.com. 3600 IN MX 10 relay.example.com.\n"}},
 	}, s.zone)
@@ -161,7 +161,8 @@ func (s *Server) planned(ctx context.Context, d *relay.Domain) (*body[PlannedDom
 	return answer(PlannedDomain{newDomain(d), p}, err)
 }
 
-type domainQuery struct {
+// OneDomain names one.
+type OneDomain struct {
 	Domain string `path:"domain" maxLength:"300" doc:"Name or id"`
 }
 
@@ -173,7 +174,7 @@ func oneDomain(d *relay.Domain, err error) (*body[Domain], error) {
 	return answer(newDomain(d), nil)
 }
 
-func (s *Server) getDomain(ctx context.Context, q *domainQuery) (*body[Domain], error) {
+func (s *Server) getDomain(ctx context.Context, q *OneDomain) (*body[Domain], error) {
 	return oneDomain(s.config.Domains.Find(ctx, CallerOf(ctx).Account, q.Domain))
 }
 
@@ -187,16 +188,16 @@ func (s *Server) changeDomain(ctx context.Context, in *domainChange) (*body[Doma
 	return oneDomain(s.config.Domains.Change(ctx, c.Actor, c.Account, in.Domain, in.Body))
 }
 
-func (s *Server) domainRecords(ctx context.Context, q *domainQuery) (*body[*domain.Plan], error) {
+func (s *Server) domainRecords(ctx context.Context, q *OneDomain) (*body[*domain.Plan], error) {
 	return answer(s.config.Domains.Records(ctx, CallerOf(ctx).Account, q.Domain))
 }
 
-func (s *Server) checkDomain(ctx context.Context, q *domainQuery) (*body[Domain], error) {
+func (s *Server) checkDomain(ctx context.Context, q *OneDomain) (*body[Domain], error) {
 	c := CallerOf(ctx)
 	return oneDomain(s.config.Domains.Check(ctx, c.Actor, c.Account, q.Domain))
 }
 
-func (s *Server) rotateDomain(ctx context.Context, q *domainQuery) (*body[PlannedDomain], error) {
+func (s *Server) rotateDomain(ctx context.Context, q *OneDomain) (*body[PlannedDomain], error) {
 	c := CallerOf(ctx)
 	d, err := s.config.Domains.Rotate(ctx, c.Actor, c.Account, q.Domain)
 	if err != nil {
@@ -205,7 +206,7 @@ func (s *Server) rotateDomain(ctx context.Context, q *domainQuery) (*body[Planne
 	return s.planned(ctx, d)
 }
 
-func (s *Server) removeDomain(ctx context.Context, q *domainQuery) (*body[Domain], error) {
+func (s *Server) removeDomain(ctx context.Context, q *OneDomain) (*body[Domain], error) {
 	c := CallerOf(ctx)
 	return oneDomain(s.config.Domains.Remove(ctx, c.Actor, c.Account, q.Domain))
 }
@@ -221,12 +222,12 @@ func (s *Server) zone(ctx context.Context, _ *struct{}) (*body[OwnZone], error) 
 }
 
 func exampleDomain() object {
-	return object{"id": "06dx0000000000000000000050", "account": exampleAccount, "name": "shop.example", "status": "verified", "publish": "txt", "return_path": "bounce",
-		"tracking": "track", "when_broken": "warn", "verified": exampleTime, "aligned": exampleTime, "checked": exampleTime, "due": "2026-03-01T20:30:00Z",
-		"keys": []any{object{"selector": "pr2603r", "algorithm": "rsa", "public": "v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A", "state": "signing", "since": exampleTime}},
+	return object{"id": "06dx0000000000000000000050", "account": ExampleAccount, "name": "shop.example", "status": "verified", "publish": "txt", "return_path": "bounce",
+		"tracking": "track", "when_broken": "warn", "verified": ExampleTime, "aligned": ExampleTime, "checked": ExampleTime, "due": "2026-03-01T20:30:00Z",
+		"keys": []any{object{"selector": "pr2603r", "algorithm": "rsa", "public": "v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A", "state": "signing", "since": ExampleTime}},
 		"findings": []any{object{"check": "ownership", "name": "_postrider.shop.example", "type": "TXT", "status": "good", "found": []string{"postrider-verify=x7k2p9"},
 			"expected": []string{"postrider-verify=x7k2p9"}, "text": "The domain is proved to be yours."}},
-		"created": exampleTime, "version": 3}
+		"created": ExampleTime, "version": 3}
 }
 
 func examplePlan() object {

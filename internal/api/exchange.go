@@ -80,7 +80,7 @@ func (s *Server) note(r *http.Request, x *exchange, a *answered, took time.Durat
 	}
 	who := ""
 	if x.caller != nil {
-		who = x.caller.Actor.Name
+		who = x.caller.Name
 	}
 	path := r.URL.Path
 	if strings.Contains(r.Pattern, "{token}") {

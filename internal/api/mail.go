@@ -5,7 +5,10 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"postrider/internal/relay"
 	"postrider/internal/smtp"
@@ -16,9 +19,9 @@ func (s *Server) mailRoutes() {
 		Summary: "Find deliveries", Doc: "A delivery is one recipient of one message. The newest message comes first; within a message its recipients come in the order of the envelope.",
 		Example: Example{Params: map[string]any{"recipient": "ann@example.net", "limit": 10}, Answer: map[string]any{"data": []any{exampleDelivery()}}},
 	}, s.deliveries)
-	Register(s, Route{Method: http.MethodPost, Path: "/v1/deliveries/{id}/{order}", ID: "order-delivery", Tag: "Messages", Right: Manage, OfAccount: true,
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/deliveries/{id}/{order}", ID: "order-delivery", Tag: "Messages", Right: Build, OfAccount: true,
 		Summary: "Retry, hold, release or cancel a delivery that waits", Doc: "Cancelling what is scheduled and not due yet takes it back.",
-		Example: Example{Params: map[string]any{"id": exampleMessage + "-1", "order": "hold"}},
+		Example: Example{Params: map[string]any{"id": ExampleMessage + "-1", "order": "hold"}},
 	}, s.order)
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/events", ID: "list-events", Tag: "Messages", Right: Read, OfAccount: true,
 		Summary: "What has happened, in order", Doc: "To follow what happens, ask again with the id of the last event that is known as the cursor. Where several nodes write, an event may appear after one with a greater id, for as long as a commit takes: look back by some seconds now and then.",
@@ -30,8 +33,12 @@ func (s *Server) mailRoutes() {
 	}, s.messages)
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/messages/{id}", ID: "get-message", Tag: "Messages", Right: Read, OfAccount: true,
 		Summary: "The whole story of a message", Doc: "What was accepted, its deliveries, and every event with what the receivers said.",
-		Example: Example{Params: map[string]any{"id": exampleMessage}, Answer: exampleStory()},
+		Example: Example{Params: map[string]any{"id": ExampleMessage}, Answer: exampleStory()},
 	}, s.message)
+	Register(s, Route{Method: http.MethodDelete, Path: "/v1/messages/{id}", ID: "cancel-message", Tag: "Messages", Right: Build, OfAccount: true,
+		Summary: "Cancel what still waits of a message", Doc: "What is scheduled is taken back; what is deferred or held is given up. Attempts that are under way end as they end. The log keeps the message.",
+		Example: Example{Params: map[string]any{"id": ExampleScheduled}, Answer: map[string]any{"cancelled": 1, "failed": 0}},
+	}, s.cancel)
 }
 
 // search is what is asked of deliveries.
@@ -187,6 +194,61 @@ func (s *Server) order(ctx context.Context, q *orderQuery) (*struct{}, error) {
 	}
 	kind := map[string]relay.Kind{"retry": relay.EventReleased, "release": relay.EventReleased, "hold": relay.EventHeld, "cancel": relay.EventCancelled}[q.Order]
 	return nil, s.config.Queue.Order(ctx, account, id, kind)
+}
+
+// Cancelled is the answer to DELETE /v1/messages/{id}.
+type Cancelled struct {
+	Cancelled int `json:"cancelled" doc:"Deliveries that will not be tried any more"`
+	Failed    int `json:"failed" doc:"Deliveries that came to an end, or were being tried, meanwhile"`
+}
+
+func (s *Server) cancel(ctx context.Context, q *messageQuery) (*body[Cancelled], error) {
+	id, err := messageID(q.ID)
+	if err != nil {
+		return nil, err
+	}
+	account, err := s.accountOf(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var live []relay.DeliveryID
+	const page = 1000
+	for f := (relay.DeliveryFilter{Message: id.String(), Live: true, Limit: page}); ; f.Before = &live[len(live)-1] {
+		found, err := s.config.Mail.Deliveries(ctx, account, f)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range found {
+			live = append(live, d.ID)
+		}
+		if len(found) < page {
+			break
+		}
+	}
+	if len(live) == 0 {
+		return nil, at("path.id", &relay.Error{Code: relay.Conflict, Text: "Nothing of this message waits any more.", Advice: "See its deliveries: all of them are final."})
+	}
+	var mu sync.Mutex
+	var out Cancelled
+	var g errgroup.Group
+	g.SetLimit(64) // so that they share commits
+	for _, d := range live {
+		g.Go(func() error {
+			err := s.config.Queue.Order(ctx, account, d, relay.EventCancelled)
+			mu.Lock()
+			defer mu.Unlock()
+			switch relay.CodeOf(err) {
+			case relay.Conflict, relay.NotFound:
+				out.Failed++
+				return nil
+			}
+			if err == nil {
+				out.Cancelled++
+			}
+			return err
+		})
+	}
+	return answer(out, g.Wait())
 }
 
 // accountOf is whose a message is. It is not found by its story, which may be

@@ -7,7 +7,7 @@ import (
 )
 
 func (s *Server) nodeRoutes() {
-	Register(s, Route{Method: http.MethodGet, Path: "/v1/nodes", ID: "list-nodes", Tag: "Server", Right: OperatorsRead,
+	Register(s, Route{Method: http.MethodGet, Path: "/v1/nodes", ID: "list-nodes", Tag: "Server", Right: Operators,
 		Summary: "The nodes that share the store",
 		Example: Example{Answer: map[string]any{"data": []any{map[string]any{"name": "relay-1", "state": "alive", "version": "0.1.0", "joined": "2026-03-01T08:00:00Z",
 			"silent": 1.5, "in_hand": 12, "self": true}}}},

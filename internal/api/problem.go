@@ -187,6 +187,9 @@ func (s *Server) reword(ctx huma.Context, m *huma.ErrorModel) *Problem {
 		if name, ok := strings.CutPrefix(f.Message, "expected required property "); ok {
 			f.Location, f.Message = f.Location+"."+strings.TrimSuffix(name, " to be present"), "it is missing"
 		}
+		if strings.HasPrefix(f.Message, "expected value to match exactly one schema") { // the only one: Address
+			f.Message = `want "user@example.com", "Name <user@example.com>", or an object with email and name`
+		}
 		f.Message = strings.Replace(f.Message, "unexpected property", "there is no such field", 1)
 		p.Errors = append(p.Errors, f)
 	}

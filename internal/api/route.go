@@ -117,9 +117,7 @@ func (s *Server) illustrate(r Route) {
 		}
 	}
 	if op.RequestBody != nil && r.Example.Body != nil {
-		for _, m := range op.RequestBody.Content {
-			m.Example = r.Example.Body
-		}
+		op.RequestBody.Content["application/json"].Example = r.Example.Body
 	}
 	if r.Example.Answer == nil {
 		return

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"postrider/internal/account"
 	"postrider/internal/relay"
 )
 
@@ -14,13 +15,13 @@ func (s *Server) senderRoutes() {
 		Summary: "Single verified senders",
 		Example: Example{Answer: object{"data": []any{exampleSender()}}},
 	}, s.listSenders)
-	Register(s, Route{Method: http.MethodPost, Path: "/v1/senders", ID: "add-sender", Tag: "Domains", Right: Manage, OfAccount: true, Status: http.StatusCreated,
+	Register(s, Route{Method: http.MethodPost, Path: "/v1/senders", ID: "add-sender", Tag: "Domains", Right: Build, OfAccount: true, Status: http.StatusCreated,
 		Summary: "Verify a single address", Doc: "For who cannot publish records for a domain. A mail with a link goes to the address; who opens it and agrees verifies it. Doing it again sends the link again.",
 		Example: Example{Body: object{"address": "ann@shop.example"}, Answer: exampleSender()},
 	}, s.addSender)
-	Register(s, Route{Method: http.MethodDelete, Path: "/v1/senders/{address}", ID: "remove-sender", Tag: "Domains", Right: Manage, OfAccount: true,
+	Register(s, Route{Method: http.MethodDelete, Path: "/v1/senders/{address}", ID: "remove-sender", Tag: "Domains", Right: Build, OfAccount: true,
 		Summary: "Remove a verified sender",
-		Example: Example{Params: map[string]any{"address": "ann@shop.example"}, Answer: exampleSender()},
+		Example: Example{Params: map[string]any{"address": "sam@shop.example"}, Answer: exampleSender()},
 	}, s.removeSender)
 	s.mux.HandleFunc("GET /verify/{token}", s.showLink)
 	s.mux.HandleFunc("POST /verify/{token}", s.followLink)
@@ -51,7 +52,7 @@ type NewSender struct {
 
 func (s *Server) addSender(ctx context.Context, in *body[NewSender]) (*body[Sender], error) {
 	c := CallerOf(ctx)
-	if in.Body.Verified && !c.Operator {
+	if in.Body.Verified && !c.Rights.Has(account.Operate) {
 		return nil, at("body.verified", &relay.Error{Code: relay.Forbidden, Text: "Only operators verify an address by their word.", Advice: "Leave it out: a link goes to the address."})
 	}
 	v, err := s.config.Senders.Add(ctx, c.Actor, c.Into(), in.Body.Address, in.Body.Verified)
@@ -131,5 +132,5 @@ func (s *Server) writeLink(w http.ResponseWriter, r *http.Request, v *relay.Send
 func linkTemplate() *template.Template { return template.Must(template.New("link").Parse(linkHTML)) }
 
 func exampleSender() object {
-	return object{"id": "06dx0000000000000000000060", "account": exampleAccount, "address": "ann@shop.example", "asked": exampleTime, "verified": exampleTime}
+	return object{"id": "06dx0000000000000000000060", "account": ExampleAccount, "address": "ann@shop.example", "asked": ExampleTime, "verified": ExampleTime}
 }

@@ -2,16 +2,18 @@ package daemon
 
 import (
 	"context"
-	"fmt"
+	"crypto/tls"
 	"net"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"postrider/internal/account"
 	"postrider/internal/api"
 	"postrider/internal/config"
 	"postrider/internal/relay"
+	"postrider/internal/submit"
 )
 
 // bindAPI opens the port of the HTTP API, where there is to be one.
@@ -25,6 +27,22 @@ func bindAPI(ctx context.Context, c config.Config) (net.Listener, error) {
 		return nil, bindError("api.listen", c.API.Listen, err)
 	}
 	return ln, nil
+}
+
+// wireAPI makes the API of what there is.
+func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *account.Manager) {
+	c := d.Config
+	changed := d.accounts.Refresh
+	d.api = api.New(api.Config{Log: d.log, NewID: submit.NewID, Home: home, Keys: d.accounts, Tenants: d.directory, URL: c.API.URL, Proxies: prefixes(c.API.Proxy),
+		Mail: d.store, Entrance: entrance, MessageSize: int64(c.Limits.MessageSize), Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition,
+		Credentials: credentials, Audit: d.store, Suppressions: &account.Suppressions{Store: d.store},
+		Accounts: &account.Tenants{Store: d.store, NewID: submit.NewID, Changed: changed},
+		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
+		Domains:  d.domains, Senders: d.senders, Doctor: d.doctor,
+		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
+	if d.web != nil && c.API.Secure() {
+		d.web = tls.NewListener(d.web, d.certs.tls("http/1.1"))
+	}
 }
 
 // APIAddr is where the HTTP API is served over TCP; empty where it is not.
@@ -54,14 +72,4 @@ func prefixes(list []config.Prefix) (out []netip.Prefix) {
 		out = append(out, netip.Prefix(p))
 	}
 	return out
-}
-
-// tenants finds accounts for the API.
-type tenants struct{}
-
-func (tenants) Find(_ context.Context, within relay.ID, which string) (relay.ID, error) {
-	if id, err := relay.ParseID(which); err == nil && (within == relay.Everyone || within == id) {
-		return id, nil
-	}
-	return relay.ID{}, &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no account %q.", which)}
 }

@@ -5,7 +5,6 @@ package daemon
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -202,13 +201,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if err := d.wireDomains(ctx, resolver, entrance); err != nil {
 		return err
 	}
-	d.api = api.New(api.Config{Log: d.log, NewID: submit.NewID, Home: home, Keys: d.accounts, Tenants: tenants{}, URL: c.API.URL, Proxies: prefixes(c.API.Proxy),
-		Mail: d.store, Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition, Credentials: credentials,
-		Domains: d.domains, Senders: d.senders, Doctor: d.doctor,
-		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
-	if d.web != nil && c.API.Secure() {
-		d.web = tls.NewListener(d.web, d.certs.tls("http/1.1"))
-	}
+	d.wireAPI(home, entrance, credentials)
 	d.watch.join(ctx, d)
 	return nil
 }

@@ -119,6 +119,7 @@ type Submission struct {
 // Once is an idempotency key of an account. Whoever puts the same key again
 // within a day gets the first message's id, or a Conflict where Digest differs.
 type Once struct {
-	Key    string
-	Digest [32]byte // of the request
+	Key      string
+	Digest   [32]byte // of the request
+	Repeated bool     // set by the entrance: the request was taken before, and nothing more came of it
 }

@@ -111,6 +111,7 @@ func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 		undo()
 		var earlier *relay.Earlier
 		if errors.As(err, &earlier) {
+			s.Once.Repeated = true
 			return earlier.Message, nil
 		}
 		return relay.ID{}, err
