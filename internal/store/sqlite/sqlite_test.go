@@ -40,6 +40,8 @@ func BenchmarkMail(b *testing.B) { storetest.BenchmarkMail(b, engine) }
 
 func BenchmarkClaims(b *testing.B) { storetest.BenchmarkClaims(b, engine) }
 
+func BenchmarkSuppressed(b *testing.B) { storetest.BenchmarkSuppressed(b, engine) }
+
 // opened gives a store in a new folder and an account in it.
 func opened(t *testing.T, pragmas ...string) (db *store.DB, path string, account relay.ID) {
 	t.Helper()

@@ -87,3 +87,36 @@ func cpu(b *testing.B) time.Duration {
 	}
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
+
+// BenchmarkSuppressed asks which of a hundred recipients are suppressed, of an
+// account with a million suppressions, and reports the time of a question.
+func BenchmarkSuppressed(b *testing.B, e Engine) {
+	f := newFixture(b, e)
+	const million, batch = 1_000_000, 10_000
+	list := make([]relay.Suppression, batch)
+	start := time.Now()
+	for n := 0; n < million; n += batch {
+		for i := range list {
+			list[i] = relay.Suppression{Account: f.me, Address: suppressed(n + i), Reason: "bounce", Created: noon}
+		}
+		if _, err := f.db.Suppress(f.Context(), somebody, f.me, list); err != nil {
+			b.Fatal(err)
+		}
+	}
+	filled := time.Since(start)
+	asked := make([]string, 100)
+	b.ResetTimer()
+	for n := range b.N {
+		for i := range asked {
+			asked[i] = suppressed((n*7919 + i*104729) % (2 * million)) // one half is there
+		}
+		found, err := f.db.Suppressed(f.Context(), f.me, asked)
+		if err != nil || len(found) < 20 {
+			b.Fatalf("found %d, %v", len(found), err)
+		}
+	}
+	b.StopTimer()
+	b.ReportMetric(filled.Seconds(), "s-to-fill")
+}
+
+func suppressed(n int) string { return fmt.Sprintf("recipient%d@site%d.example.net", n, n%997) }
