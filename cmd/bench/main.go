@@ -61,7 +61,7 @@ func parse(args []string, errs io.Writer) (*bench.Options, error) {
 			return nil
 		}
 	}
-	flags.Func("only", "`parts`, with commas: each, kept, large, tls, latency", names(&o.Only))
+	flags.Func("only", "`parts`, with commas: each, kept, large, tls, dkim, latency", names(&o.Only))
 	flags.Func("systems", "`systems` beside the direct way, with commas: sqlite, postgres, postfix", names(&o.Systems))
 	flags.Func("relay", "`name=file` of a built relay to measure, instead of this source's; several are compared with the first", func(value string) error {
 		name, file, found := strings.Cut(value, "=")

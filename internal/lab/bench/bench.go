@@ -25,6 +25,7 @@ const (
 	Kept    = "kept"    // 10 kB over kept connections
 	Large   = "large"   // 100 kB, each message over a connection of its own
 	TLS     = "tls"     // 10 kB over kept sessions with STARTTLS and AUTH, and without
+	DKIM    = "dkim"    // 10 kB over kept connections, signed and not
 	Latency = "latency" // from the end of the content to the receiver's reply
 )
 
@@ -78,6 +79,8 @@ type bench struct {
 	sink     *smtpSink
 	receiver *receiver
 	systems  []*system // without the direct way
+	signing  []*system // that sign, each after the one that is like it but for that
+	prover   *prover   // nil: nothing is signed
 	closers  []func() error
 }
 
@@ -108,7 +111,7 @@ func (b *bench) settle() error {
 	o.Sessions = orElse(o.Sessions, 32)
 	o.Rate = orElse(o.Rate, 300)
 	o.Lasting = orElse(o.Lasting, 30*time.Second)
-	if err := choose(&o.Only, Each, Kept, Large, TLS, Latency); err != nil {
+	if err := choose(&o.Only, Each, Kept, Large, TLS, DKIM, Latency); err != nil {
 		return err
 	}
 	if err := choose(&o.Systems, SQLite, Postgres, Postfix); err != nil {
@@ -227,7 +230,7 @@ func (b *bench) start(ctx context.Context) (err error) {
 	}
 	for _, name := range b.o.Systems {
 		if name == Postfix {
-			if err := b.startPostfix(ctx); err != nil {
+			if err := b.startPostfix(ctx, Postfix, ""); err != nil {
 				return err
 			}
 			continue
@@ -236,7 +239,10 @@ func (b *bench) start(ctx context.Context) (err error) {
 			return err
 		}
 	}
-	return nil
+	if !slices.Contains(b.o.Only, DKIM) {
+		return nil
+	}
+	return b.startSigning(ctx)
 }
 
 // wait asks until the answer is yes.

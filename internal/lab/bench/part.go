@@ -41,13 +41,17 @@ func (b *bench) parts() []part {
 		{name: Kept, what: "10 kB, kept connections", bytes: 10 << 10, messages: b.o.Messages},
 		{name: Large, what: "100 kB, a connection for each message", bytes: 100 << 10, messages: max(b.o.Sessions, b.o.Messages/4)},
 		{name: TLS, what: "10 kB, kept sessions, with STARTTLS and AUTH or without", bytes: 10 << 10, messages: b.o.Messages},
+		{name: DKIM, what: "10 kB, kept connections, signed (the relay: RSA-2048 and Ed25519; OpenDKIM: RSA-2048) and not", bytes: 10 << 10, messages: b.o.Messages},
 	}
 	parts = slices.DeleteFunc(parts, func(p part) bool { return !slices.Contains(b.o.Only, p.name) })
 	for i := range parts {
 		p := &parts[i]
-		if p.name == TLS {
+		switch p.name {
+		case TLS:
 			p.entries = b.sessionEntries(p.bytes)
-		} else {
+		case DKIM:
+			p.entries = b.signingEntries(p.bytes)
+		default:
 			p.entries = b.sourceEntries(p)
 		}
 	}

@@ -74,39 +74,47 @@ smtpd_tls_security_level = none
 `
 
 // startPostfix starts a Postfix of one's own, in folders of its own, beside
-// whatever Postfix the machine has.
-func (b *bench) startPostfix(ctx context.Context) error {
+// whatever Postfix the machine has. name is the system's, own are settings.
+func (b *bench) startPostfix(ctx context.Context, name, own string) error {
+	s, err := b.runPostfix(ctx, name, own)
+	if err == nil {
+		b.systems = append(b.systems, s)
+	}
+	return err
+}
+
+func (b *bench) runPostfix(ctx context.Context, name, own string) (*system, error) {
 	if os.Geteuid() != 0 {
-		return errors.New("only root can start Postfix: be root, or leave it out with -systems")
+		return nil, errors.New("only root can start Postfix: be root, or leave it out with -systems")
 	}
 	command, err := tool("postfix")
 	if err != nil {
-		return err
+		return nil, err
 	}
 	addr, err := process.FreeAddr()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	top := filepath.Join(b.dir, "postfix")
+	top := filepath.Join(b.dir, strings.ReplaceAll(name, " ", "-"))
 	etc, queue := filepath.Join(top, "etc"), filepath.Join(top, "queue")
 	for _, folder := range []string{top, etc, queue} {
 		if err := os.Mkdir(folder, 0o755); err != nil {
-			return fmt.Errorf("make folder: %w", err)
+			return nil, fmt.Errorf("make folder: %w", err)
 		}
 	}
 	_, port, _ := strings.Cut(b.sink.addr, ":")
 	for name, text := range map[string]string{
-		"main.cf":   fmt.Sprintf(postfixSettings, top, port),
+		"main.cf":   fmt.Sprintf(postfixSettings, top, port) + own,
 		"master.cf": fmt.Sprintf(postfixServices, addr),
 	} {
 		if err := os.WriteFile(filepath.Join(etc, name), []byte(text), 0o644); err != nil {
-			return fmt.Errorf("configure Postfix: %w", err)
+			return nil, fmt.Errorf("configure Postfix: %w", err)
 		}
 	}
 	// It goes on by itself: what began it is not its parent.
 	if out, err := exec.CommandContext(ctx, command, "-c", etc, "start").CombinedOutput(); err != nil {
 		log, _ := os.ReadFile(filepath.Join(top, "log")) // it only helps to understand
-		return fmt.Errorf("start Postfix: %w\n%s%s", err, out, log)
+		return nil, fmt.Errorf("start Postfix: %w\n%s%s", err, out, log)
 	}
 	b.later(func() error {
 		if out, err := exec.Command(command, "-c", etc, "stop").CombinedOutput(); err != nil {
@@ -115,20 +123,19 @@ func (b *bench) startPostfix(ctx context.Context) error {
 		return nil
 	})
 	if err := answers(ctx, addr); err != nil {
-		return err
+		return nil, err
 	}
 	text, err := os.ReadFile(filepath.Join(queue, "pid", "master.pid"))
 	if err != nil {
-		return fmt.Errorf("find Postfix: %w", err)
+		return nil, fmt.Errorf("find Postfix: %w", err)
 	}
 	pid, err := strconv.Atoi(string(bytes.TrimSpace(text)))
 	if err != nil {
-		return fmt.Errorf("find Postfix: %w", err)
+		return nil, fmt.Errorf("find Postfix: %w", err)
 	}
-	b.systems = append(b.systems, &system{name: Postfix, addr: addr, synced: "cleanup(8) syncs the queue file before it answers",
+	return &system{name: name, addr: addr, synced: "cleanup(8) syncs the queue file before it answers",
 		programs: []program{{name: "postfix", pid: pid, group: true}},
-		empty:    func(context.Context) (bool, error) { return queueEmpty(queue) }})
-	return nil
+		empty:    func(context.Context) (bool, error) { return queueEmpty(queue) }}, nil
 }
 
 // queueEmpty tells whether Postfix has no message, not even one that it gave up

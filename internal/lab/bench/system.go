@@ -42,7 +42,7 @@ func (b *bench) startRelays(ctx context.Context, store string) error {
 		rival = b.systems[0]
 	}
 	for i, r := range b.o.Relays {
-		s, err := b.startRelay(ctx, r, store)
+		s, err := b.startRelay(ctx, r, store, "", "")
 		if err != nil {
 			return fmt.Errorf("start %s: %w", s.name, err)
 		}
@@ -54,7 +54,9 @@ func (b *bench) startRelays(ctx context.Context, store string) error {
 	return nil
 }
 
-func (b *bench) startRelay(ctx context.Context, r Relay, store string) (*system, error) {
+// startRelay starts one relay. does is what it does beside the others, as the end
+// of its name, by settings of its own.
+func (b *bench) startRelay(ctx context.Context, r Relay, store, does, own string) (*system, error) {
 	s := &system{name: store, synced: "make crash-order STORE=" + store}
 	if r.Name != "" {
 		s.name = r.Name
@@ -62,6 +64,7 @@ func (b *bench) startRelay(ctx context.Context, r Relay, store string) (*system,
 			s.name += " " + store
 		}
 	}
+	s.name += does
 	dir := filepath.Join(b.dir, strings.ReplaceAll(s.name, " ", "-"))
 	if err := os.Mkdir(dir, 0o755); err != nil {
 		return s, fmt.Errorf("make folder: %w", err)
@@ -75,7 +78,7 @@ func (b *bench) startRelay(ctx context.Context, r Relay, store string) (*system,
 		return s, fmt.Errorf("make log: %w", err)
 	}
 	b.later(log.Close)
-	s.relay, err = process.New(process.Options{Binary: r.Binary, Dir: dir, Receiver: b.sink.addr, Settings: settings, Stderr: log})
+	s.relay, err = process.New(process.Options{Binary: r.Binary, Dir: dir, Receiver: b.sink.addr, Settings: settings + own, Stderr: log})
 	if err != nil {
 		return s, err
 	}
