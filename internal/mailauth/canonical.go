@@ -104,18 +104,16 @@ func appendRelaxed(b []byte, f field) []byte {
 // memory that does not grow with it.
 type relaxedBody struct {
 	hash  hash.Hash
-	out   []byte // not yet hashed
-	lines int    // line ends that wait for something behind them
-	space bool   // white space does
-	cr    bool   // a CR waits for its LF
-	some  bool   // something came that counts
+	out   [2*hashRoom + 8]byte // of it n bytes are not yet hashed
+	n     int
+	lines int  // line ends that wait for something behind them
+	space bool // white space does
+	cr    bool // a CR waits for its LF
+	some  bool // something came that counts
 }
 
-const hashRoom = 8 << 10
-
-func newRelaxedBody(h hash.Hash) *relaxedBody {
-	return &relaxedBody{hash: h, out: make([]byte, 0, 2*hashRoom)}
-}
+// hashRoom is how much is hashed at once, about.
+const hashRoom = 4 << 10
 
 func (w *relaxedBody) Write(p []byte) (int, error) {
 	for i := 0; i < len(p); {
@@ -139,7 +137,7 @@ func (w *relaxedBody) Write(p []byte) (int, error) {
 			for n < len(p) && n-i < hashRoom && p[n] > ' ' {
 				n++
 			}
-			w.out = append(w.out, p[i:n]...)
+			w.n += copy(w.out[w.n:], p[i:n])
 			i = n
 		}
 	}
@@ -150,7 +148,7 @@ func (w *relaxedBody) Write(p []byte) (int, error) {
 func (w *relaxedBody) bareCR() {
 	w.cr = false
 	w.before()
-	w.out = append(w.out, '\r')
+	w.n += copy(w.out[w.n:], "\r")
 }
 
 // before makes room and writes what waits for a character.
@@ -158,19 +156,19 @@ func (w *relaxedBody) before() {
 	w.some = true
 	for ; w.lines > 0; w.lines-- {
 		w.flush()
-		w.out = append(w.out, crlf...)
+		w.n += copy(w.out[w.n:], crlf)
 	}
 	if w.space {
 		w.space = false
-		w.out = append(w.out, ' ')
+		w.n += copy(w.out[w.n:], " ")
 	}
 	w.flush()
 }
 
 func (w *relaxedBody) flush() {
-	if len(w.out) >= hashRoom {
-		w.hash.Write(w.out)
-		w.out = w.out[:0]
+	if w.n >= hashRoom {
+		w.hash.Write(w.out[:w.n])
+		w.n = 0
 	}
 }
 
@@ -180,9 +178,9 @@ func (w *relaxedBody) sum() []byte {
 		w.bareCR()
 	}
 	if w.some {
-		w.out = append(w.out, crlf...)
+		w.n += copy(w.out[w.n:], crlf)
 	}
-	w.hash.Write(w.out)
+	w.hash.Write(w.out[:w.n])
 	return w.hash.Sum(nil)
 }
 

@@ -73,7 +73,7 @@ func Sign(r io.Reader, now time.Time, signers ...Signer) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign message: %w", err)
 	}
-	body := newRelaxedBody(sha256.New())
+	body := &relaxedBody{hash: sha256.New()}
 	if _, err := br.WriteTo(body); err != nil {
 		return nil, fmt.Errorf("sign message: read message: %w", err)
 	}
