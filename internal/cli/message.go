@@ -200,6 +200,9 @@ func printAttempt(w io.Writer, a *relay.Attempt, n int, failed bool) {
 		}
 		fmt.Fprintln(w)
 	}
+	if a.Policy != "" {
+		fmt.Fprintf(w, "%sthe receiver's policy on TLS: %s\n", in, clean(a.Policy))
+	}
 	if t := a.TLS; t != nil {
 		verdict := "the certificate verifies"
 		if !t.Verified {

@@ -75,7 +75,10 @@ func greet(w io.Writer, d *daemon.Daemon) {
 	if d.First != nil {
 		fmt.Fprintf(w, "A first credential was made; its password is not shown again:\n  user      %s\n  password  %s\n", d.First.User, d.First.Password)
 	}
-	if d.Config.TLS.Cert == "" {
+	switch t := d.Config.TLS; {
+	case t.ACME:
+		fmt.Fprintln(w, "The certificate comes by ACME; the log tells if it does not")
+	case t.Cert == "":
 		fmt.Fprintf(w, "The certificate is self-signed; clients can trust it by %s\n", filepath.Join(d.Config.Data, daemon.CertName))
 	}
 }
