@@ -111,6 +111,20 @@ func TestDomainsOfOthers(t *testing.T) {
 	}
 }
 
+// Only an operator's word verifies an address.
+func TestWordOfOperators(t *testing.T) {
+	c := (&kept{}).config(t)
+	sending(t, &c)
+	s := New(c)
+	for operator, want := range map[bool]relay.Code{true: "", false: relay.Forbidden} {
+		x := &exchange{caller: &Caller{Operator: operator, Account: c.Home}}
+		_, err := s.addSender(context.WithValue(t.Context(), exchangeKey{}, x), &body[NewSender]{NewSender{Address: "ann@shop.example", Verified: true}})
+		if (err == nil) != operator || err != nil && relay.CodeOf(err) != want {
+			t.Errorf("operator %t: %v", operator, err)
+		}
+	}
+}
+
 // Pages of a list follow each other, each entry once.
 func TestDomainPages(t *testing.T) {
 	c := (&kept{}).config(t)

@@ -186,6 +186,11 @@ func TestAdvance(t *testing.T) {
 	if !d.Verified.IsZero() || d.Keys[0].State != relay.KeyWaiting || d.Keys[1].State != relay.KeySigning || !d.Due.Equal(now.Add(time.Minute)) {
 		t.Errorf("%+v", d)
 	}
+	second := Question{keyName(d.Keys[1].Selector, d.Name), "TXT"}
+	seen := a[second]
+	a[second] = Answer{}
+	step("what never was verified does not fail")
+	a[second] = seen
 	a[proof], a[key] = published, Answer{Values: []string{d.Keys[0].Public}}
 	step("all", NewsSigning, NewsVerified)
 	if !d.Verified.Equal(now) || d.Keys[0].State != relay.KeySigning || !d.Due.Equal(now.Add(rhythm.Every)) {

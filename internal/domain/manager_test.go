@@ -344,6 +344,22 @@ func TestDomainChangesHands(t *testing.T) {
 	check("after it", us, true)
 	check("it changes hands", them, true)
 	check("and is gone", us, false)
+
+	// Who still has the proof keeps the domain, whatever else is missing.
+	if heir, err = b.Change(ctx, relay.Actor{}, them, "example.test", Settings{Broken: &warn}); err != nil {
+		t.Fatal(err)
+	}
+	b.publish(t, heir, Ownership, DKIM)
+	check("with keys", them, true)
+	for _, k := range heir.Keys {
+		b.zone.Remove(keyName(k.Selector, heir.Name))
+	}
+	check("keys gone", them, true)
+	b.clock = b.clock.Add(100 * time.Hour)
+	check("keys gone for long", them, true)
+	b.add(t, "_postrider.example.test. 60 IN TXT "+Quote(proofTag+old.Proof))
+	check("another proof beside it", us, false)
+	check("it stays", them, true)
 }
 
 // Two nodes that check at once: one stores, the other gives what that one found.
