@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"postrider/internal/account"
 	"postrider/internal/dns"
 	"postrider/internal/domain"
 	"postrider/internal/lab/fakedns"
@@ -117,7 +118,11 @@ func TestWordOfOperators(t *testing.T) {
 	sending(t, &c)
 	s := New(c)
 	for operator, want := range map[bool]relay.Code{true: "", false: relay.Forbidden} {
-		x := &exchange{caller: &Caller{Operator: operator, Account: c.Home}}
+		who := account.Caller{Account: c.Home}
+		if operator {
+			who = account.Operator(relay.Actor{Name: "operator"}).In(c.Home)
+		}
+		x := &exchange{caller: &Caller{Caller: who}}
 		_, err := s.addSender(context.WithValue(t.Context(), exchangeKey{}, x), &body[NewSender]{NewSender{Address: "ann@shop.example", Verified: true}})
 		if (err == nil) != operator || err != nil && relay.CodeOf(err) != want {
 			t.Errorf("operator %t: %v", operator, err)
