@@ -51,6 +51,8 @@ type Config struct {
 	People       *account.People
 	Suppressions *account.Suppressions
 	Audit        Audit
+	Limits       Limits
+	Book         Book
 	Domains      *domain.Manager
 	Senders      *domain.Senders
 	Doctor       Doctor
@@ -135,6 +137,7 @@ func (s *Server) routes() {
 	s.peopleRoutes()
 	s.suppressionRoutes()
 	s.auditRoutes()
+	s.limitRoutes()
 	s.domainRoutes()
 	s.senderRoutes()
 	s.doctorRoutes()

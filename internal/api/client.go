@@ -24,7 +24,12 @@ type Client struct {
 	socket string // empty: from afar
 	base   string // of all addresses, without the last slash
 	key    string
-	http   http.Client
+	// Account is the id or name of the account that is meant; empty: whose key it
+	// is, or, over the control socket, all of them.
+	Account string
+	// IdempotencyKey goes with each POST; empty: none.
+	IdempotencyKey string
+	http           http.Client
 }
 
 // NewRemote makes a client of the API at an address, such as
@@ -131,12 +136,22 @@ var ErrNoServer = errors.New("no server answers")
 
 // ask gives an answer that is no refusal; the caller closes its body.
 func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	if c.Account != "" && !strings.Contains(path, "account=") {
+		mark := "?"
+		if strings.Contains(path, "?") {
+			mark = "&"
+		}
+		path += mark + "account=" + url.QueryEscape(c.Account)
+	}
 	req, err := http.NewRequestWithContext(ctx, method, c.base+path, body)
 	if err != nil {
 		return nil, fmt.Errorf("make request: %w", err)
 	}
 	if body != nil {
 		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.IdempotencyKey != "" && method == http.MethodPost {
+		req.Header.Set("Idempotency-Key", c.IdempotencyKey)
 	}
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)

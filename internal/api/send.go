@@ -76,6 +76,14 @@ func (a *Address) UnmarshalJSON(b []byte) error {
 	return err
 }
 
+// MarshalJSON writes the object.
+func (a Address) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Email string `json:"email"`
+		Name  string `json:"name,omitempty"`
+	}{a.Email, a.Name})
+}
+
 // NewMessage is what POST /v1/messages takes.
 type NewMessage struct {
 	From        Address           `json:"from,omitzero" doc:"Who writes; with raw only the envelope sender"`
@@ -133,7 +141,8 @@ type sendInput struct {
 
 type sendOutput struct {
 	Repeated string `header:"Idempotent-Replayed" doc:"true: nothing was sent, this is the answer to an earlier request"`
-	Body     Sent
+	Rate
+	Body Sent
 }
 
 const (
@@ -170,11 +179,12 @@ func (s *Server) send(ctx context.Context, in *sendInput) (*sendOutput, error) {
 	out := &sendOutput{}
 	id, err := s.config.Entrance.Submit(ctx, *d)
 	if err != nil {
-		return nil, placed(m, d, err)
+		return nil, s.limited(ctx, d.Identity.Account, placed(m, d, err))
 	}
 	if d.Once != nil && d.Once.Repeated {
 		out.Repeated = "true"
 	}
+	out.Rate = s.rate(ctx, d.Identity.Account)
 	out.Body = Sent{ID: id.String(), Deliveries: []SentDelivery{}}
 	for i, r := range d.Envelope.Recipients {
 		out.Body.Deliveries = append(out.Body.Deliveries, SentDelivery{relay.DeliveryID{Message: id, N: i + 1}.String(), r.Address})

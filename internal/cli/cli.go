@@ -3,11 +3,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -35,7 +37,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		serveCommand(), configCommand(), explainCommand(), credentialCommand(), domainCommand(), senderCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
+		serveCommand(), configCommand(), sendCommand(), explainCommand(), accountCommand(), userCommand(), planCommand(), limitCommand(), credentialCommand(), domainCommand(), senderCommand(), suppressionCommand(), auditCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
 		backupCommand(), restoreCommand(), sinkCommand(), demoCommand(), versionCommand(),
 	}
 }
@@ -138,8 +140,8 @@ func badUsage(e *Env, fs *flag.FlagSet, format string, args ...any) error {
 	return errUsage
 }
 
-// place are the flags that say which server is meant.
-type place struct{ config, data string }
+// place are the flags that say which server is meant, and whose things there.
+type place struct{ config, data, server, token, account string }
 
 func (p *place) flags(fs *flag.FlagSet) {
 	fs.StringVar(&p.config, "config", "", "the server's configuration `file`")
@@ -161,8 +163,35 @@ func (p *place) load() (config.Config, error) {
 	return c, c.Resolve()
 }
 
+// clientFlags are those of commands that ask a running server: the one on this
+// machine, or one from afar.
+func (p *place) clientFlags(fs *flag.FlagSet) {
+	p.flags(fs)
+	fs.StringVar(&p.server, "server", "", "`address` of a server's API, to ask it from afar: https://relay.example.com:8025; else the environment's POSTRIDER_SERVER, else the server on this machine")
+	fs.StringVar(&p.token, "token", "", "API `key` for -server; better in the environment's POSTRIDER_TOKEN, where other users don't see it")
+}
+
+func (p *place) accountFlag(fs *flag.FlagSet) {
+	fs.StringVar(&p.account, "account", "", "id or name of the `account` that is meant")
+}
+
 // client makes a client of the server that the flags name.
 func (p *place) client() (*api.Client, error) {
+	c, err := p.anyClient()
+	if err == nil {
+		c.Account = p.account
+	}
+	return c, err
+}
+
+func (p *place) anyClient() (*api.Client, error) {
+	server := p.server
+	if server == "" && p.data == "" && p.config == "" {
+		server = os.Getenv("POSTRIDER_SERVER")
+	}
+	if server != "" {
+		return api.NewRemote(server, cmp.Or(p.token, os.Getenv("POSTRIDER_TOKEN")))
+	}
 	if p.data != "" {
 		return api.NewClient(p.data), nil
 	}

@@ -21,7 +21,7 @@ postrider doctor -json`,
 
 func runDoctor(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
-	p.flags(fs)
+	p.clientFlags(fs)
 	asJSON := fs.Bool("json", false, "print JSON")
 	if err := parseFlags(e, fs, args); err != nil {
 		return err

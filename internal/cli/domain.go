@@ -39,7 +39,7 @@ type domainFlags struct {
 }
 
 func (f *domainFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string, error) {
-	f.flags(fs)
+	f.clientFlags(fs)
 	fs.StringVar(&f.account, "account", "", "id or name of the `account` that is meant; else the default one")
 	fs.BoolVar(&f.json, "json", false, "print JSON")
 	fs.StringVar(&f.publish, "publish", "", "add, set: `how` keys are published: txt (in the domain's zone) or cname (delegated to the relay's)")

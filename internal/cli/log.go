@@ -159,7 +159,8 @@ const usual = 100
 func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
 	var s search
-	p.flags(fs)
+	p.clientFlags(fs)
+	p.accountFlag(fs)
 	s.flags(fs, usual)
 	follow := fs.Bool("follow", false, "go on and show each event as it happens, until interrupted")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")

@@ -26,7 +26,8 @@ postrider message "<20260101.1@webshop.example>"`,
 
 func runMessage(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
-	p.flags(fs)
+	p.clientFlags(fs)
+	p.accountFlag(fs)
 	asJSON := fs.Bool("json", false, "print JSON")
 	rest, err := parse(e, fs, args)
 	if err != nil {

@@ -23,7 +23,7 @@ postrider node drain -undo relay-2`,
 
 func runNode(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
-	p.flags(fs)
+	p.clientFlags(fs)
 	undo := fs.Bool("undo", false, "drain: let the node work again")
 	asJSON := fs.Bool("json", false, "list: print one JSON object a line")
 	rest, err := parse(e, fs, args)

@@ -30,7 +30,8 @@ postrider queue hold -domain example.com`,
 func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
 	var s search
-	p.flags(fs)
+	p.clientFlags(fs)
+	p.accountFlag(fs)
 	s.flags(fs, 0)
 	all := fs.Bool("all", false, "retry, hold, release, cancel: everything that waits")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")

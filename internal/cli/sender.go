@@ -22,7 +22,7 @@ postrider sender remove ann@example.com`,
 
 func runSender(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
-	p.flags(fs)
+	p.clientFlags(fs)
 	account := fs.String("account", "", "id or name of the `account` that is meant; else the default one")
 	verified := fs.Bool("verified", false, "add: verify it at once, without a link; for operators")
 	asJSON := fs.Bool("json", false, "print JSON; list: one object a line")

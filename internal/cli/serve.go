@@ -111,7 +111,7 @@ func statusCommand() command {
 
 func runStatus(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
-	p.flags(fs)
+	p.clientFlags(fs)
 	asJSON := fs.Bool("json", false, "print JSON")
 	if err := parseFlags(e, fs, args); err != nil {
 		return err

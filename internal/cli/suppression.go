@@ -1,0 +1,151 @@
+package cli
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"net/url"
+	"strconv"
+	"time"
+
+	"postrider/internal/api"
+)
+
+func suppressionCommand() command {
+	return command{name: "suppression", args: "add ADDRESS… | list | remove ADDRESS…", short: "addresses that an account must not send to",
+		example: `
+postrider suppression add -note "asked by phone" ann@example.com
+postrider suppression add @example.net           # the whole domain
+postrider suppression list -text example.com
+postrider suppression remove ann@example.com`,
+		run: runSuppression}
+}
+
+func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
+	var p place
+	p.clientFlags(fs)
+	p.accountFlag(fs)
+	reason := fs.String("reason", "", "add, list: `reason`: manual, bounce, complaint or unsubscribe")
+	note := fs.String("note", "", "add: `words` for people")
+	text := fs.String("text", "", "list: `part` of the address")
+	asJSON := fs.Bool("json", false, "print JSON; list: one object a line")
+	rest, err := parse(e, fs, args)
+	if err != nil {
+		return err
+	}
+	verb, words, ok := verbs{"add": -1, "list": 0, "remove": -1}.of(rest)
+	if !ok {
+		return badUsage(e, fs, "add ADDRESS…, list or remove ADDRESS… is wanted")
+	}
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	switch verb {
+	case "list":
+		q := url.Values{"limit": {"1000"}}
+		for name, v := range map[string]string{"text": *text, "reason": *reason} {
+			if v != "" {
+				q.Set(name, v)
+			}
+		}
+		return printList(ctx, e, c, "/v1/suppressions", q, *asJSON, "ADDRESS\tREASON\tSINCE\tNOTE", func(s api.Suppression) []string {
+			return []string{s.Address, s.Reason, stamp(s.Created), s.Note}
+		})
+	case "add":
+		var in api.NewSuppressions
+		for _, a := range words {
+			in.Data = append(in.Data, api.NewSuppression{Address: a, Reason: *reason, Note: *note})
+		}
+		var out api.AddedSuppressions
+		if err := c.Post(ctx, "/v1/suppressions", in, &out); err != nil {
+			return err
+		}
+		if *asJSON {
+			return printJSON(e.Stdout, out)
+		}
+		fmt.Fprintf(e.Stdout, "%d new of %d.\n", out.Added, len(words))
+	case "remove":
+		for _, a := range words {
+			if err := c.Delete(ctx, where("/v1/suppressions", a), nil); err != nil {
+				return err
+			}
+		}
+		if *asJSON {
+			return printJSON(e.Stdout, map[string]any{"removed": words})
+		}
+		fmt.Fprintf(e.Stdout, "Removed %d: mail is sent there again.\n", len(words))
+	}
+	return nil
+}
+
+func auditCommand() command {
+	return command{name: "audit", args: "", short: "who changed what, when and from where: the newest last",
+		example: `
+postrider audit -since 2d
+postrider audit -action credential -n 20
+postrider audit -account webshop -json`,
+		run: runAudit}
+}
+
+func runAudit(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
+	var p place
+	p.clientFlags(fs)
+	p.accountFlag(fs)
+	q := url.Values{}
+	for name, doc := range map[string]string{"action": "only this `action`, such as credential.add, or credential for all of that kind", "object": "`id` or name of what was changed",
+		"user": "`id` of the user who did it", "credential": "`id` of the key that was used"} {
+		fs.Func(name, doc, func(v string) error { q.Set(name, v); return nil })
+	}
+	for name, doc := range map[string]string{"since": "at or after: a `time` or an age (90m, 2d, 1w)", "until": "before: a `time` or an age"} {
+		fs.Func(name, doc, func(v string) error {
+			t, err := parseTime(v, time.Now())
+			q.Set(name, t.Format(time.RFC3339Nano))
+			return err
+		})
+	}
+	most := fs.Int("n", 100, "the greatest `number` to show, the newest ones; 0: all")
+	asJSON := fs.Bool("json", false, "print one JSON object a line")
+	if err := parseFlags(e, fs, args); err != nil {
+		return err
+	}
+	if *most < 0 {
+		return badUsage(e, fs, "-n: %d is less than nothing", *most)
+	}
+	c, err := p.client()
+	if err != nil {
+		return err
+	}
+	q.Set("limit", strconv.Itoa(min(page, max(1, *most+page*max(0, 1-*most)))))
+	var found []api.Change
+	err = api.All(ctx, c, "/v1/audit", q, func(v api.Change) error {
+		found = append(found, v)
+		if len(found) == *most {
+			return errEnough
+		}
+		return nil
+	})
+	if err != nil && err != errEnough {
+		return err
+	}
+	for i := len(found) - 1; i >= 0; i-- {
+		v := found[i]
+		if *asJSON {
+			if err := printLine(e.Stdout, v); err != nil {
+				return err
+			}
+			continue
+		}
+		from := v.Actor.Client
+		if from == "" {
+			from = "this machine"
+		}
+		fmt.Fprintf(e.Stdout, "%s  %-20s  %s  by %s from %s\n", stamp(v.At), v.Action, clean(v.Object), clean(v.Actor.Name), from)
+		for what, doc := range map[string][]byte{"before": v.Before, "after ": v.After} {
+			if len(doc) > 0 {
+				fmt.Fprintf(e.Stdout, "%s%s %s\n", in, what, clean(string(doc)))
+			}
+		}
+	}
+	return nil
+}
