@@ -35,13 +35,13 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 	case Complaint:
 		return m.complained(c, rc)
 	case AutoReply:
-		return c.Meaning("auto-reply", domain(rc.Address))
+		return c.Meaning("auto-reply", domain(rc.Address), "")
 	case Challenge:
-		return c.Meaning("challenge", domain(rc.Address))
+		return c.Meaning("challenge", domain(rc.Address), "")
 	}
 	switch rc.Action {
 	case "delivered", "relayed", "expanded":
-		res := c.Meaning("delivered", domain(rc.Address))
+		res := c.Meaning("delivered", domain(rc.Address), "")
 		res.Enhanced = rc.Status
 		return res
 	}
@@ -73,11 +73,11 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 func (m Mail) complained(c *classify.Classifier, rc Recipient) classify.Result {
 	switch m.Feedback.Type {
 	case "not-spam":
-		return c.Meaning("not-spam", domain(rc.Address))
+		return c.Meaning("not-spam", domain(rc.Address), "")
 	case "auth-failure", "dmarc":
-		return c.Meaning("authentication-report", domain(rc.Address))
+		return c.Meaning("authentication-report", domain(rc.Address), "")
 	}
-	return c.Meaning("complaint", domain(rc.Address))
+	return c.Meaning("complaint", domain(rc.Address), "")
 }
 
 func domain(address string) string {

@@ -120,9 +120,10 @@ func (c *Classifier) Classify(r Reply) Result {
 }
 
 // Meaning is the result of what is known without any words: an automatic reply,
-// a complaint. Domain is the recipient's, or empty. The name is one of the rules'
-// meanings; another one is a mistake of the program, and gives what says least.
-func (c *Classifier) Meaning(name, domain string) Result {
+// a complaint. Domain and host are the recipient's and of who spoke, or empty. The
+// name is one of the rules' meanings; another one is a mistake of the program, and
+// gives what says least.
+func (c *Classifier) Meaning(name, domain, host string) Result {
 	m, ok := c.meanings[name]
 	if !ok {
 		name = "deferred"
@@ -130,7 +131,7 @@ func (c *Classifier) Meaning(name, domain string) Result {
 	}
 	res := Result{Kind: m.Kind, Category: m.Category, Meaning: name, Provider: c.byDomain[strings.ToLower(domain)], Retry: m.Retry, Suppress: m.Suppress,
 		What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn}
-	return c.worded(res, Reply{})
+	return c.worded(res, Reply{Host: host})
 }
 
 // worded puts the name of who spoke into the sentences.

@@ -59,6 +59,12 @@ func (t *text) field(f string) {
 		return
 	}
 	if i := dotted(f); i > 0 {
+		if strings.ContainsAny(f, "[](){}<>,;|") { // sender[192.0.2.1]
+			for _, part := range strings.FieldsFunc(f, func(c rune) bool { return strings.ContainsRune("[](){}<>,;|", c) }) {
+				t.field(part)
+			}
+			return
+		}
 		if sentence(f, i) {
 			t.field(f[:i])
 			t.field(f[i+1:])
@@ -80,7 +86,7 @@ func (t *text) name(f string) {
 		host = rest
 	}
 	host, _, _ = strings.Cut(host, "/")
-	if i := strings.LastIndexAny(host, "=<>[](),;:"); i >= 0 && i+1 < len(host) {
+	if i := strings.LastIndexAny(host, "=:"); i >= 0 && i+1 < len(host) {
 		host = host[i+1:]
 	}
 	t.hosts = append(t.hosts, host)

@@ -172,7 +172,7 @@ func (x *explainer) mail(e *Env, name string) error {
 	}
 	verdicts := m.Judge(x.rules)
 	if len(verdicts) == 0 {
-		ex := newExplanation(x.rules.Meaning("unrecognised", ""))
+		ex := newExplanation(x.rules.Meaning("unrecognised", "", ""))
 		ex.File, ex.Mail = name, "unknown"
 		return x.print(ex)
 	}
