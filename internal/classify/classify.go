@@ -112,10 +112,9 @@ func (c *Classifier) Classify(r Reply) Result {
 		res.Retry = *hit.retry
 	}
 	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !temporary && !doubt && !hit.doubt && !beforeRecipient(r.Stage) && !aboutCommand(r)
-	if res.Suppress || hit.suppress == nil {
-		return c.worded(res, r)
+	if hit.suppress != nil {
+		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}
-	res.Suppress = *hit.suppress
 	return c.worded(res, r)
 }
 

@@ -166,6 +166,17 @@ provider = ["Partner"]
 	if got := c.Classify(r); got.Meaning != "no-such-mailbox" || got.Do != "Tell the sales team." || got.What == "" || !got.Suppress {
 		t.Errorf("%+v", got)
 	}
+	for suppress, want := range map[string]bool{"true": true, "false": false} {
+		c, err := New(Source{"mine.toml", []byte("[[rule]]\nmeaning = \"no-such-mailbox\"\nwords = [\"user unknown\"]\nsuppress = " + suppress)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, text := range []string{"User unknown", "User unknown, blocked"} {
+			if got := c.Classify(Reply{Code: 550, Text: text}); got.Suppress != want {
+				t.Errorf("suppress = %s: %v for %q", suppress, got.Suppress, text)
+			}
+		}
+	}
 	if r.Text = "User unknown, ask hostmaster"; c.Classify(r).Suppress {
 		t.Error("the operator's doubt does not count")
 	}

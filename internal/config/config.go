@@ -27,6 +27,7 @@ type Config struct {
 	Asked    Asked      `toml:"tls_policy" doc:"What receivers may ask of TLS before they get mail. See docs/tls.md."`
 	Reports  Reports    `toml:"tls_reports" doc:"Daily reports to receivers that ask for them: how TLS with their servers went (RFC 8460)."`
 	Route    []Route    `toml:"route" doc:"Where mail for a domain goes. The most exact domain wins; without a route a domain goes to its MX."`
+	Feedback Feedback   `toml:"feedback" doc:"How what receivers say is understood."`
 	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
 	Service  Service    `toml:"service" doc:"The relay's own place in the DNS, which the records of sending domains lead to. \"postrider domain zone\" prints what must stand there. See docs/domains.md."`
 	Domains  Domains    `toml:"domains" doc:"How sending domains are watched."`
@@ -151,6 +152,11 @@ type Route struct {
 	Password string   `toml:"password_file" doc:"File with the password for AUTH, in its first line."`
 	CA       string   `toml:"ca" doc:"File with certificates to trust for this route, PEM. Empty: those of the system."`
 	Private  []Prefix `toml:"allow_private" doc:"Private or loopback networks that this route may deliver to. A host:port with a literal address allows that address by itself."`
+}
+
+// Feedback is how replies are understood.
+type Feedback struct {
+	Rules string `toml:"rules" doc:"File with rules of your own for replies of receivers, asked before the built-in ones and read again when it changes; see docs/classification.md. Empty: none."`
 }
 
 // Notices are DSNs.

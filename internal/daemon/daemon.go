@@ -59,6 +59,7 @@ type Daemon struct {
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
 	notifier   *feedback.Notifier
+	rules      *feedback.Rules
 	outward    *outward
 	certs      *certs
 	server     *smtpd.Server
@@ -190,6 +191,10 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics}, d.accounts, entrance, d.log)
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
+	if d.rules, err = feedback.OpenRules(c.Feedback.Rules, d.log); err != nil {
+		return fmt.Errorf("feedback.rules: %w", err)
+	}
+	leaving.Diagnose = d.rules.Diagnose
 	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {
 		return err
 	}
@@ -267,6 +272,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.dispatcher.Run(running) })
 	g.Go(func() error { return d.queue.Run(running, d.dispatcher.Offer) })
 	g.Go(func() error { return d.notifier.Run(running) })
+	g.Go(func() error { return d.rules.Run(running, 5*time.Second) })
 	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
 	g.Go(func() error { return d.sweep(running) })

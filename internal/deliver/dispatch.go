@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"postrider/internal/feedback"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
 	"postrider/internal/schedule"
@@ -88,6 +89,8 @@ type Config struct {
 	Spool       string        // folder for temporary files
 	Observer    Observer      // nil: nobody counts
 	Signer      Signer        // nil: nobody signs
+	// Diagnose puts a failure into plain words; nil: feedback.Diagnose.
+	Diagnose func(stage string, r relay.Reply, host string) relay.Diagnosis
 	// Policies says what TLS receivers ask for; nil: they are not asked.
 	Policies *tlspolicy.Policies
 	Sessions Sessions // nil: no reports are made
@@ -143,6 +146,9 @@ const maxFates = 256
 func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *slog.Logger) *Dispatcher {
 	if c.Observer == nil {
 		c.Observer = unobserved{}
+	}
+	if c.Diagnose == nil {
+		c.Diagnose = feedback.Diagnose
 	}
 	if c.Signer == nil {
 		c.Signer = unsigning{}

@@ -21,6 +21,7 @@ import (
 	mdns "github.com/miekg/dns"
 
 	"postrider/internal/dns"
+	"postrider/internal/feedback"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
 	"postrider/internal/sink"
@@ -210,7 +211,7 @@ func TestPolicies(t *testing.T) {
 			s := r.sink("127.0.1.1", c)
 			r.run()
 			o := r.try(r.item("b@receiver.test", plain))
-			if o.Kind != tt.kind || tt.enhanced != "" && (o.Reply.Enhanced != tt.enhanced || o.Diagnosis.Category != "soft/tls") || !strings.Contains(o.Reply.Text, tt.words) {
+			if o.Kind != tt.kind || tt.enhanced != "" && (o.Reply.Enhanced != tt.enhanced || o.Diagnosis.Category != feedback.TLSProblem) || !strings.Contains(o.Reply.Text, tt.words) {
 				t.Errorf("%s %s (%s); want %s %s with %q", o.Kind, o.Reply, o.Diagnosis.Category, tt.kind, tt.enhanced, tt.words)
 			}
 			a := o.Attempt

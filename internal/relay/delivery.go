@@ -105,7 +105,7 @@ func (r Reply) String() string {
 
 // Diagnosis is an outcome in plain words.
 type Diagnosis struct {
-	Category string `json:"category,omitempty"` // "hard/no-mailbox", "soft/greylisted", … (see package feedback)
+	Category string `json:"category,omitempty"` // "hard/no-such-mailbox", "soft/greylisted", … (see package feedback)
 	Text     string `json:"text,omitempty"`     // what happened and why, one sentence
 	Advice   string `json:"advice,omitempty"`   // what to do; empty when nothing is to be done
 }
