@@ -423,10 +423,13 @@ func TestGivesBack(t *testing.T) {
 		t.Errorf("known: %v", known)
 	}
 	db.pass(24 * time.Hour)
-	take(t, one, o, 10)
+	take(t, one, o, 300)
+	if used() <= 300 {
+		t.Fatalf("%d fetched on the next day", used())
+	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := one.Run(ctx); err != nil || used() != 10 {
+	if err := one.Run(ctx); err != nil || used() != 300 {
 		t.Errorf("after the end %d used, %v", used(), err)
 	}
 	db.pass(24 * time.Hour)

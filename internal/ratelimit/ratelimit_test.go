@@ -67,7 +67,7 @@ func TestShare(t *testing.T) {
 		shares := make([]Share, 3)
 		now, accepted, refused := noon, int64(0), 0
 		r := rand.New(rand.NewPCG(1, 2))
-		for refused < 100 {
+		for refused < 100 && accepted <= most {
 			now = now.Add(100 * time.Microsecond)
 			s := &shares[0]
 			if n := r.IntN(100); n < 10 {
