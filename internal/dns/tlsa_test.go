@@ -162,3 +162,29 @@ func TestManyTLSA(t *testing.T) {
 		t.Errorf("%d records, %v", len(set.Records), err)
 	}
 }
+
+// TestUnaskedAD: a server that is not trusted may claim what it likes, also
+// without being asked.
+func TestUnaskedAD(t *testing.T) {
+	for _, trusted := range []bool{false, true} {
+		addr := rawServer(t, func(req *mdns.Msg) []*mdns.Msg {
+			if opt := req.IsEdns0(); req.AuthenticatedData != trusted || opt == nil || opt.Do() != trusted {
+				t.Errorf("trusted %v: asked with AD %v, %v", trusted, req.AuthenticatedData, opt)
+			}
+			m := new(mdns.Msg).SetReply(req)
+			m.AuthenticatedData = true
+			m.Ns = []mdns.RR{record(t, "test. 60 IN SOA a. b. 1 2 3 4 5")}
+			if req.Question[0].Qtype == mdns.TypeA {
+				m.Answer, m.Ns = []mdns.RR{record(t, "mx.test. 60 IN A 192.0.2.1")}, nil
+			}
+			return []*mdns.Msg{m}
+		})
+		r := resolver(t, time.Second, addr)
+		if trusted {
+			r.Trust()
+		}
+		if h, err := r.Host(t.Context(), "mx.test"); err != nil || h.Secure != trusted {
+			t.Errorf("trusted %v: %+v, %v", trusted, h, err)
+		}
+	}
+}

@@ -383,6 +383,15 @@ func TestRestart(t *testing.T) {
 	w.later(three, recheck)
 	w.expect("store back", w.find(three), "testing b.test")
 
+	w.record("")
+	s.broken = true
+	four := w.cache(s)
+	w.expect("store away, no record", w.find(four), "none")
+	s.broken = false
+	w.later(four, recheck)
+	w.expect("store back, no record", w.find(four), "testing b.test")
+
+	w.record("2")
 	s.kept[key("example.test")] = []byte("{")
 	w.expect("spoilt", w.find(w.cache(s)), "none, "+STSFetchError)
 }
@@ -452,5 +461,26 @@ func TestManyDomains(t *testing.T) {
 	}
 	if len(c.entries) > maxEntries {
 		t.Errorf("%d entries", len(c.entries))
+	}
+}
+
+// BenchmarkFind is what a look-up costs that is in memory, as for each domain
+// once a minute.
+func BenchmarkFind(b *testing.B) {
+	c := NewCache(nil, nil, nil, slog.New(slog.DiscardHandler))
+	p := &STS{ID: "1", Mode: Enforce, MX: []string{"*.example.test"}, MaxAge: time.Hour * 1000, Fetched: time.Now()}
+	e := c.entry("example.test")
+	e.checked, e.found.Policy = time.Now().Add(time.Minute/2), p
+	policies := &Policies{}
+	hosts := &dns.MailHosts{Domain: "example.test", Hosts: []dns.Host{{Name: "a.example.test"}, {Name: "b.example.test"}}}
+	for b.Loop() {
+		e.checked = time.Now()
+		found, err := c.Find(b.Context(), "example.test")
+		if err != nil {
+			b.Fatal(err)
+		}
+		if d, err := policies.Decide(b.Context(), hosts, found, 25); err != nil || d.Rules[1].Level != Verified {
+			b.Fatal(d, err)
+		}
 	}
 }
