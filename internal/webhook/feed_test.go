@@ -1,0 +1,129 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"slices"
+	"testing"
+	"time"
+
+	"postrider/internal/relay"
+)
+
+// late is a store where events become visible out of their order.
+type late struct {
+	visible []relay.EventHead
+	horizon relay.ID
+	whole   bool
+}
+
+func (l *late) Horizon() (relay.ID, bool) { return l.horizon, l.whole }
+func (l *late) LastEvent(context.Context) (last relay.ID, err error) {
+	for _, h := range l.visible {
+		if h.ID.Compare(last) > 0 {
+			last = h.ID
+		}
+	}
+	return last, nil
+}
+func (l *late) Tail(_ context.Context, _ int64, after relay.ID, limit int) (found []*relay.EventHead, err error) {
+	for _, h := range l.visible {
+		if h.ID.Compare(after) > 0 {
+			found = append(found, &h)
+		}
+	}
+	slices.SortFunc(found, func(a, b *relay.EventHead) int { return bytes.Compare(a.ID[:], b.ID[:]) })
+	return found[:min(len(found), limit)], nil
+}
+func (l *late) ScanEvents(context.Context, relay.ID, relay.ID, relay.ID, int) ([]relay.EventHead, relay.ID, error) {
+	panic("not asked")
+}
+
+func at(second int, n byte) relay.EventHead {
+	id := relay.FirstIDAt(time.Unix(int64(second), 0))
+	id[15] = n
+	return relay.EventHead{ID: id, Account: relay.ID{1}, Kind: relay.EventAccepted}
+}
+
+// An event that is committed late is found, once, and others are not found
+// again.
+func TestLate(t *testing.T) {
+	l := &late{horizon: relay.FirstIDAt(time.Unix(80, 0))}
+	tail := newTail(l)
+	mine := map[relay.ID]bool{{1}: true}
+	place := -1
+	look := func(want ...relay.EventHead) {
+		t.Helper()
+		if err := tail.poll(t.Context(), 1, mine); err != nil {
+			t.Fatal(err)
+		}
+		g, _ := tail.since(relay.ID{1}, place)
+		if !slices.Equal(g.heads, want) {
+			t.Errorf("found %v, want %v", g.heads, want)
+		}
+		place = g.place
+	}
+	look()
+	l.visible = append(l.visible, at(100, 1), at(101, 2))
+	look(l.visible...)
+	look()
+	l.visible = append(l.visible, at(90, 3), at(102, 4))
+	look(at(90, 3), at(102, 4))
+	l.horizon = relay.FirstIDAt(time.Unix(101, 0))
+	look()
+	if len(tail.seen) != 2 {
+		t.Errorf("%d ids are remembered", len(tail.seen))
+	}
+	l.visible = append(l.visible, at(101, 1))
+	look(at(101, 1))
+	// An account that came later has a feed from there on.
+	mine[relay.ID{2}] = true
+	look()
+	if g, _ := tail.since(relay.ID{2}, -1); g.start != l.horizon {
+		t.Errorf("the new feed begins at %v", g.start.Time())
+	}
+}
+
+// A feed keeps what late events may come between, and no more than so many
+// others; who has fallen behind is told.
+func TestTrim(t *testing.T) {
+	f := &feed{}
+	for i := range 2 * feedMost {
+		h := at(i/100, byte(i))
+		h.ID[14] = byte(i >> 8)
+		f.heads = append(f.heads, h)
+	}
+	f.trim()
+	if len(f.heads) != 2*feedMost {
+		t.Fatalf("%d are left of those that late ones may come between", len(f.heads))
+	}
+	f.bound = relay.FirstIDAt(time.Unix(50, 0))
+	f.trim()
+	if f.base == 0 || len(f.heads)+f.base != 2*feedMost || f.start.Compare(f.bound) > 0 || f.heads[0].ID.Compare(f.start) <= 0 {
+		t.Errorf("base %d, %d left, start %v", f.base, len(f.heads), f.start.Time())
+	}
+	tail := newTail(nil)
+	tail.feeds[relay.ID{1}] = f
+	if g, _ := tail.since(relay.ID{1}, 5); !g.lost {
+		t.Error("who is behind is not told")
+	}
+	if g, _ := tail.since(relay.ID{1}, f.base+3); g.lost || len(g.heads) != len(f.heads)-3 {
+		t.Error("who is not behind is lost")
+	}
+}
+
+// What was sent beyond what is complete is not sent again where all of it is
+// known, and is where it is not.
+func TestSum(t *testing.T) {
+	a, b := at(1, 1).ID, at(2, 2).ID
+	until, sum := sumOf(map[relay.ID]struct{}{a: {}, b: {}})
+	if until != b || sum != [2]uint64{2, 3} {
+		t.Errorf("until %v, sum %v", until, sum)
+	}
+	if x := before(after(a)); x != a {
+		t.Error("before and after")
+	}
+	if x := before(relay.ID{1}); x.Compare(relay.ID{1}) >= 0 || after(x) != (relay.ID{1}) {
+		t.Errorf("before carries wrongly: %x", x)
+	}
+}
