@@ -32,7 +32,6 @@ postrider domain zone                       # for the operator: what the relay's
 // domainFlags are those of all the verbs.
 type domainFlags struct {
 	place
-	account                                string
 	json                                   bool
 	publish, returnPath, tracking, fallsTo string
 	settings                               domain.Settings
@@ -40,7 +39,7 @@ type domainFlags struct {
 
 func (f *domainFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string, error) {
 	f.clientFlags(fs)
-	fs.StringVar(&f.account, "account", "", "id or name of the `account` that is meant; else the default one")
+	f.accountFlag(fs)
 	fs.BoolVar(&f.json, "json", false, "print JSON")
 	fs.StringVar(&f.publish, "publish", "", "add, set: `how` keys are published: txt (in the domain's zone) or cname (delegated to the relay's)")
 	fs.StringVar(&f.returnPath, "return-path", "", "add, set: first `label` of the return-path host; \"\" for none")
@@ -66,19 +65,12 @@ func (f *domainFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string, 
 	return rest, nil
 }
 
-// path is where a request goes, for the account that is meant.
-func (f *domainFlags) path(parts ...string) string {
+// domainPath is where a request goes.
+func domainPath(parts ...string) string {
 	for i := 1; i < len(parts); i++ {
 		parts[i] = url.PathEscape(parts[i])
 	}
-	return ofAccount("/v1/"+strings.Join(parts, "/"), f.account)
-}
-
-func ofAccount(path, account string) string {
-	if account != "" {
-		path += "?" + url.Values{"account": {account}}.Encode()
-	}
-	return path
+	return "/v1/" + strings.Join(parts, "/")
 }
 
 func runDomain(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
@@ -100,14 +92,14 @@ func runDomain(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 	}
 	switch verb {
 	case "add":
-		return f.planned(ctx, e, c, f.path("domains"), api.NewDomain{Name: names[0], Settings: f.settings})
+		return f.planned(ctx, e, c, domainPath("domains"), api.NewDomain{Name: names[0], Settings: f.settings})
 	case "rotate":
-		return f.planned(ctx, e, c, f.path("domains", names[0], "rotate"), nil)
+		return f.planned(ctx, e, c, domainPath("domains", names[0], "rotate"), nil)
 	case "list":
 		return f.list(ctx, e, c)
 	case "records":
 		var plan domain.Plan
-		if err := c.Get(ctx, f.path("domains", names[0], "records"), nil, &plan); err != nil {
+		if err := c.Get(ctx, domainPath("domains", names[0], "records"), nil, &plan); err != nil {
 			return err
 		}
 		if f.json {
@@ -119,11 +111,11 @@ func runDomain(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 		return f.check(ctx, e, c, names[0])
 	case "set":
 		var out api.Domain
-		err := c.Patch(ctx, f.path("domains", names[0]), f.settings, &out)
+		err := c.Patch(ctx, domainPath("domains", names[0]), f.settings, &out)
 		return f.tell(e, out, err, fmt.Sprintf("Changed: keys by %s, return path %q, tracking %q, when broken: %s.\n", out.Publish, out.ReturnPath, out.Tracking, out.Broken))
 	case "remove":
 		var out api.Domain
-		err := c.Delete(ctx, f.path("domains", names[0]), &out)
+		err := c.Delete(ctx, domainPath("domains", names[0]), &out)
 		return f.tell(e, out, err, fmt.Sprintf("Removed %s. Its records need not be published any more; let the DKIM ones stay for a week, for mail that is on its way.\n", out.Name))
 	case "zone":
 		var out api.OwnZone
@@ -170,11 +162,7 @@ func (f *domainFlags) list(ctx context.Context, e *Env, c *api.Client) error {
 	if !f.json {
 		fmt.Fprintln(w, "DOMAIN\tSTATUS\tRETURN PATH\tKEYS\tCHECKED\tWRONG")
 	}
-	q := url.Values{}
-	if f.account != "" {
-		q.Set("account", f.account)
-	}
-	err := api.All(ctx, c, "/v1/domains", q, func(d api.Domain) error {
+	err := api.All(ctx, c, "/v1/domains", nil, func(d api.Domain) error {
 		if f.json {
 			return printLine(e.Stdout, d)
 		}
@@ -205,7 +193,7 @@ func (f *domainFlags) list(ctx context.Context, e *Env, c *api.Client) error {
 
 func (f *domainFlags) check(ctx context.Context, e *Env, c *api.Client, name string) error {
 	var d api.Domain
-	if err := c.Post(ctx, f.path("domains", name, "check"), nil, &d); err != nil {
+	if err := c.Post(ctx, domainPath("domains", name, "check"), nil, &d); err != nil {
 		return err
 	}
 	if f.json {

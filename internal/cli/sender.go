@@ -23,7 +23,7 @@ postrider sender remove ann@example.com`,
 func runSender(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
 	p.clientFlags(fs)
-	account := fs.String("account", "", "id or name of the `account` that is meant; else the default one")
+	p.accountFlag(fs)
 	verified := fs.Bool("verified", false, "add: verify it at once, without a link; for operators")
 	asJSON := fs.Bool("json", false, "print JSON; list: one object a line")
 	rest, err := parse(e, fs, args)
@@ -47,13 +47,13 @@ func runSender(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 		return err
 	}
 	if verb == "list" {
-		return listSenders(ctx, e, c, *account, *asJSON)
+		return listSenders(ctx, e, c, *asJSON)
 	}
 	var out api.Sender
 	if verb == "add" {
-		err = c.Post(ctx, ofAccount("/v1/senders", *account), api.NewSender{Address: rest[1], Verified: *verified}, &out)
+		err = c.Post(ctx, "/v1/senders", api.NewSender{Address: rest[1], Verified: *verified}, &out)
 	} else {
-		err = c.Delete(ctx, ofAccount("/v1/senders/"+url.PathEscape(rest[1]), *account), &out)
+		err = c.Delete(ctx, "/v1/senders/"+url.PathEscape(rest[1]), &out)
 	}
 	switch {
 	case err != nil:
@@ -70,16 +70,12 @@ func runSender(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 	return nil
 }
 
-func listSenders(ctx context.Context, e *Env, c *api.Client, account string, asJSON bool) error {
-	q := url.Values{}
-	if account != "" {
-		q.Set("account", account)
-	}
+func listSenders(ctx context.Context, e *Env, c *api.Client, asJSON bool) error {
 	w := tabwriter.NewWriter(e.Stdout, 0, 8, 2, ' ', 0)
 	if !asJSON {
 		fmt.Fprintln(w, "ADDRESS\tASKED\tVERIFIED")
 	}
-	err := api.All(ctx, c, "/v1/senders", q, func(s api.Sender) error {
+	err := api.All(ctx, c, "/v1/senders", nil, func(s api.Sender) error {
 		if asJSON {
 			return printLine(e.Stdout, s)
 		}
