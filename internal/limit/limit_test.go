@@ -488,6 +488,32 @@ func TestWarnings(t *testing.T) {
 	}
 }
 
+// Tending goes on beside taking, warnings and all.
+func TestTendsMeanwhile(t *testing.T) {
+	db := onSQLite(t)
+	l := New(db, true, quiet())
+	ctx, stop := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() {
+		for ctx.Err() == nil {
+			if err := l.tend(ctx, 0); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+		}
+	})
+	for i := range 10 {
+		o := order(t, 1, "10 messages/hour")
+		o.Account.ID = relay.ID{1, byte(i)}
+		if n, err := take(t, l, o, 12); n != 10 {
+			t.Errorf("%d taken, %v", n, err)
+		}
+		db.pass(forgotten)
+		db.set(noon)
+	}
+	stop()
+	all.Wait()
+}
+
 // The store's failure is the client's to try again, and costs nothing.
 func TestStoreAway(t *testing.T) {
 	db := onSQLite(t)

@@ -106,8 +106,6 @@ func (t *tenant) spare(id relay.ID, now time.Time, idle time.Duration) []relay.T
 
 // forget drops a tenant that has used nothing for long and has nothing.
 func (l *Limiter) forget(id relay.ID, t *tenant, now time.Time) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.fetching != nil || len(t.late) > 0 {
@@ -119,6 +117,8 @@ func (l *Limiter) forget(id relay.ID, t *tenant, now time.Time) {
 		}
 	}
 	t.gone = true
+	l.mu.Lock() // after t.mu, as where a warning is queued
+	defer l.mu.Unlock()
 	delete(l.tenants, id)
 }
 
