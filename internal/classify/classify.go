@@ -78,9 +78,7 @@ func class(code int, enhanced string) int {
 
 // Classify says what r means.
 func (c *Classifier) Classify(r Reply) Result {
-	if r.Code == 0 || r.Enhanced == "" || r.Stage == "" {
-		r = complete(r)
-	}
+	r = complete(r)
 	t := normalise(r.Text)
 	in := input{Reply: r, class: class(r.Code, r.Enhanced), text: t}
 	provider := c.provider(r, t)

@@ -55,7 +55,10 @@ func normalise(s string) text {
 
 func (t *text) field(f string) {
 	f = strings.TrimFunc(f, func(r rune) bool { return !unicode.IsLetter(r) && !unicode.IsDigit(r) })
-	if f == "" {
+	if len(f) > 3 && f[3] == '-' && replyCode(f[:3]) { // the next line of a reply
+		f = f[4:]
+	}
+	if f == "" || replyCode(f) {
 		return
 	}
 	if i := dotted(f); i > 0 {
@@ -77,6 +80,10 @@ func (t *text) field(f string) {
 		return
 	}
 	t.prose = words(t.prose, strings.ToLower(f))
+}
+
+func replyCode(s string) bool {
+	return len(s) == 3 && (s[0] == '4' || s[0] == '5') && s[1] >= '0' && s[1] <= '9' && s[2] >= '0' && s[2] <= '9'
 }
 
 // name keeps a host name or URL: as a host, and its words.
@@ -201,6 +208,12 @@ var stageForm = regexp.MustCompile(`(?i)in reply to (?:the )?(end of data|mail f
 
 // complete finds codes and the stage in the text where they are missing.
 func complete(r Reply) Reply {
+	if inner, ok := wrapped(r.Text); ok {
+		r.Text, r.Code = inner, 0
+		if strings.HasSuffix(r.Enhanced, ".1.0") || strings.HasSuffix(r.Enhanced, ".3.0") {
+			r.Enhanced = ""
+		}
+	}
 	s := r.Text
 	if len(s) > maxText {
 		s = s[:maxText]
@@ -229,6 +242,17 @@ func complete(r Reply) Reply {
 		}
 	}
 	return r
+}
+
+// wrapped takes a reply out of the words that some appliances put around any
+// reply to RCPT: "5.1.0 - Unknown address error 550-'5.7.1 …'".
+func wrapped(s string) (string, bool) {
+	for _, w := range []string{"Unknown address error ", "Other mail system problem ", "Unknown mail system problem "} {
+		if i := strings.Index(s, w); i >= 0 {
+			return s[i+len(w):], true
+		}
+	}
+	return s, false
 }
 
 var stages = map[string]string{"end of data": "dot", "sending data": "dot", "mail from": "mail", "rcpt to": "rcpt", "data": "data", "helo": "ehlo", "ehlo": "ehlo",
