@@ -6,9 +6,9 @@ COPY go.mod go.sum ./
 RUN go mod download
 COPY . .
 RUN CGO_ENABLED=0 go build -trimpath -o /out/usr/bin/postrider ./cmd/postrider \
-	&& mkdir -p /out/var/lib/postrider /out/etc/ssl/certs \
+	&& mkdir -p /out/var/lib/postrider /out/var/lib/postrider-keys /out/etc/ssl/certs \
 	&& cp /etc/ssl/certs/ca-certificates.crt /out/etc/ssl/certs/ \
-	&& chown -R 10001:10001 /out/var/lib/postrider
+	&& chown -R 10001:10001 /out/var/lib/postrider /out/var/lib/postrider-keys
 
 FROM scratch
 COPY --from=build /out /

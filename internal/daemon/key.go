@@ -43,7 +43,10 @@ func openBox(ctx context.Context, kept files, path string, log *slog.Logger) (*s
 			return nil, fmt.Errorf("look for a master key: %w", err)
 		}
 		key = seal.NewKey()
-		err = seal.WriteFile(path, key)
+		if err = seal.WriteFile(path, key); errors.Is(err, fs.ErrExist) { // nodes that share the file start at once
+			made = false
+			key, err = seal.ReadFile(path)
+		}
 	}
 	if err != nil {
 		return nil, fmt.Errorf("%w (master_key)", err)

@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"postrider/internal/relay"
+	"postrider/internal/seal"
 	"postrider/internal/store"
 )
 
@@ -87,5 +88,37 @@ func TestOpenBox(t *testing.T) {
 	}
 	if _, err := openBox(t.Context(), fakeFiles{}, filepath.Join(folder, "nowhere", "master.key"), log); err == nil || !strings.Contains(err.Error(), "no such file") {
 		t.Errorf("no folder: %v", err)
+	}
+}
+
+// oneKey finds nothing, and tells that it looked.
+type oneKey struct {
+	fakeFiles
+	found func()
+}
+
+func (o oneKey) File(ctx context.Context, name string) (*store.File, error) {
+	o.found()
+	return nil, &relay.Error{Code: relay.NotFound, Text: "There is no such file."}
+}
+
+// Nodes that share the file, and start for the first time at once, take the one
+// that was written first.
+func TestOpenBoxShared(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	path := filepath.Join(t.TempDir(), "master.key")
+	kept := fakeFiles{}
+	var other *seal.Box
+	box, err := openBox(t.Context(), oneKey{kept, func() {
+		var err error // another node writes the file between our look and our own
+		if other, err = openBox(t.Context(), kept, path, log); err != nil {
+			t.Error(err)
+		}
+	}}, path, log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := box.Open(other.Seal([]byte("secret"), "x"), "x"); err != nil || string(got) != "secret" {
+		t.Errorf("the nodes have different keys: %q, %v", got, err)
 	}
 }
