@@ -179,7 +179,7 @@ func (s *Server) send(ctx context.Context, in *sendInput) (*sendOutput, error) {
 	out := &sendOutput{}
 	id, err := s.config.Entrance.Submit(ctx, *d)
 	if err != nil {
-		return nil, s.limited(ctx, d.Identity.Account, placed(m, d, err))
+		return nil, s.limited(ctx, d.Identity.Account, spoken(placed(m, d, err)))
 	}
 	if d.Once != nil && d.Once.Repeated {
 		out.Repeated = "true"
@@ -191,6 +191,26 @@ func (s *Server) send(ctx context.Context, in *sendInput) (*sendOutput, error) {
 	}
 	return out, nil
 }
+
+// spoken adds the enhanced code of the same refusal over SMTP.
+func spoken(err error) error {
+	var e *relay.Error
+	if !errors.As(err, &e) || e.Code == relay.Internal {
+		return err
+	}
+	p := problem(err).(*Problem)
+	_, p.Enhanced = e.Reply()
+	return &spokenError{p, e}
+}
+
+// spokenError is a problem, and the error that it is made of.
+type spokenError struct {
+	problem *Problem
+	cause   error
+}
+
+func (e *spokenError) Error() string   { return e.cause.Error() }
+func (e *spokenError) Unwrap() []error { return []error{e.problem, e.cause} }
 
 // placed says which field a refusal of the entrance is about, where that is
 // plain.

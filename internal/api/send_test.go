@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/mail"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -239,6 +241,40 @@ func TestSendRefuses(t *testing.T) {
 	}
 	if a := s.ask(key, "POST", "/v1/messages", io.LimitReader(endless{}, 3<<20)); a.status != 413 && a.status != 422 {
 		t.Errorf("an endless body: %d %.200s", a.status, a.body)
+	}
+}
+
+// A limit that is used up, and a name that is not the account's: the words and
+// codes are those that SMTP has.
+func TestSendHeldToRules(t *testing.T) {
+	s := serve(t, nil)
+	var made api.Account
+	if err := s.API.Post(t.Context(), "/v1/accounts", object{"name": "strict", "senders": "verified", "limits": []string{"9 recipients/hour"}}, &made); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.API.Post(t.Context(), "/v1/accounts", object{"name": "small", "senders": "any", "limits": []string{"2 recipients/hour", "100 messages/second"}}, &made); err != nil {
+		t.Fatal(err)
+	}
+	body := object{"from": "a@shop.test", "to": []string{"x@x.test"}, "text": "x"}
+	a := s.ask(s.key(object{"name": "strict"}, "strict"), "POST", "/v1/messages", body)
+	if p := a.problem(); a.status != 403 || p.Code != "unverified" || p.Enhanced != "5.7.1" || !strings.Contains(p.Advice, "domain add") || len(p.Errors) != 1 || p.Errors[0].Location != "body.from" {
+		t.Errorf("not verified: %d %s", a.status, a.body)
+	}
+	key := s.key(object{"name": "small"}, "small")
+	for left := 1; left >= 0; left-- {
+		a := s.ask(key, "POST", "/v1/messages", body)
+		if want := fmt.Sprintf(`"recipients/hour";r=%d;t=`, left); a.status != 202 || !strings.HasPrefix(a.header.Get("RateLimit"), want) || a.header.Get("RateLimit-Policy") != `"recipients/hour";q=2;w=3600, "messages/second";q=100;w=1` {
+			t.Errorf("%d %v; want %s", a.status, a.header, want)
+		}
+	}
+	a = s.ask(key, "POST", "/v1/messages", body)
+	retry, err := strconv.Atoi(a.header.Get("Retry-After"))
+	if p := a.problem(); a.status != 429 || p.Code != "rate-limited" || p.Enhanced != "4.7.1" || err != nil || retry < 1 || retry > 3600 || !strings.Contains(a.header.Get("RateLimit"), "r=0") {
+		t.Errorf("used up: %d %v %s", a.status, a.header, a.body)
+	}
+	var list api.List[api.LimitState]
+	if err := s.API.Get(t.Context(), "/v1/limits", url.Values{"account": {"small"}}, &list); err != nil || len(list.Data) != 2 || list.Data[0].Used != 2 {
+		t.Errorf("%+v, %v", list, err)
 	}
 }
 

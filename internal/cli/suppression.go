@@ -141,9 +141,12 @@ func runAudit(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 			from = "this machine"
 		}
 		fmt.Fprintf(e.Stdout, "%s  %-20s  %s  by %s from %s\n", stamp(v.At), v.Action, clean(v.Object), clean(v.Actor.Name), from)
-		for what, doc := range map[string][]byte{"before": v.Before, "after ": v.After} {
-			if len(doc) > 0 {
-				fmt.Fprintf(e.Stdout, "%s%s %s\n", in, what, clean(string(doc)))
+		for _, side := range []struct {
+			name string
+			doc  []byte
+		}{{"before", v.Before}, {"after ", v.After}} {
+			if len(side.doc) > 0 {
+				fmt.Fprintf(e.Stdout, "%s%s %s\n", in, side.name, clean(string(side.doc)))
 			}
 		}
 	}

@@ -53,6 +53,48 @@ func (e *Error) Error() string {
 	return s
 }
 
+// Reply is the code and the enhanced code with which SMTP refuses, and which other
+// entrances tell too.
+func (e *Error) Reply() (code int, enhanced string) {
+	code, enhanced = e.Code.reply()
+	if e.Enhanced != "" && e.Enhanced[0]-'0' == byte(code/100) { // the classes must agree (RFC 3463 section 2)
+		enhanced = e.Enhanced
+	}
+	return code, enhanced
+}
+
+// reply is the usual one (RFC 5321 section 4.2, RFC 3463).
+func (c Code) reply() (int, string) {
+	switch c {
+	case Invalid:
+		return 554, "5.5.0"
+	case BadAddress:
+		return 553, "5.1.3"
+	case BadContent:
+		return 554, "5.6.0"
+	case TooLarge:
+		return 552, "5.3.4"
+	case TooMany:
+		return 452, "4.5.3"
+	case Unauthenticated:
+		return 530, "5.7.0"
+	case Forbidden, Unverified, Suppressed:
+		return 550, "5.7.1"
+	case RateLimited:
+		return 451, "4.7.1"
+	case NotFound, Conflict:
+		return 554, "5.5.0"
+	case Loop:
+		return 554, "5.4.6"
+	case Busy:
+		return 451, "4.3.1"
+	case Full:
+		return 452, "4.3.1"
+	default: // Unavailable, Internal
+		return 451, "4.3.0"
+	}
+}
+
 func (e *Error) Unwrap() error { return e.Err }
 
 // CodeOf is the code of the first Error in err's chain, or Internal.

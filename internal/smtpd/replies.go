@@ -26,39 +26,6 @@ func badSequence(text string) smtp.Reply { return reply(503, "5.5.1", text) }
 
 func badArgument(text string) smtp.Reply { return reply(501, "5.5.4", text) }
 
-// refused is the code of a reply for each code of relay.Error (RFC 5321 section
-// 4.2, RFC 3463).
-func refused(code relay.Code) (int, string) {
-	switch code {
-	case relay.Invalid:
-		return 554, "5.5.0"
-	case relay.BadAddress:
-		return 553, "5.1.3"
-	case relay.BadContent:
-		return 554, "5.6.0"
-	case relay.TooLarge:
-		return 552, "5.3.4"
-	case relay.TooMany:
-		return 452, "4.5.3"
-	case relay.Unauthenticated:
-		return 530, "5.7.0"
-	case relay.Forbidden, relay.Unverified, relay.Suppressed:
-		return 550, "5.7.1"
-	case relay.RateLimited:
-		return 451, "4.7.1"
-	case relay.NotFound, relay.Conflict:
-		return 554, "5.5.0"
-	case relay.Loop:
-		return 554, "5.4.6"
-	case relay.Busy:
-		return 451, "4.3.1"
-	case relay.Full:
-		return 452, "4.3.1"
-	default: // Unavailable, Internal
-		return 451, "4.3.0"
-	}
-}
-
 // refusal makes the reply to a message out of an error. What is not a
 // relay.Error is for the log, not for the client.
 func (s *session) refusal(err error) smtp.Reply {
@@ -69,10 +36,7 @@ func (s *session) refusal(err error) smtp.Reply {
 	if e.Err != nil || e.Code == relay.Internal {
 		s.log.Error("message not accepted", "err", err)
 	}
-	code, enhanced := refused(e.Code)
-	if e.Enhanced != "" && e.Enhanced[0]-'0' == byte(code/100) { // the classes must agree (RFC 3463 section 2)
-		enhanced = e.Enhanced
-	}
+	code, enhanced := e.Reply()
 	return reply(code, enhanced, sentence(e))
 }
 
