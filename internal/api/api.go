@@ -26,6 +26,7 @@ import (
 	"postrider/internal/domain"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/webhook"
 )
 
 // Config is what the API must know, and whom it asks.
@@ -55,6 +56,7 @@ type Config struct {
 	Book         Book
 	Domains      *domain.Manager
 	Senders      *domain.Senders
+	Webhooks     *webhook.Manager
 	Doctor       Doctor
 }
 
@@ -140,6 +142,7 @@ func (s *Server) routes() {
 	s.limitRoutes()
 	s.domainRoutes()
 	s.senderRoutes()
+	s.webhookRoutes()
 	s.doctorRoutes()
 	s.nodeRoutes()
 	s.backupRoutes()

@@ -9,6 +9,7 @@ const (
 	ExampleMessage    = "06dx0000000000000000000030"
 	ExampleScheduled  = "06dx0000000000000000000034"
 	ExampleEventID    = "06dx0000000000000000000040"
+	ExampleWebhook    = "06dx0000000000000000000060"
 	ExampleTime       = "2026-03-01T08:30:00Z"
 )
 

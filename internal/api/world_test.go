@@ -199,6 +199,7 @@ func fill(t *testing.T, dir string) {
 	}
 	must(db.Leave(ctx, lease))
 	fillMore(t, db, shop)
+	fillWebhook(t, dir, db, shop)
 }
 
 func put(ctx context.Context, db *store.DB, lease int64, m, account relay.ID) error {

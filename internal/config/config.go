@@ -33,6 +33,7 @@ type Config struct {
 	Domains  Domains    `toml:"domains" doc:"How sending domains are watched."`
 	Doctor   Doctor     `toml:"doctor" doc:"What \"postrider doctor\" asks of others."`
 	API      API        `toml:"api" doc:"The HTTP API (docs/api.md), for programs and for the command line from afar. On the relay's own machine the control socket serves it in any case."`
+	Webhooks Webhooks   `toml:"webhooks" doc:"How events are sent to programs of the accounts. See docs/webhooks.md."`
 	HTTP     HTTP       `toml:"http" doc:"Metrics and health, for who watches the relay."`
 	Log      Log        `toml:"log" doc:"The relay's own log, on standard error."`
 }
@@ -206,6 +207,14 @@ func (a *API) Secure() bool {
 	}
 	addr, err := netip.ParseAddr(host)
 	return host != "localhost" && (err != nil || !addr.IsLoopback())
+}
+
+// Webhooks is how events are sent.
+type Webhooks struct {
+	Private []Prefix `toml:"allow_private" doc:"Private or loopback networks that events may be sent to, also without TLS. Others than public addresses are refused otherwise."`
+	CA      string   `toml:"ca" doc:"File with certificates to trust for that, PEM. Empty: those of the system."`
+	Timeout Duration `toml:"timeout" doc:"Longest wait for a receiver's answer."`
+	GiveUp  Duration `toml:"give_up" doc:"A webhook whose requests have all failed for so long is disabled."`
 }
 
 // HTTP is how the relay is seen from outside.

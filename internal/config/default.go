@@ -65,10 +65,11 @@ func Default() Config {
 			Blocklists: []string{"zen.spamhaus.org", "bl.spamcop.net", "psbl.surriel.com", "bl.mailspike.net"},
 			Time:       "pool.ntp.org:123",
 		},
-		DNS:     DNS{Timeout: 5 * second},
-		Asked:   Asked{DANE: true, STS: true},
-		Reports: Reports{Send: true},
-		Notices: Notices{Gather: 10 * second, Delay: 4 * hour},
-		Log:     Log{Level: "info", Format: "text"},
+		DNS:      DNS{Timeout: 5 * second},
+		Asked:    Asked{DANE: true, STS: true},
+		Reports:  Reports{Send: true},
+		Webhooks: Webhooks{Timeout: 15 * second, GiveUp: 3 * day},
+		Notices:  Notices{Gather: 10 * second, Delay: 4 * hour},
+		Log:      Log{Level: "info", Format: "text"},
 	}
 }

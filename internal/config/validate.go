@@ -366,6 +366,9 @@ func (v *checker) receivers(c *Config) {
 			v.clash(index("route", i)+".tls", "dns.trusted", `"dane" takes dns.trusted, and tls_policy.dane: nothing would ever be sent`)
 		}
 	}
+	v.networks("webhooks.allow_private", c.Webhooks.Private, "anybody could then make the relay connect to the inside of your network")
+	v.positive("webhooks.timeout", c.Webhooks.Timeout)
+	v.positive("webhooks.give_up", c.Webhooks.GiveUp)
 	v.address("tls_reports.from", c.Reports.From)
 	v.address("tls_reports.contact", c.Reports.Contact)
 }

@@ -33,6 +33,7 @@ import (
 	"postrider/internal/smtpd"
 	"postrider/internal/store"
 	"postrider/internal/submit"
+	"postrider/internal/webhook"
 )
 
 // Version of the program.
@@ -55,6 +56,8 @@ type Daemon struct {
 	limiter    *limit.Limiter
 	domains    *domain.Manager
 	senders    *domain.Senders
+	hooks      *webhook.Manager
+	webhooks   *webhook.Service
 	doctor     *doctor.Doctor
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
@@ -206,6 +209,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if err := d.wireDomains(ctx, resolver, entrance); err != nil {
 		return err
 	}
+	if err := d.wireWebhooks(resolver); err != nil {
+		return err
+	}
 	d.wireAPI(home, entrance, credentials)
 	d.watch.join(ctx, d)
 	return nil
@@ -275,6 +281,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.rules.Run(running, 5*time.Second) })
 	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
+	g.Go(func() error { return d.webhooks.Run(running) })
 	g.Go(func() error { return d.sweep(running) })
 	g.Go(func() error { return d.limiter.Run(running) })
 	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })
