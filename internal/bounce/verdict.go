@@ -45,7 +45,7 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 		res.Enhanced = rc.Status
 		return res
 	}
-	base := classify.Reply{Enhanced: rc.Status, Host: rc.Host, Domain: domain(rc.Address), Action: rc.Action}
+	base := classify.Reply{Enhanced: rc.Status, Host: rc.Host, Domain: domain(rc.Address), Action: rc.Action, Stage: stage(rc)}
 	r := base
 	r.Text = rc.Reply
 	if rc.Reply == "" {
@@ -66,6 +66,21 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 		}
 	}
 	return res
+}
+
+// stage finds to which command the reply was given, as reports tell it.
+func stage(rc Recipient) string {
+	s := strings.ToLower(rc.Reply + "\n" + rc.Context)
+	for _, w := range []struct{ words, stage string }{
+		{"in reply to rcpt to", "rcpt"}, {"after rcpt to", "rcpt"}, {">>> rcpt to", "rcpt"}, {"[rcpt_to]", "rcpt"}, {"sent: rcpt to", "rcpt"}, {"after pipelined rcpt to", "rcpt"},
+		{"in reply to mail from", "mail"}, {"after mail from", "mail"}, {"after pipelined mail from", "mail"}, {">>> mail from", "mail"},
+		{"in reply to end of data", "dot"}, {"after end of data", "dot"}, {"in reply to data", "data"}, {"in reply to helo", "ehlo"}, {"in reply to ehlo", "ehlo"}, {"after initial connection", "greeting"},
+	} {
+		if strings.Contains(s, w.words) {
+			return w.stage
+		}
+	}
+	return ""
 }
 
 // complained tells complaints from what only comes in the same form (RFC 5965

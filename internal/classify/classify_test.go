@@ -209,7 +209,7 @@ func TestBadRules(t *testing.T) {
 // Every category has a meaning, and all words are whole sentences.
 func TestMeanings(t *testing.T) {
 	seen := map[string]bool{}
-	used := map[string]bool{"refused": true, "deferred": true, "auto-reply": true, "challenge": true, "complaint": true, "not-spam": true, "authentication-report": true, "unrecognised": true,
+	used := map[string]bool{"refused": true, "undetermined": true, "deferred": true, "auto-reply": true, "challenge": true, "complaint": true, "not-spam": true, "authentication-report": true, "unrecognised": true,
 		"own-trouble": true, "unreachable": true, "broken-off": true, "route-unknown": true, "unsupported": true}
 	for _, r := range Builtin().rules {
 		used[r.meaning] = true

@@ -179,7 +179,10 @@ func (c *Classifier) match(in *input) (hit *rule, doubt, temporary bool) {
 
 // fallback is the meaning where no rule holds.
 func fallback(in *input) string {
-	if in.class == 5 || in.class == 0 && in.Action == "failed" {
+	switch {
+	case in.Action == "failed" && in.Code == 0 && (in.Enhanced == "" || vague(in.Enhanced)):
+		return "undetermined"
+	case in.class == 5:
 		return "refused"
 	}
 	return "deferred"

@@ -228,7 +228,7 @@ func complete(r Reply) Reply {
 			}
 		}
 	}
-	if r.Enhanced == "" || vague(r.Enhanced) {
+	if (r.Enhanced == "" || vague(r.Enhanced)) && (strings.Contains(s, "5.") || strings.Contains(s, "4.") || strings.Contains(s, "2.")) {
 		for _, m := range enhancedForm.FindAllStringSubmatch(s, 3) {
 			if r.Enhanced == "" || !vague(m[1]) && (r.Code == 0 || int(m[1][0]-'0') == r.Code/100) {
 				r.Enhanced = m[1]
@@ -236,7 +236,7 @@ func complete(r Reply) Reply {
 			}
 		}
 	}
-	if r.Stage == "" {
+	if r.Stage == "" && (strings.Contains(s, "in reply to") || strings.Contains(s, "after")) {
 		if m := stageForm.FindStringSubmatch(s); m != nil {
 			r.Stage = stages[strings.TrimPrefix(strings.ToLower(m[1]+m[2]), "pipelined ")]
 		}
