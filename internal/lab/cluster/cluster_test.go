@@ -93,9 +93,10 @@ type node struct {
 
 // options say what a node is beside the usual.
 type options struct {
-	binary string // empty: the one under test
-	store  string // DSN
-	guest  bool   // it may not be the first one
+	binary   string // empty: the one under test
+	store    string // DSN
+	guest    bool   // it may not be the first one
+	settings string // more TOML
 }
 
 // cluster is nodes that share a store, a receiver and a load.
@@ -133,7 +134,7 @@ func (c *cluster) add(o options) *node {
 		o.binary = binary
 	}
 	r, err := process.New(process.Options{Binary: o.binary, Dir: c.t.TempDir(), Receiver: c.to.Addr(), Guest: i > 0 || o.guest, Stderr: prefixed(c.t, n.name),
-		Settings: fmt.Sprintf("store = %q\nnode = %q\nstore_wait = \"20s\"\n[queue]\nretry = [\"1s\"]\ndrain = \"5s\"\n[delivery]\nsource = [%q]\nidle = \"2s\"\n", o.store, n.name, n.source)})
+		Settings: fmt.Sprintf("store = %q\nnode = %q\nstore_wait = \"20s\"\n[queue]\nretry = [\"1s\"]\ndrain = \"5s\"\n[delivery]\nsource = [%q]\nidle = \"2s\"\n", o.store, n.name, n.source) + o.settings})
 	if err != nil {
 		c.t.Fatal(err)
 	}
