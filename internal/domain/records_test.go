@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -215,7 +216,7 @@ func TestShown(t *testing.T) {
 	if len(got) != shownValues+1 || got[shownValues] != "… and 996 more" {
 		t.Errorf("%q", got)
 	}
-	if got := shown([]string{"a\x1b[2Jb\xff" + strings.Repeat("z", 5000)})[0]; strings.ContainsAny(got, "\x1b\xff") || len(got) > shownLength+5 {
+	if got := shown([]string{"a\x1b[2Jb\xff" + strings.Repeat("z", 5000)})[0]; strings.Contains(got, "\x1b") || !utf8.ValidString(got) || len(got) > shownLength+5 {
 		t.Errorf("%q", got)
 	}
 }

@@ -70,8 +70,8 @@ func TestDerive(t *testing.T) {
 		}
 		return string(d)
 	}
-	first, again := derive(key, "a"), derive(key, "a")
-	if first != again || first == derive(key, "b") || first == derive(seal.NewKey(), "a") {
+	first := derive(key, "a")
+	if again := derive(key, "a"); first != again || first == derive(key, "b") || first == derive(seal.NewKey(), "a") {
 		t.Error("derived keys do not hang on the master key and the purpose, and on nothing else")
 	}
 	one, err := box(t, key).Check()

@@ -139,7 +139,7 @@ func (p *STS) set(name, value string) error {
 	case "mx":
 		pattern := strings.TrimSuffix(strings.ToLower(value), ".")
 		if !hostPattern(pattern) {
-			return fmt.Errorf("mx %.80q is neither a host name nor one behind *.", value)
+			return fmt.Errorf("mx %.80q is neither a host name nor \"*.\" and one", value)
 		}
 		if len(p.MX) == maxMX {
 			return fmt.Errorf("the policy names more than %d mx", maxMX)
