@@ -1,6 +1,7 @@
 package account
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -73,6 +74,9 @@ func (m *Manager) Change(ctx context.Context, by Caller, want *relay.Credential)
 	c.Name, c.Stream, c.RepairLF, c.Senders, c.Status, c.Reason = want.Name, want.Stream, want.RepairLF, want.Senders, want.Status, want.Reason
 	c.Limits, c.Pool, c.Opens, c.Clicks, c.Archive, c.Expires = want.Limits, want.Pool, want.Opens, want.Clicks, want.Archive, want.Expires
 	c.Networks, c.Scopes, c.Version = want.Networks, want.Scopes, want.Version
+	if err := setStatus(by, was, &c); err != nil {
+		return nil, err
+	}
 	// Whoever changes a key in the hands of somebody else, and not its scopes,
 	// gives nobody more than they have.
 	as := by
@@ -91,6 +95,22 @@ func (m *Manager) Change(ctx context.Context, by Caller, want *relay.Credential)
 		return nil, fmt.Errorf("change credential: %w", err)
 	}
 	return &c, m.Changed(ctx)
+}
+
+// setStatus notes who sets another status; it refuses to lift one that somebody
+// of more rights has set.
+func setStatus(by Caller, was, c *relay.Credential) error {
+	if cmp.Or(c.Status, relay.Active) == cmp.Or(was.Status, relay.Active) && c.Reason == was.Reason {
+		return nil
+	}
+	if err := by.mayLift(was.StatusBy); err != nil {
+		return err
+	}
+	c.StatusBy = by.Rights.authority()
+	if cmp.Or(c.Status, relay.Active) == relay.Active {
+		c.StatusBy = ""
+	}
+	return nil
 }
 
 // SetStatus blocks a credential, or lets it work again. The reason is for people.

@@ -87,6 +87,9 @@ func (m *Manager) Add(ctx context.Context, by Caller, w Wish) (c *relay.Credenti
 	if w.Kind != KindSMTP && (w.User != "" || w.Password != "") {
 		return nil, "", invalid("Only an smtp credential has a user name and a password.", "Leave them out, or take kind smtp.")
 	}
+	if err := setStatus(by, &relay.Credential{}, c); err != nil {
+		return nil, "", err
+	}
 	switch w.Kind {
 	case KindSMTP:
 		secret, err = fillSMTP(c, w)

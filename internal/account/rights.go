@@ -79,6 +79,28 @@ func (r Rights) mayGrant(others Rights) bool {
 	return r.Has(others)
 }
 
+// authority is with whose word somebody of these rights sets a status.
+func (r Rights) authority() relay.Authority {
+	switch {
+	case r.Has(Operate):
+		return relay.ByOperator
+	case r.Has(Control):
+		return relay.ByManager
+	}
+	return ""
+}
+
+// mayLift refuses to change a status that somebody of more rights has set.
+func (c Caller) mayLift(by relay.Authority) error {
+	switch {
+	case by == relay.ByOperator && !c.Rights.Has(Operate):
+		return &relay.Error{Code: relay.Forbidden, Text: "An operator of the relay has set this status.", Advice: "Ask an operator to lift it."}
+	case by == relay.ByManager && !c.Rights.Has(Control):
+		return &relay.Error{Code: relay.Forbidden, Text: "Who manages this account has set this status.", Advice: "Ask them, or an operator of the relay, to lift it."}
+	}
+	return nil
+}
+
 func (r Rights) String() string {
 	var names []string
 	for i, name := range []string{"send", "read", "build", "manage", "own", "control", "operate"} {

@@ -172,6 +172,9 @@ func (t *Tenants) check(ctx context.Context, rights Rights, was, a *relay.Accoun
 	if err := wellFormed(a); err != nil {
 		return nil, err
 	}
+	if err := setAccountStatus(by, was, a); err != nil {
+		return nil, err
+	}
 	if err := t.withinParent(ctx, rights, a); err != nil {
 		return nil, err
 	}
@@ -183,6 +186,28 @@ func (t *Tenants) check(ctx context.Context, rights Rights, was, a *relay.Accoun
 		return nil, invalid(fmt.Sprintf("There is no plan %q.", a.Plan), "Make it first, or take another.")
 	}
 	return plan, err
+}
+
+// setAccountStatus notes who sets another status, or closes the account; it
+// refuses to lift what somebody of more rights has set.
+func setAccountStatus(by Caller, was, a *relay.Account) error {
+	a.StatusBy = was.StatusBy
+	closes := !a.Closed.IsZero() && was.Closed.IsZero()
+	opens := a.Closed.IsZero() && !was.Closed.IsZero()
+	if a.Status == was.Status && a.Reason == was.Reason && !opens {
+		if who := by.Rights.authority(); closes && (was.StatusBy == "" || who == relay.ByOperator) {
+			a.StatusBy = who
+		}
+		return nil
+	}
+	if err := by.mayLift(was.StatusBy); err != nil {
+		return err
+	}
+	a.StatusBy = by.Rights.authority()
+	if a.Status == relay.Active && a.Closed.IsZero() {
+		a.StatusBy = ""
+	}
+	return nil
 }
 
 // withinParent keeps a sub-account from more than its parent may: nobody gets

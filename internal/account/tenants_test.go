@@ -411,3 +411,65 @@ func TestSuppressed(t *testing.T) {
 	}
 	ask("Ann@example.com")
 }
+
+// What an operator has blocked or closed, an operator opens: not who manages the
+// account, and not its people. What who manages it has, they or an operator.
+func TestWhoLifts(t *testing.T) {
+	f := newFixture(t)
+	tenants, admin := f.tenants(), f.as(relay.Admin)
+	child, err := tenants.Add(t.Context(), admin, relay.Account{Name: "child"})
+	f.must(err)
+	set := func(by Caller, change func(*relay.Account)) error {
+		a, err := tenants.Get(t.Context(), operator, child.ID)
+		f.must(err)
+		change(a)
+		return tenants.Set(t.Context(), by, a)
+	}
+	status := func(s relay.Status) func(*relay.Account) { return func(a *relay.Account) { a.Status = s } }
+	closed := func(at time.Time) func(*relay.Account) { return func(a *relay.Account) { a.Closed = at } }
+	f.must(set(admin, status(relay.Blocked)))
+	f.must(set(admin, status(relay.Active)))
+	f.must(set(admin, status(relay.Blocked)))
+	f.must(set(operator, func(a *relay.Account) { a.Reason = "spam" }))
+	f.must(set(admin, func(a *relay.Account) { a.Name = "other" }))
+	for what, change := range map[string]func(*relay.Account){
+		"lift":        status(relay.Active),
+		"soften":      status(relay.Sandbox),
+		"excuse":      func(a *relay.Account) { a.Reason = "" },
+		"lift by lie": func(a *relay.Account) { a.Status, a.StatusBy = relay.Active, "" },
+	} {
+		wantCode(t, what, set(admin, change), relay.Forbidden)
+	}
+	f.must(set(operator, func(a *relay.Account) { a.Status, a.Reason = relay.Active, "" }))
+	f.must(set(admin, closed(time.Now())))
+	f.must(set(admin, closed(time.Time{})))
+	f.must(set(operator, closed(time.Now())))
+	wantCode(t, "open again", set(admin, closed(time.Time{})), relay.Forbidden)
+	f.must(set(operator, closed(time.Time{})))
+	if a, err := tenants.Get(t.Context(), operator, child.ID); err != nil || a.StatusBy != "" || a.Status != relay.Active {
+		t.Errorf("%+v, %v", a, err)
+	}
+
+	developer := f.as(relay.Developer)
+	c, _, err := f.manager.Add(t.Context(), developer, Wish{Account: f.account, Kind: KindSMTP, Name: "till"})
+	f.must(err)
+	for _, by := range []Caller{operator.In(f.account), {Actor: admin.Actor, Account: f.account, Rights: admin.Rights | Control}} {
+		_, err = f.manager.SetStatus(t.Context(), by, c.User, relay.Blocked, "leaked")
+		f.must(err)
+		for _, s := range []relay.Status{"", relay.Active, relay.Sandbox} {
+			_, err = f.manager.SetStatus(t.Context(), developer, c.User, s, "leaked")
+			wantCode(t, "credential lifted", err, relay.Forbidden)
+		}
+		_, _, err = f.manager.Rotate(t.Context(), developer, c.User, 0)
+		f.must(err)
+		if got, err := f.manager.Find(t.Context(), f.account, c.User); err != nil || got.Status != relay.Blocked || got.StatusBy != by.Rights.authority() {
+			t.Errorf("%+v, %v", got, err)
+		}
+		_, err = f.manager.SetStatus(t.Context(), by, c.User, relay.Active, "")
+		f.must(err)
+	}
+	_, err = f.manager.SetStatus(t.Context(), developer, c.User, relay.Blocked, "")
+	f.must(err)
+	_, err = f.manager.SetStatus(t.Context(), developer, c.User, "", "")
+	f.must(err)
+}

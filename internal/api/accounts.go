@@ -46,24 +46,25 @@ func (s *Server) accountRoutes() {
 
 // Account is a tenant.
 type Account struct {
-	ID      string             `json:"id"`
-	Parent  string             `json:"parent,omitempty" doc:"Id of the account that manages this one"`
-	Name    string             `json:"name"`
-	Status  relay.Status       `json:"status" enum:"active,sandbox,blocked" doc:"sandbox: sends to its own verified addresses only"`
-	Reason  string             `json:"reason,omitempty" doc:"Of the status"`
-	Plan    string             `json:"plan,omitempty"`
-	Senders relay.SenderRule   `json:"senders,omitempty" enum:"verified,any" doc:"In whose names it may send: its verified domains and senders, or anybody; none: as the relay is configured"`
-	DNS     relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse" doc:"What becomes of mail of domains whose records are broken"`
-	Muted   relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse" doc:"What becomes of suppressed recipients"`
-	Limits  []string           `json:"limits,omitempty" doc:"Beside those of the plan"`
-	Daily   int64              `json:"daily,omitempty" doc:"Recipients a day, while a new account grows"`
-	Created time.Time          `json:"created"`
-	Closed  *time.Time         `json:"closed,omitempty"`
-	Version int64              `json:"version"`
+	ID       string             `json:"id"`
+	Parent   string             `json:"parent,omitempty" doc:"Id of the account that manages this one"`
+	Name     string             `json:"name"`
+	Status   relay.Status       `json:"status" enum:"active,sandbox,blocked" doc:"sandbox: sends to its own verified addresses only"`
+	Reason   string             `json:"reason,omitempty" doc:"Of the status"`
+	StatusBy relay.Authority    `json:"status_by,omitempty" enum:"manager,operator" doc:"Who set the status or closed the account, and alone may lift it"`
+	Plan     string             `json:"plan,omitempty"`
+	Senders  relay.SenderRule   `json:"senders,omitempty" enum:"verified,any" doc:"In whose names it may send: its verified domains and senders, or anybody; none: as the relay is configured"`
+	DNS      relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse" doc:"What becomes of mail of domains whose records are broken"`
+	Muted    relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse" doc:"What becomes of suppressed recipients"`
+	Limits   []string           `json:"limits,omitempty" doc:"Beside those of the plan"`
+	Daily    int64              `json:"daily,omitempty" doc:"Recipients a day, while a new account grows"`
+	Created  time.Time          `json:"created"`
+	Closed   *time.Time         `json:"closed,omitempty"`
+	Version  int64              `json:"version"`
 }
 
 func newAccount(a *relay.Account) Account {
-	out := Account{ID: a.ID.String(), Name: a.Name, Status: a.Status, Reason: a.Reason, Plan: a.Plan, Senders: a.Senders, DNS: a.DNS, Muted: a.Muted,
+	out := Account{ID: a.ID.String(), Name: a.Name, Status: a.Status, Reason: a.Reason, StatusBy: a.StatusBy, Plan: a.Plan, Senders: a.Senders, DNS: a.DNS, Muted: a.Muted,
 		Limits: limitTexts(a.Limits), Daily: a.Growth.Daily, Created: a.Created, Closed: moment(a.Closed), Version: a.Version}
 	if out.Status == "" {
 		out.Status = relay.Active

@@ -41,36 +41,37 @@ func (s *Server) credentialRoutes() {
 
 // Credential is what an app or a device submits with, without its secret.
 type Credential struct {
-	ID       string        `json:"id"`
-	Account  string        `json:"account"`
-	Kind     string        `json:"kind" enum:"smtp,key,network"`
-	Name     string        `json:"name"`
-	User     string        `json:"user,omitempty" doc:"smtp: the user name"`
-	Networks []string      `json:"networks,omitempty" doc:"network: where clients need no password"`
-	Stream   string        `json:"stream"`
-	RepairLF bool          `json:"repair_lf,omitempty"`
-	Senders  []string      `json:"senders,omitempty" doc:"Addresses and domains that it may send as; none: all of the account's"`
-	Status   relay.Status  `json:"status" enum:"active,sandbox,blocked"`
-	Reason   string        `json:"reason,omitempty" doc:"Of the status"`
-	Scopes   []relay.Scope `json:"scopes,omitempty" doc:"key: what it may do; none: send"`
-	Owner    string        `json:"owner,omitempty" doc:"key: id of the user whose rights bound it"`
-	Limits   []string      `json:"limits,omitempty"`
-	Pool     string        `json:"pool,omitempty" doc:"Of source addresses"`
-	Opens    bool          `json:"opens,omitempty" doc:"Opens of HTML mail are tracked"`
-	Clicks   bool          `json:"clicks,omitempty" doc:"Links are tracked"`
-	Archive  bool          `json:"archive,omitempty" doc:"Content is kept after the last delivery"`
-	Used     *time.Time    `json:"used,omitempty" doc:"Last use, to the minute"`
-	UsedFrom string        `json:"used_from,omitempty" doc:"Address of the last use"`
-	Previous *time.Time    `json:"previous_until,omitempty" doc:"Until when the secret before the last rotation is good"`
-	Created  time.Time     `json:"created"`
-	Expires  *time.Time    `json:"expires,omitempty"`
-	Revoked  *time.Time    `json:"revoked,omitempty"`
-	Version  int64         `json:"version"`
+	ID       string          `json:"id"`
+	Account  string          `json:"account"`
+	Kind     string          `json:"kind" enum:"smtp,key,network"`
+	Name     string          `json:"name"`
+	User     string          `json:"user,omitempty" doc:"smtp: the user name"`
+	Networks []string        `json:"networks,omitempty" doc:"network: where clients need no password"`
+	Stream   string          `json:"stream"`
+	RepairLF bool            `json:"repair_lf,omitempty"`
+	Senders  []string        `json:"senders,omitempty" doc:"Addresses and domains that it may send as; none: all of the account's"`
+	Status   relay.Status    `json:"status" enum:"active,sandbox,blocked"`
+	Reason   string          `json:"reason,omitempty" doc:"Of the status"`
+	StatusBy relay.Authority `json:"status_by,omitempty" enum:"manager,operator" doc:"Who set the status, and alone may lift it"`
+	Scopes   []relay.Scope   `json:"scopes,omitempty" doc:"key: what it may do; none: send"`
+	Owner    string          `json:"owner,omitempty" doc:"key: id of the user whose rights bound it"`
+	Limits   []string        `json:"limits,omitempty"`
+	Pool     string          `json:"pool,omitempty" doc:"Of source addresses"`
+	Opens    bool            `json:"opens,omitempty" doc:"Opens of HTML mail are tracked"`
+	Clicks   bool            `json:"clicks,omitempty" doc:"Links are tracked"`
+	Archive  bool            `json:"archive,omitempty" doc:"Content is kept after the last delivery"`
+	Used     *time.Time      `json:"used,omitempty" doc:"Last use, to the minute"`
+	UsedFrom string          `json:"used_from,omitempty" doc:"Address of the last use"`
+	Previous *time.Time      `json:"previous_until,omitempty" doc:"Until when the secret before the last rotation is good"`
+	Created  time.Time       `json:"created"`
+	Expires  *time.Time      `json:"expires,omitempty"`
+	Revoked  *time.Time      `json:"revoked,omitempty"`
+	Version  int64           `json:"version"`
 }
 
 func newCredential(c *relay.Credential) Credential {
 	out := Credential{ID: c.ID.String(), Account: c.Account.String(), Kind: c.Kind, Name: c.Name, User: c.User,
-		Stream: c.Stream.String(), RepairLF: c.RepairLF, Senders: c.Senders, Status: c.Status, Reason: c.Reason, Scopes: c.Scopes,
+		Stream: c.Stream.String(), RepairLF: c.RepairLF, Senders: c.Senders, Status: c.Status, Reason: c.Reason, StatusBy: c.StatusBy, Scopes: c.Scopes,
 		Limits: limitTexts(c.Limits), Pool: c.Pool, Opens: c.Opens, Clicks: c.Clicks, Archive: c.Archive, Used: moment(c.Used),
 		Previous: moment(c.Previous.Until), Created: c.Created, Expires: moment(c.Expires), Revoked: moment(c.Revoked), Version: c.Version}
 	for _, p := range c.Networks {

@@ -11,22 +11,32 @@ const (
 	Blocked Status = "blocked" // sends nothing; Reason says why
 )
 
+// Authority is who set a status, where not everybody who may change it may lift
+// it; empty: they may.
+type Authority string
+
+const (
+	ByManager  Authority = "manager"  // who controls the account: of its parent
+	ByOperator Authority = "operator" // of the relay
+)
+
 // Account is a tenant. Everything else belongs to one.
 type Account struct {
-	ID      ID           `json:"id"`
-	Parent  ID           `json:"parent,omitzero"` // the account that manages this one; zero: the operator does
-	Name    string       `json:"name"`            // unique
-	Status  Status       `json:"status"`
-	Reason  string       `json:"reason,omitempty"`  // of the status, for people
-	Plan    string       `json:"plan,omitempty"`    // name of a Plan; empty: none
-	Senders SenderRule   `json:"senders,omitempty"` // empty: as the operator's configuration says
-	DNS     DNSRule      `json:"dns,omitempty"`     // empty: as the operator's configuration says
-	Muted   SuppressRule `json:"suppressed,omitempty"`
-	Limits  []Limit      `json:"limits,omitempty"` // beside those of the plan
-	Growth  Growth       `json:"growth,omitzero"`
-	Created time.Time    `json:"created"`
-	Closed  time.Time    `json:"closed,omitzero"` // zero: open. A closed account keeps its log
-	Version int64        `json:"version"`         // grows with each change; a change names the one it saw
+	ID       ID           `json:"id"`
+	Parent   ID           `json:"parent,omitzero"` // the account that manages this one; zero: the operator does
+	Name     string       `json:"name"`            // unique
+	Status   Status       `json:"status"`
+	Reason   string       `json:"reason,omitempty"`    // of the status, for people
+	StatusBy Authority    `json:"status_by,omitempty"` // who set the status, or closed the account
+	Plan     string       `json:"plan,omitempty"`      // name of a Plan; empty: none
+	Senders  SenderRule   `json:"senders,omitempty"`   // empty: as the operator's configuration says
+	DNS      DNSRule      `json:"dns,omitempty"`       // empty: as the operator's configuration says
+	Muted    SuppressRule `json:"suppressed,omitempty"`
+	Limits   []Limit      `json:"limits,omitempty"` // beside those of the plan
+	Growth   Growth       `json:"growth,omitzero"`
+	Created  time.Time    `json:"created"`
+	Closed   time.Time    `json:"closed,omitzero"` // zero: open. A closed account keeps its log
+	Version  int64        `json:"version"`         // grows with each change; a change names the one it saw
 }
 
 // SenderRule says whose names an account may send in.

@@ -23,15 +23,16 @@ type Credential struct {
 	RepairLF bool           `json:"repair_lf,omitempty"` // bare CR and LF in content are repaired, not refused
 	Senders  []string       `json:"senders,omitempty"`   // allowed envelope senders and From addresses: addresses or domains; empty allows all of the account's
 
-	Status  Status  `json:"status,omitempty"` // empty: active
-	Reason  string  `json:"reason,omitempty"` // of the status, for people
-	Scopes  []Scope `json:"scopes,omitempty"` // of kind key: what it may do over HTTP; empty: send. Only with ScopeSend does it work over SMTP
-	Owner   ID      `json:"owner,omitzero"`   // of kind key: the user whose rights bound it; zero: nobody's
-	Limits  []Limit `json:"limits,omitempty"`
-	Pool    string  `json:"pool,omitempty"`    // of source addresses; empty: the account's
-	Opens   bool    `json:"opens,omitempty"`   // opens of HTML mail are tracked
-	Clicks  bool    `json:"clicks,omitempty"`  // links are tracked
-	Archive bool    `json:"archive,omitempty"` // content is kept after the last delivery
+	Status   Status    `json:"status,omitempty"`    // empty: active
+	Reason   string    `json:"reason,omitempty"`    // of the status, for people
+	StatusBy Authority `json:"status_by,omitempty"` // who set the status
+	Scopes   []Scope   `json:"scopes,omitempty"`    // of kind key: what it may do over HTTP; empty: send. Only with ScopeSend does it work over SMTP
+	Owner    ID        `json:"owner,omitzero"`      // of kind key: the user whose rights bound it; zero: nobody's
+	Limits   []Limit   `json:"limits,omitempty"`
+	Pool     string    `json:"pool,omitempty"`    // of source addresses; empty: the account's
+	Opens    bool      `json:"opens,omitempty"`   // opens of HTML mail are tracked
+	Clicks   bool      `json:"clicks,omitempty"`  // links are tracked
+	Archive  bool      `json:"archive,omitempty"` // content is kept after the last delivery
 
 	// Previous is the secret before the last rotation, which is taken until then.
 	Previous Previous   `json:"previous,omitzero"`

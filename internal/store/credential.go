@@ -23,16 +23,17 @@ type settings struct {
 	RepairLF   bool           `json:"repair_lf,omitempty"`
 	Senders    []string       `json:"senders,omitempty"`
 
-	Status  relay.Status  `json:"status,omitempty"`
-	Reason  string        `json:"reason,omitempty"`
-	Scopes  []relay.Scope `json:"scopes,omitempty"`
-	Owner   relay.ID      `json:"owner,omitzero"`
-	Limits  []relay.Limit `json:"limits,omitempty"`
-	Pool    string        `json:"pool,omitempty"`
-	Opens   bool          `json:"opens,omitempty"`
-	Clicks  bool          `json:"clicks,omitempty"`
-	Archive bool          `json:"archive,omitempty"`
-	Expires int64         `json:"expires,omitempty"`
+	Status   relay.Status    `json:"status,omitempty"`
+	Reason   string          `json:"reason,omitempty"`
+	Scopes   []relay.Scope   `json:"scopes,omitempty"`
+	Owner    relay.ID        `json:"owner,omitzero"`
+	Limits   []relay.Limit   `json:"limits,omitempty"`
+	Pool     string          `json:"pool,omitempty"`
+	Opens    bool            `json:"opens,omitempty"`
+	Clicks   bool            `json:"clicks,omitempty"`
+	Archive  bool            `json:"archive,omitempty"`
+	Expires  int64           `json:"expires,omitempty"`
+	StatusBy relay.Authority `json:"status_by,omitempty"`
 
 	Argon2Before string      `json:"argon2_before,omitempty"`
 	ScramBefore  relay.Scram `json:"scram_before,omitzero"`
@@ -43,7 +44,7 @@ func (db *DB) encodeSettings(c *relay.Credential) ([]byte, error) {
 	raw, err := json.Marshal(settings{Argon2: c.Argon2, Salt: c.Scram.Salt, Iterations: c.Scram.Iterations, Stored: c.Scram.Stored, Server: c.Scram.Server,
 		Networks: c.Networks, Stream: int8(c.Stream), RepairLF: c.RepairLF, Senders: c.Senders,
 		Status: c.Status, Reason: c.Reason, Scopes: c.Scopes, Owner: c.Owner, Limits: c.Limits, Pool: c.Pool, Opens: c.Opens, Clicks: c.Clicks,
-		Archive: c.Archive, Expires: db.clock.micros(c.Expires),
+		Archive: c.Archive, Expires: db.clock.micros(c.Expires), StatusBy: c.StatusBy,
 		Argon2Before: c.Previous.Argon2, ScramBefore: c.Previous.Scram, Until: db.clock.micros(c.Previous.Until)})
 	if err != nil {
 		return nil, fmt.Errorf("encode credential: %w", err)
@@ -81,7 +82,7 @@ func (db *DB) scanCredential(row scanner) (*relay.Credential, error) {
 	c.Argon2, c.Networks, c.Stream, c.RepairLF, c.Senders = s.Argon2, s.Networks, relay.Stream(s.Stream), s.RepairLF, s.Senders
 	c.Scram = relay.Scram{Salt: s.Salt, Iterations: s.Iterations, Stored: s.Stored, Server: s.Server}
 	c.Status, c.Reason, c.Scopes, c.Owner, c.Limits, c.Pool = s.Status, s.Reason, s.Scopes, s.Owner, s.Limits, s.Pool
-	c.Opens, c.Clicks, c.Archive, c.Expires = s.Opens, s.Clicks, s.Archive, db.clock.time(s.Expires)
+	c.Opens, c.Clicks, c.Archive, c.Expires, c.StatusBy = s.Opens, s.Clicks, s.Archive, db.clock.time(s.Expires), s.StatusBy
 	c.Previous.Argon2, c.Previous.Scram, c.Previous.Until = s.Argon2Before, s.ScramBefore, db.clock.time(s.Until)
 	return &c, nil
 }
