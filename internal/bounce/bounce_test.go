@@ -76,6 +76,33 @@ func TestPeopleAreNoMailSystems(t *testing.T) {
 	}
 }
 
+func TestCutOriginal(t *testing.T) {
+	for _, s := range []string{
+		"It failed.\n--- Below this line is a copy of the message.\n\nSubject: user unknown\n",
+		"It failed.\n\n------ This is a copy of the message, including all the headers. ------\n\nSubject: user unknown\n",
+		"It failed.\n\n----- Original message -----\n\nSubject: user unknown\n",
+		"It failed.\n\nReceived: from a by b\nFrom: a@b.example\nTo: c@d.example\nSubject: user unknown\n",
+		"It failed.\n\n---- Ursprüngliche Nachricht ----\nSubject: user unknown\n",
+	} {
+		said, returned := cutOriginal(s)
+		if strings.TrimSpace(said) != "It failed." || parseHeader([]byte(returned)).get("subject") != "user unknown" {
+			t.Errorf("%q: %q and %q", s, said, returned)
+		}
+	}
+	if said, returned := cutOriginal("The original message was received at noon.\nIt failed.\n"); returned != "" {
+		t.Errorf("%q and %q", said, returned)
+	}
+}
+
+// General talk in a report may explain a reply, and condemns nobody.
+func TestTalkCondemnsNobody(t *testing.T) {
+	const s = "From: MAILER-DAEMON@relay.example\nTo: news@sender.example\nSubject: Undelivered\nContent-Type: multipart/report; boundary=B\n\n--B\nContent-Type: text/plain\n\nbob@corp.example: it may be that the user is unknown.\n\n--B\nContent-Type: message/delivery-status\n\nReporting-MTA: dns;x\n\nFinal-Recipient: rfc822;bob@corp.example\nAction: failed\nStatus: 5.0.0\nDiagnostic-Code: smtp;550 Failed\n\n--B--\n"
+	v := read(t, s).Judge(classify.Builtin())
+	if len(v) != 1 || v[0].Category != "no-such-mailbox" || v[0].Suppress {
+		t.Errorf("%+v", v)
+	}
+}
+
 // A delayed report is soft, whatever it tells.
 func TestDelayedIsSoft(t *testing.T) {
 	const s = "From: MAILER-DAEMON@relay.example\nTo: news@sender.example\nContent-Type: multipart/report; boundary=B\n\n--B\nContent-Type: message/delivery-status\n\nReporting-MTA: dns;x\n\nFinal-Recipient: rfc822;bob@corp.example\nAction: delayed\nStatus: 5.1.1\nDiagnostic-Code: smtp;550 5.1.1 user unknown\n\n--B--\n"

@@ -22,8 +22,6 @@ func (rd *reader) kind(top header) Kind {
 	switch {
 	case !bounced && challenges(top, subject, strings.ToLower(rd.mail.Text)):
 		return Challenge
-	case !bounced && replied && !fromSystem(rd.mail.From):
-		return AutoReply
 	case bounced, fromSystem(rd.mail.From) && failureWords(rd.mail.Text):
 		return Report
 	case replied:

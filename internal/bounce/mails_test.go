@@ -132,7 +132,7 @@ func TestMails(t *testing.T) {
 			ok = part.add(w, all) && ok
 		}
 		if !ok && show {
-			t.Logf("%s: %s", s.place, m.Kind)
+			t.Errorf("%s: %s", s.place, m.Kind)
 			for _, v := range all {
 				t.Logf("    %s %s %s %s (%s) suppress %v: %.120q", v.Recipient.Address, v.Recipient.Action, v.Kind, v.Category, v.Rule, v.Suppress, v.Recipient.Reply)
 			}

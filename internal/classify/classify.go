@@ -58,9 +58,6 @@ func (r Result) Diagnosis() string {
 // Final tells whether the receiver has refused for good (RFC 5321 section
 // 4.2.1): the basic code decides, then the enhanced one.
 func (r Reply) final() bool {
-	if r.Action == "delayed" {
-		return false
-	}
 	return class(r.Code, r.Enhanced) == 5
 }
 
@@ -109,7 +106,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !temporary && !doubt && !hit.doubt && !beforeRecipient(r.Stage) && !aboutCommand(r)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubt && !beforeRecipient(r.Stage) && !aboutCommand(r)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}

@@ -49,6 +49,27 @@ func TestSuppressOnlyTheDead(t *testing.T) {
 	}
 }
 
+// A refusal that passes is soft, by its code or by its words; one that is told as
+// delayed too.
+func TestSoftWherePasses(t *testing.T) {
+	for _, tt := range []struct {
+		r     Reply
+		kind  Kind
+		retry bool
+	}{
+		{Reply{Code: 550, Enhanced: "5.1.1", Text: "User unknown"}, Hard, false},
+		{Reply{Code: 450, Enhanced: "5.1.1", Text: "User unknown"}, Soft, true},
+		{Reply{Code: 550, Enhanced: "5.1.1", Text: "User unknown, temporary lookup failure"}, Soft, true},
+		{Reply{Code: 550, Enhanced: "5.2.1", Text: "Mailbox disabled, try again later"}, Soft, true},
+		{Reply{Enhanced: "5.1.1", Text: "User unknown", Action: "delayed"}, Soft, true},
+		{Reply{Enhanced: "4.1.1", Text: "User unknown", Action: "failed"}, Soft, false}, // given up
+	} {
+		if got := Builtin().Classify(tt.r); got.Kind != tt.kind || got.Retry != tt.retry || got.Suppress != (tt.kind == Hard) {
+			t.Errorf("%+v: %s, retry %v, suppress %v; want %s, %v", tt.r, got.Kind, got.Retry, got.Suppress, tt.kind, tt.retry)
+		}
+	}
+}
+
 func TestProviders(t *testing.T) {
 	for _, tt := range []struct {
 		r    Reply

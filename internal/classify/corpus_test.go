@@ -118,10 +118,12 @@ func TestCorpus(t *testing.T) {
 	}
 	t.Logf("rules were written from: %v", open)
 	t.Logf("held back: %v", held)
-	for name, s := range map[string]score{"open": open, "held back": held} {
-		if pct(s.kind, s.n) < 97 || pct(s.category, s.n) < 90 || s.wrongly > 0 {
-			t.Errorf("%s: %v", name, s)
-		}
+	// What rules were written from must nearly all be right: else one was lost.
+	if pct(open.kind, open.n) < 99.5 || pct(open.category, open.n) < 99.5 || open.wrongly > 0 {
+		t.Errorf("open: %v", open)
+	}
+	if pct(held.kind, held.n) < 97 || pct(held.category, held.n) < 90 || held.wrongly > 0 {
+		t.Errorf("held back: %v", held)
 	}
 }
 
