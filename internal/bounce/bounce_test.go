@@ -51,6 +51,30 @@ func TestOriginal(t *testing.T) {
 	}
 }
 
+func TestDelayedInWords(t *testing.T) {
+	for _, name := range []string{"exim-warning", "gmail-old-delay", "opensmtpd-warning", "postfix-delayed", "sendmail-warning"} {
+		if m := named(t, name); m.Recipients[0].Action != "delayed" {
+			t.Errorf("%s: %s", name, m.Recipients[0].Action)
+		}
+	}
+}
+
+func TestCharsets(t *testing.T) {
+	for body, want := range map[string]string{
+		"Content-Type: text/plain; charset=iso-8859-1\n\nEmpf\xe4nger unbekannt":                       "Empfänger unbekannt",
+		"Content-Type: text/plain; charset=koi8-r\n\n\xd0\xcf\xcc\xd8\xda\xcf\xd7\xc1\xd4\xc5\xcc\xd8": "пользователь",
+		"Content-Type: text/plain; charset=gb2312\n\n\xd3\xc3\xbb\xa7\xb2\xbb\xb4\xe6\xd4\xda":         "用户不存在",
+		"Content-Type: text/plain; charset=iso-2022-jp\n\n\x1b$B08@hITL@\x1b(B":                        "宛先不明",
+		"Content-Type: text/plain; charset=iso-2022-jp\n\n宛先不明":                                        "宛先不明", // wrongly labelled
+		"Content-Type: text/plain; charset=nonsense\n\nn\xe9ant":                                       "néant",
+		"Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nRW1wZsOkbmdlcg==":              "Empfänger",
+	} {
+		if m := read(t, "From: MAILER-DAEMON@relay.example\nSubject: Undelivered\n"+body+"\n"); strings.TrimSpace(m.Text) != want {
+			t.Errorf("%q: %q, want %q", body, m.Text, want)
+		}
+	}
+}
+
 func TestFeedback(t *testing.T) {
 	m := named(t, "arf-abuse")
 	if m.Feedback.Type != "abuse" || m.Feedback.Source != "192.0.2.1" || m.Feedback.Domain != "sender.example" {

@@ -203,7 +203,7 @@ func TestSeenFromOutside(t *testing.T) {
 		{1, "postrider_attempts_total", []string{"outcome=delivered", "site=other"}},
 		{1, "postrider_attempts_total", []string{"outcome=bounced", "site=other"}},
 		{1, "postrider_attempts_total", []string{"outcome=deferred", "site=other"}},
-		{1, "postrider_failures_total", []string{"category=hard/no-mailbox"}},
+		{1, "postrider_failures_total", []string{"category=hard/no-such-mailbox"}},
 		{1, "postrider_errors_total", []string{"class=dns_temporary"}},
 		{0, "postrider_errors_total", []string{"class=store_unavailable"}},
 		{5, "postrider_first_attempt_wait_seconds", nil},
