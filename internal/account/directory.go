@@ -114,7 +114,8 @@ func recall[K comparable, V any](d *Directory, kept *map[K]V, key K, ask func() 
 }
 
 // Account gives an account and its plan; the plan is nil where it has none. An
-// account whose parent is blocked or closed is blocked too.
+// account whose parent is blocked or closed is blocked too, and one whose parent
+// is in the sandbox is there too.
 func (d *Directory) Account(ctx context.Context, id relay.ID) (*relay.Account, *relay.Plan, error) {
 	t, err := recall(d, &d.tenants, id, func() (t tenant, err error) {
 		if t.account, err = d.store.Account(ctx, relay.Everyone, id); err != nil {
@@ -131,8 +132,11 @@ func (d *Directory) Account(ctx context.Context, id relay.ID) (*relay.Account, *
 			if err != nil {
 				return t, err
 			}
-			if closedOrBlocked(parent) {
+			switch {
+			case closedOrBlocked(parent):
 				t.account.Status, t.account.Reason = relay.Blocked, "the account that it belongs to is blocked or closed"
+			case parent.Status == relay.Sandbox && t.account.Status != relay.Blocked:
+				t.account.Status, t.account.Reason = relay.Sandbox, "the account that it belongs to is in the sandbox"
 			}
 		}
 		return t, nil

@@ -64,6 +64,13 @@ func (s *Server) states(ctx context.Context, account relay.ID, o limit.Order) ([
 	if o.Account, o.Plan, err = s.config.Book.Account(ctx, account); err != nil {
 		return nil, err
 	}
+	if parent := o.Account.Parent; !parent.IsZero() {
+		a, plan, err := s.config.Book.Account(ctx, parent)
+		if err != nil {
+			return nil, err
+		}
+		o.Manager = limit.Above(a, plan, o.Recipients)
+	}
 	return s.config.Limits.States(ctx, o)
 }
 

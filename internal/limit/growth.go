@@ -116,18 +116,9 @@ func (g *Grower) grow(ctx context.Context, a *relay.Account, today time.Time) er
 		return nil
 	}
 	yesterday := today.AddDate(0, 0, -1)
-	counts, err := g.Store.Outcomes(ctx, a.ID, yesterday, yesterday)
+	d, err := g.day(ctx, a, yesterday)
 	if err != nil {
 		return err
-	}
-	var d Day
-	for _, c := range counts {
-		switch c.Kind {
-		case relay.EventDelivered:
-			d.Delivered += c.N
-		case relay.EventBounced:
-			d.Bounced += c.N
-		}
 	}
 	start, top := int64(smallest), int64(grown)
 	if plan != nil {
@@ -145,6 +136,33 @@ func (g *Grower) grow(ctx context.Context, a *relay.Account, today time.Time) er
 	}
 	g.Log.Info("daily limit of a new account", "account", a.Name, "before", daily, "now", next.Daily, "delivered", d.Delivered, "bounced", d.Bounced)
 	return nil
+}
+
+// day is what became of the mail of an account and of those that it manages, which
+// counts against its limits.
+func (g *Grower) day(ctx context.Context, a *relay.Account, day time.Time) (d Day, err error) {
+	const page = 500
+	for after := (relay.ID{}); ; {
+		accounts, err := g.Store.Accounts(ctx, a.ID, after, page)
+		if err != nil || len(accounts) == 0 {
+			return d, err
+		}
+		for _, one := range accounts {
+			counts, err := g.Store.Outcomes(ctx, one.ID, day, day)
+			if err != nil {
+				return d, err
+			}
+			for _, c := range counts {
+				switch c.Kind {
+				case relay.EventDelivered:
+					d.Delivered += c.N
+				case relay.EventBounced:
+					d.Bounced += c.N
+				}
+			}
+			after = one.ID
+		}
+	}
 }
 
 // least is the smallest of top and the limits of recipients in a day.

@@ -122,3 +122,22 @@ func TestGrow(t *testing.T) {
 		t.Errorf("%d changes noted, %v", len(changes), err)
 	}
 }
+
+// An account grows by what its sub-accounts send, too.
+func TestGrowByChildren(t *testing.T) {
+	db := onSQLite(t)
+	by := relay.Actor{Name: "test"}
+	s := &outcomes{at: db, of: map[relay.ID][]*relay.DayCount{{2}: {{Kind: relay.EventDelivered, N: 100}}}}
+	parent := &relay.Account{ID: relay.ID{1}, Name: "parent", Growth: relay.Growth{Daily: 100, Since: noon.AddDate(0, 0, -2)}, Created: noon}
+	for _, a := range []*relay.Account{parent, {ID: relay.ID{2}, Parent: parent.ID, Name: "child", Created: noon}} {
+		if err := db.AddAccount(t.Context(), by, a); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := (&Grower{Store: s, Log: quiet()}).Round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if a, err := db.Account(t.Context(), relay.Everyone, parent.ID); err != nil || a.Growth.Daily != 200 {
+		t.Errorf("%+v, %v", a, err)
+	}
+}

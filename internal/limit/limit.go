@@ -118,6 +118,20 @@ func window(p relay.Period, t time.Time) (start, end time.Time) {
 // nothing: then the error is a relay.Error, RateLimited with the time to come back
 // where it helps to do so. undo gives all back, of a message that came to nothing.
 func (l *Limiter) Take(ctx context.Context, o Order) (undo func(), err error) {
+	own, err := l.take(ctx, &o)
+	if err != nil || o.Manager == nil {
+		return own, err
+	}
+	above, err := l.take(ctx, o.Manager)
+	if err != nil {
+		own()
+		return nil, err
+	}
+	return func() { above(); own() }, nil
+}
+
+// take does so for one account.
+func (l *Limiter) take(ctx context.Context, o *Order) (undo func(), err error) {
 	lines := o.lines()
 	if len(lines) == 0 {
 		return func() {}, nil
@@ -294,6 +308,13 @@ func (t *tenant) wait(ctx context.Context, lines []line) error {
 // Known gives the refusal of a message of that order, as far as it is known
 // without asking the store: before its content comes.
 func (l *Limiter) Known(o Order) error {
+	if err := l.known(&o); err != nil || o.Manager == nil {
+		return err
+	}
+	return l.known(o.Manager)
+}
+
+func (l *Limiter) known(o *Order) error {
 	lines := o.lines()
 	if len(lines) == 0 {
 		return nil

@@ -560,3 +560,46 @@ func bench(b *testing.B, l *Limiter, o Order) {
 		}
 	}
 }
+
+// Mail of sub-accounts counts as their manager's, and what that refuses costs
+// nobody anything.
+func TestManager(t *testing.T) {
+	db := onSQLite(t)
+	l := New(db, true, quiet())
+	manager := &relay.Account{ID: relay.ID{9}, Limits: limits(t, "10 recipients/day")}
+	var taken int
+	for i := range 3 {
+		o := order(t, 2, "8 recipients/day")
+		o.Account.ID = relay.ID{byte(i + 1)}
+		o.Manager = Above(manager, nil, o.Recipients)
+		n, err := take(t, l, o, 4)
+		taken += n
+		if i > 0 && (err == nil || !strings.Contains(err.Error(), "the account that manages this one is used up: 10 recipients/day")) {
+			t.Errorf("account %d: %d, %v", i, n, err)
+		}
+		if i == 2 {
+			if err := l.Known(o); relay.CodeOf(err) != relay.RateLimited {
+				t.Errorf("known: %v", err)
+			}
+			states, err := l.States(t.Context(), o)
+			if err != nil || len(states) != 2 || states[1].Used != 10 || !strings.Contains(states[1].Whose, "manages") {
+				t.Errorf("%+v, %v", states, err)
+			}
+			o.Manager = nil
+			if n, _ := take(t, l, o, 5); n != 4 {
+				t.Errorf("after refusals for the manager's sake %d of 4 are left", n)
+			}
+		}
+	}
+	if taken != 5 {
+		t.Errorf("sub-accounts sent %d messages of 2 recipients under their manager's limit of 10", taken)
+	}
+	undo, err := l.Take(t.Context(), Order{Account: &relay.Account{ID: relay.ID{1}}, Manager: Above(&relay.Account{ID: relay.ID{8}, Limits: limits(t, "1 messages/day")}, nil, 1)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	undo()
+	if n, _ := take(t, l, Order{Account: &relay.Account{ID: relay.ID{1}}, Manager: Above(&relay.Account{ID: relay.ID{8}, Limits: limits(t, "1 messages/day")}, nil, 1)}, 2); n != 1 {
+		t.Errorf("after what was given back %d go, want 1", n)
+	}
+}

@@ -15,8 +15,18 @@ type Order struct {
 	Credential relay.ID
 	Limits     []relay.Limit // of the credential
 	Recipients int64
+	above      bool // of the account that manages the sender's
 	InSandbox  bool
 	Sandbox    int64 // most recipients a day there; counts where InSandbox does
+	// Manager is what the account's parent is held to: mail of its sub-accounts is
+	// its mail. Nil: it has none.
+	Manager *Order
+}
+
+// Above is what the parent of an account is held to, for a message of that many
+// recipients.
+func Above(parent *relay.Account, plan *relay.Plan, recipients int64) *Order {
+	return &Order{Account: parent, Plan: plan, Recipients: recipients, above: true}
 }
 
 // line is one limit that an order is held to.
@@ -43,20 +53,24 @@ func (o *Order) lines() []line {
 	if most == 0 && daily == 0 && !o.InSandbox {
 		return nil
 	}
+	whose := "this account"
+	if o.above {
+		whose = "the account that manages this one"
+	}
 	all := make([]line, 0, most+2)
 	for _, n := range o.Limits {
 		all = o.add(all, key{credential: o.Credential}, n, "this credential")
 	}
 	for _, n := range o.Account.Limits {
-		all = o.add(all, key{}, n, "this account")
+		all = o.add(all, key{}, n, whose)
 	}
 	if o.Plan != nil {
 		for _, n := range o.Plan.Limits {
-			all = o.add(all, key{}, n, "this account's plan, "+o.Plan.Name)
+			all = o.add(all, key{}, n, whose+"'s plan, "+o.Plan.Name)
 		}
 	}
 	if daily > 0 {
-		all = o.add(all, key{}, relay.Limit{Most: daily, Of: "recipients", Per: relay.PerDay}, "this account for now: it is new, and gets more with each good day")
+		all = o.add(all, key{}, relay.Limit{Most: daily, Of: "recipients", Per: relay.PerDay}, whose+" for now: it is new, and gets more with each good day")
 	}
 	if o.InSandbox {
 		all = o.add(all, key{sandbox: true}, relay.Limit{Most: o.Sandbox, Of: "recipients", Per: relay.PerDay}, "mail to the account's own addresses while it is not verified")

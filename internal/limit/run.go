@@ -166,6 +166,15 @@ type State struct {
 
 // States gives the limits that hold for an order, and what is used up of each.
 func (l *Limiter) States(ctx context.Context, o Order) ([]State, error) {
+	all, err := l.states(ctx, &o)
+	if err != nil || o.Manager == nil {
+		return all, err
+	}
+	above, err := l.states(ctx, o.Manager)
+	return append(all, above...), err
+}
+
+func (l *Limiter) states(ctx context.Context, o *Order) ([]State, error) {
 	lines := o.lines()
 	if len(lines) == 0 {
 		return nil, nil

@@ -30,6 +30,9 @@ type party struct {
 	account *relay.Account
 	plan    *relay.Plan
 	rules   policy.Rules
+
+	manager     *relay.Account // of the account; nil: none but the operator
+	managerPlan *relay.Plan
 }
 
 func (e *Entrance) party(ctx context.Context, id *account.Identity) (party, error) {
@@ -37,18 +40,29 @@ func (e *Entrance) party(ctx context.Context, id *account.Identity) (party, erro
 	if err != nil {
 		return party{}, err
 	}
+	p := party{Identity: id, plan: plan, rules: e.config.Rules.For(a)}
+	if !a.Parent.IsZero() {
+		if p.manager, p.managerPlan, err = e.directory.Account(ctx, a.Parent); err != nil {
+			return party{}, err
+		}
+	}
 	if id.Status == relay.Sandbox && a.Status != relay.Sandbox {
 		boxed := *a
 		boxed.Status, boxed.Reason = relay.Sandbox, "the credential is in the sandbox"
 		a = &boxed
 	}
-	return party{Identity: id, account: a, plan: plan, rules: e.config.Rules.For(a)}, nil
+	p.account = a
+	return p, nil
 }
 
 // order is what a message of the party is held to.
 func (p *party) order(recipients int, sandbox bool) limit.Order {
-	return limit.Order{Account: p.account, Plan: p.plan, Credential: p.Credential, Limits: p.Limits,
+	o := limit.Order{Account: p.account, Plan: p.plan, Credential: p.Credential, Limits: p.Limits,
 		Recipients: int64(recipients), InSandbox: sandbox, Sandbox: p.rules.Sandbox}
+	if p.manager != nil {
+		o.Manager = limit.Above(p.manager, p.managerPlan, o.Recipients)
+	}
+	return o
 }
 
 // admit judges a draft. The error says why it may not go.

@@ -409,3 +409,29 @@ func BenchmarkSubmit(b *testing.B) {
 	directory.Forget()
 	run("suppressions", relay.SendersVerified)
 }
+
+// A sub-account's mail counts against its parent's limits, and is in the sandbox
+// with its parent.
+func TestSubmitBelow(t *testing.T) {
+	f := strictly(t)
+	f.change(func(a *relay.Account) {
+		a.Limits = []relay.Limit{{Most: 2, Of: "messages", Per: relay.PerHour}}
+	})
+	parent := f.identity.Account
+	f.identity.Account = f.id()
+	f.must(f.db.AddAccount(t.Context(), operator, &relay.Account{ID: f.identity.Account, Parent: parent, Name: "child", Status: relay.Active}))
+	f.addDomain(f.identity.Account, "child.example", func(*relay.Domain) {})
+	d := f.from("a@child.example", "a@child.example", "bob@example.net")
+	f.submit(d)
+	f.submit(d)
+	if _, err := f.entrance.Submit(t.Context(), d); relay.CodeOf(err) != relay.RateLimited || !strings.Contains(err.Error(), "manages this one") {
+		t.Errorf("a third message: %v", err)
+	}
+	child := f.identity.Account
+	f.identity.Account = parent
+	f.change(func(a *relay.Account) { a.Status, a.Limits = relay.Sandbox, nil })
+	f.identity.Account = child
+	if _, err := f.entrance.Submit(t.Context(), d); relay.CodeOf(err) != relay.Unverified {
+		t.Errorf("from below the sandbox: %v", err)
+	}
+}
