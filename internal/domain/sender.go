@@ -30,10 +30,11 @@ type SenderWriter interface {
 	RemoveSender(ctx context.Context, by relay.Actor, account, id relay.ID) error
 }
 
-// SenderStore keeps senders.
+// SenderStore keeps senders, and counts links.
 type SenderStore interface {
 	SenderReader
 	SenderWriter
+	TakeUsage(ctx context.Context, takes []relay.Take) ([]relay.Taken, error)
 }
 
 // Entrance takes in the relay's own mail, with the null envelope sender.
@@ -45,7 +46,7 @@ type Entrance interface {
 const (
 	linkLife  = 7 * 24 * time.Hour
 	linkPause = 5 * time.Minute // between two to the same address
-	linkADay  = 50              // new addresses of an account that nobody answers for
+	linkADay  = 50              // of an account, whether or not the senders are removed meanwhile
 )
 
 // SenderConfig is what Senders must know.
@@ -72,8 +73,8 @@ func NewSenders(c SenderConfig, s SenderStore, e Entrance) *Senders {
 	return &Senders{config: c, store: s, entrance: e, now: func() time.Time { return time.Now().Truncate(time.Microsecond) }}
 }
 
-// Address reads an address and gives it as senders are kept: its domain in lower
-// case A-labels. The error is a relay.Error.
+// Address reads an address and gives it as senders are kept and compared: in lower
+// case, its domain as A-labels. The error is a relay.Error.
 func Address(s string) (string, error) {
 	bad := func(err error) error {
 		return &relay.Error{Code: relay.BadAddress, Text: fmt.Sprintf("%.100q can't be a sender: %v.", s, err), Advice: "Write it as ann@example.com."}
@@ -86,7 +87,7 @@ func Address(s string) (string, error) {
 		return "", bad(err)
 	}
 	a.Domain = strings.TrimSuffix(a.Domain, ".")
-	return a.String(), nil
+	return strings.ToLower(a.String()), nil
 }
 
 // Add asks for an address: it sends a link there, or sends it again. trusted is
@@ -154,19 +155,14 @@ func (s *Senders) patient(ctx context.Context, account relay.ID, known *relay.Se
 		return &relay.Error{Code: relay.RateLimited, Text: "A link was sent to " + known.Address + " just now.",
 			Advice: "Look into its spam folder too, and wait five minutes before you have another sent.", Retry: known.Asked.Add(linkPause)}
 	}
-	all, err := s.store.Senders(ctx, account, relay.FirstIDAt(now.Add(-24*time.Hour)), 2*linkADay)
+	day := relay.PerDay
+	taken, err := s.store.TakeUsage(ctx, []relay.Take{{Account: account, Subject: "links/day", Start: day.Start(now), End: day.End(now), Want: 1, Most: linkADay}})
 	if err != nil {
 		return err
 	}
-	recent := 0
-	for _, o := range all {
-		if o.Verified.IsZero() {
-			recent++
-		}
-	}
-	if recent >= linkADay {
-		return &relay.Error{Code: relay.RateLimited, Text: fmt.Sprintf("%d links were sent for this account in a day, and none of them was opened.", recent),
-			Advice: "Wait a day, or verify the whole domain: \"postrider domain add\".", Retry: now.Add(24 * time.Hour)}
+	if taken[0].Got == 0 {
+		return &relay.Error{Code: relay.RateLimited, Text: fmt.Sprintf("%d links were sent for this account today.", linkADay),
+			Advice: "Wait until tomorrow (UTC), or verify the whole domain: \"postrider domain add\".", Retry: day.End(now)}
 	}
 	return nil
 }

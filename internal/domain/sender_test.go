@@ -71,7 +71,7 @@ func TestSenders(t *testing.T) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
-	for address, want := range map[string]string{"Ann@BÜCHER.example": "Ann@xn--bcher-kva.example", `"odd one"@example.com`: `"odd one"@example.com`, "jürgen@example.com": "jürgen@example.com",
+	for address, want := range map[string]string{"Ann@BÜCHER.example": "ann@xn--bcher-kva.example", `"odd one"@example.com`: `"odd one"@example.com`, "jürgen@example.com": "jürgen@example.com",
 		strings.Repeat("a", 64) + "@" + strings.Repeat("b", 60) + "." + strings.Repeat("c", 60) + "." + strings.Repeat("d", 60) + ".org": ""} {
 		v, err := s.Add(ctx, by, account, address, false)
 		if err != nil || want != "" && v.Address != want || d.utf8 != strings.Contains(address, "jürgen") {
@@ -140,6 +140,13 @@ func TestSenders(t *testing.T) {
 	}
 	if relay.CodeOf(last) != relay.RateLimited {
 		t.Errorf("links without end: %v", last)
+	}
+	// Who removes what they asked for has not asked for less.
+	if _, err := s.Remove(ctx, by, account, "P1@example.com"); err != nil {
+		t.Error(err)
+	}
+	if err := add("p1@example.com"); relay.CodeOf(err) != relay.RateLimited {
+		t.Errorf("links without end to one address: %v", err)
 	}
 	if v, err := s.Add(ctx, by, account, "p49@example.com", true); err != nil || v.Verified.IsZero() {
 		t.Errorf("the operator's word: %+v, %v", v, err)
