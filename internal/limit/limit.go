@@ -30,7 +30,7 @@ const (
 	horizon = 2 * time.Second
 	soon    = 100 * time.Millisecond
 	// part is which part of what is left may be fetched in advance.
-	part = 128
+	part = 96
 	// stale is when what was fetched of a limit per second is too old to be used:
 	// used late, it would come on top of what has filled up since.
 	stale = 250 * time.Millisecond

@@ -139,7 +139,7 @@ func together(t *testing.T, nodes []*at) {
 	if n := accepted.Load(); n > most || n < most*98/100 {
 		t.Errorf("%d accepted, the limit is %d", n, most)
 	}
-	if takes > most/4 {
+	if takes > most/3 { // of so small a limit; a larger one is asked for as often, for more messages
 		t.Errorf("the store was asked %d times for %d messages", takes, most)
 	}
 }
