@@ -86,7 +86,6 @@ func (p phrase) in(text []string) bool {
 type index struct {
 	exact map[string][]entry
 	stems map[string][]entry // by the first bytes of the stem
-	size  int
 }
 
 type entry struct {

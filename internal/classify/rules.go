@@ -28,7 +28,6 @@ type Classifier struct {
 	byHost   map[string]string
 	byWord   index
 	brands   []string // provider of each phrase in byWord
-	fallback [2]string
 }
 
 // meaning is one thing that a reply can mean, with its words.

@@ -56,7 +56,7 @@ func TestExplainMails(t *testing.T) {
 		all[1].Recipient != "eve@corp.example" || all[1].Category != "mailbox-full" || all[1].Suppress || all[2].Mail != "unknown" {
 		t.Errorf("%+v", all)
 	}
-	out, _, status := call(t, bouncedMail, "explain", "-mail", "-")
+	out, _, _ := call(t, bouncedMail, "explain", "-mail", "-")
 	want(t, out, "bob@corp.example failed", "hard, no-such-mailbox", "552 5.2.2 mailbox full")
 	// A file that is not there does not keep the others from being read.
 	out, errs, status := call(t, "", "explain", "-mail", "-json", filepath.Join(dir, "none"), filepath.Join(dir, "1"))
