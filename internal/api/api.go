@@ -65,6 +65,8 @@ type Log interface {
 	Deliveries(ctx context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error)
 	Events(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Event, error)
 	Story(ctx context.Context, account, message relay.ID) (*relay.Story, error)
+	// Backlog counts what waits, by class.
+	Backlog(ctx context.Context, account relay.ID, f relay.BacklogFilter) ([]relay.Backlog, error)
 }
 
 // Queue takes orders.
@@ -95,11 +97,12 @@ type Server struct {
 	mux           *http.ServeMux
 	huma          huma.API
 	problemSchema *huma.Schema
+	counting      chan struct{} // holds one while what waits is counted
 }
 
 // New makes a server with its own routes; others are added with Register.
 func New(c Config) *Server {
-	s := &Server{config: c, mux: http.NewServeMux()}
+	s := &Server{config: c, mux: http.NewServeMux(), counting: make(chan struct{}, 1)}
 	h := huma.DefaultConfig("Postrider", c.Info.Version)
 	h.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	h.DocsPath = "" // the page would load a script from elsewhere
@@ -133,6 +136,7 @@ func schemaName(t reflect.Type, hint string) string {
 func (s *Server) routes() {
 	s.statusRoutes()
 	s.mailRoutes()
+	s.queueRoutes()
 	s.sendRoutes()
 	s.credentialRoutes()
 	s.accountRoutes()

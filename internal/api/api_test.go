@@ -48,6 +48,9 @@ func (k *kept) Order(_ context.Context, account relay.ID, id relay.DeliveryID, k
 	k.orders = append(k.orders, account.String()+" "+id.String()+" "+kind.String())
 	return k.order
 }
+func (k *kept) Backlog(context.Context, relay.ID, relay.BacklogFilter) ([]relay.Backlog, error) {
+	return nil, nil
+}
 func (k *kept) Stats() queue.Stats { return queue.Stats{InHand: 3} }
 
 func (k *kept) config(t *testing.T) Config {

@@ -294,6 +294,12 @@ func TestQueueOrders(t *testing.T) {
 		t.Errorf("%d of 3 are due in about an hour:\n%s", len(found), queue)
 	}
 
+	want(t, f.on("queue", "-summary"), "DOMAIN", "one.test", "two.test", "451", "3 in all: 3 waiting (3 of them deferred), 0 in hand, 0 held.")
+	want(t, f.on("queue", "-summary", "-domain", "two.test", "-json"), `"domain": "two.test"`, `"deferred": 1`, `"code": 452`)
+	if _, errs, status := call(t, "", "queue", "-summary", "-sender", "x", "-data", f.Dir); status != 2 {
+		t.Errorf("-summary with a filter: status %d, %s", status, errs)
+	}
+
 	want(t, f.on("queue", "hold", two.Message), "Held 1 of 1")
 	want(t, f.on("message", two.ID), "held until somebody releases")
 	want(t, f.on("queue", "hold", "-domain", "nowhere.test"), "Nothing that waits")

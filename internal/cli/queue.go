@@ -21,6 +21,7 @@ func queueCommand() command {
 		example: `
 postrider queue
 postrider queue -domain example.com
+postrider queue -summary            # how much waits for which domain, and why
 postrider queue retry 06bw8sf8dhkx94jkm5k3vz1m3r-1
 postrider queue cancel -sender newsletter@example.com
 postrider queue hold -domain example.com`,
@@ -34,6 +35,7 @@ func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 	p.accountFlag(fs)
 	s.flags(fs, 0)
 	all := fs.Bool("all", false, "retry, hold, release, cancel: everything that waits")
+	summary := fs.Bool("summary", false, "count what waits, by domain (and only -domain chooses), as qshape does")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")
 	rest, err := parse(e, fs, args)
 	if err != nil {
@@ -47,6 +49,13 @@ func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 	c, err := p.client()
 	if err != nil {
 		return err
+	}
+	if *summary {
+		if len(rest) > 0 || len(q) > 1+len(q["domain"]) {
+			return badUsage(e, fs, "-summary goes with no order, and no filter but -domain")
+		}
+		q.Del("live")
+		return summarize(ctx, e, c, q, *asJSON)
 	}
 	if len(rest) == 0 {
 		return showQueue(ctx, e, c, q, s.limit, *asJSON)

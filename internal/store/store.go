@@ -66,6 +66,9 @@ type Dialect struct {
 	// Pipeline, where not nil, sends several statements without waiting for the
 	// answer to each. Those behind one that fails are not run.
 	Pipeline func(ctx context.Context, conn *sql.Conn, statements []Statement) error
+	// Hex is an expression: the id of a delivery's message as a text that sorts as
+	// the id does (there is no least of bytea in PostgreSQL before 18).
+	Hex string
 	// Lateral: it has lateral joins.
 	Lateral bool
 	// Single: one node by construction. A node that joins takes everything.

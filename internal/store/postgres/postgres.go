@@ -200,6 +200,7 @@ func dialect(patience time.Duration, text string) store.Dialect {
 		Share:     "for key share",
 		Arrays:    true,
 		Pipeline:  pipeline,
+		Hex:       "encode(message, 'hex')",
 		Lateral:   true,
 		Retries:   8,
 		Patience:  patience,

@@ -99,6 +99,7 @@ func dialect() store.Dialect {
 		Begin:    "begin immediate",
 		Single:   true,
 		Prepare:  true,
+		Hex:      "hex(message)",
 		Schema:   func(s string) string { return s },
 		Classify: classify,
 	}

@@ -183,6 +183,10 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Events(f.Context(), as, relay.ID{}, 100)
 		return len(all), err
 	},
+	"Backlog": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Backlog(f.Context(), as, relay.BacklogFilter{})
+		return len(all), err
+	},
 	"Story": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		return 0, second(f.db.Story(f.Context(), as, of.mail.Message.ID))
 	},
@@ -263,7 +267,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {

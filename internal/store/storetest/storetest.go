@@ -56,6 +56,7 @@ func Run(t *testing.T, e Engine) {
 		{"sending", sendingTests},
 		{"isolation", isolationTests},
 		{"log", logTests},
+		{"count", countTests},
 		{"tally", tallyTests},
 		{"webhook", webhookTests},
 		{"schema", schemaTests},
