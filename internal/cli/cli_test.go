@@ -295,7 +295,7 @@ func TestQueueOrders(t *testing.T) {
 	}
 
 	want(t, f.on("queue", "-summary"), "DOMAIN", "one.test", "two.test", "451", "3 in all: 3 waiting (3 of them deferred), 0 in hand, 0 held.")
-	want(t, f.on("queue", "-summary", "-domain", "two.test", "-json"), `"domain": "two.test"`, `"deferred": 1`, `"code": 452`)
+	want(t, f.on("queue", "-summary", "-domain", "two.test", "-json"), `"domain":"two.test"`, `"deferred":1`, `"code":452`)
 	if _, errs, status := call(t, "", "queue", "-summary", "-sender", "x", "-data", f.Dir); status != 2 {
 		t.Errorf("-summary with a filter: status %d, %s", status, errs)
 	}
