@@ -166,11 +166,14 @@ func (s *Server) Control() http.Handler {
 // Public serves TCP: who comes there needs an API key.
 func (s *Server) Public() http.Handler { return s.entrance(false, s.mux) }
 
+// exchangeTime is how long a request and its answer may take: the longest time for
+// a body, and some for the answer. Who reads nothing does not keep a connection.
+const exchangeTime = 15 * time.Minute
+
 // Serve serves a listener until ctx ends; then it lets what is under way end,
 // for up to drain.
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, drain time.Duration, log *slog.Logger) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
+	s := newServer(h, log, exchangeTime)
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -187,6 +190,13 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, drain time.Dura
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+}
+
+// newServer makes a server that gives no client more than that time for a request
+// and its answer.
+func newServer(h http.Handler, log *slog.Logger, most time.Duration) *http.Server {
+	return &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, WriteTimeout: most, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 }
 
 // methods are those that routes have.

@@ -9,8 +9,10 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"postrider/internal/relay"
 )
@@ -49,9 +51,12 @@ func (s *Server) backup(_ context.Context, in *body[BackupRequest]) (*huma.Strea
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		ctx.SetHeader("Content-Type", "application/x-ndjson")
 		out := json.NewEncoder(ctx.BodyWriter())
+		_, w := humago.Unwrap(ctx)
+		connection := http.NewResponseController(w)
 		var last BackupProgress
 		tell := func() {
-			_ = out.Encode(last) // who does not listen any more has cancelled
+			_ = connection.SetWriteDeadline(time.Now().Add(time.Minute)) // a large store takes longer than other answers
+			_ = out.Encode(last)                                         // who does not listen any more has cancelled
 			if f, ok := ctx.BodyWriter().(http.Flusher); ok {
 				f.Flush()
 			}

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"time"
 
+	"golang.org/x/net/netutil"
 	"golang.org/x/sync/errgroup"
 
 	"postrider/internal/account"
@@ -40,10 +41,17 @@ func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *
 		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
 		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Doctor: d.doctor,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
+	if d.web != nil {
+		d.web = netutil.LimitListener(d.web, mostRequests)
+	}
 	if d.web != nil && c.API.Secure() {
 		d.web = tls.NewListener(d.web, d.certs.tls("http/1.1"))
 	}
 }
+
+// mostRequests is how many connections the API has at once: others wait, and mail
+// does not lack the files.
+const mostRequests = 1000
 
 // APIAddr is where the HTTP API is served over TCP; empty where it is not.
 func (d *Daemon) APIAddr() string {
