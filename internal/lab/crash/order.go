@@ -115,7 +115,8 @@ func (h *harness) sendMarked(ctx context.Context) error {
 	if err = errors.Join(err, dataErr); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
-	_, err = fmt.Fprintf(w, "%s1\r\nSubject: order\r\n\r\n%s", marker, orderMark+"\r\n")
+	// Twice, because a page of the log may begin in the midst of one of them.
+	_, err = fmt.Fprintf(w, "%s1\r\nSubject: order\r\n\r\n%s\r\n%[2]s\r\n", marker, orderMark)
 	if err := errors.Join(err, w.Close(), c.Quit()); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
