@@ -130,6 +130,9 @@ func (m *Manager) Add(ctx context.Context, by relay.Actor, account relay.ID, nam
 	if err != nil {
 		return nil, err
 	}
+	if err := m.room(ctx, account); err != nil {
+		return nil, err
+	}
 	id, err := m.config.NewID()
 	if err != nil {
 		return nil, err
@@ -147,6 +150,30 @@ func (m *Manager) Add(ctx context.Context, by relay.Actor, account relay.ID, nam
 		return nil, err
 	}
 	return d, nil
+}
+
+// mostOpen is how many domains an account may have whose proof is not seen: each
+// has keys that cost time to make, and is looked at again and again.
+const mostOpen = 100
+
+// room refuses an account that asks for ever more domains and proves none.
+func (m *Manager) room(ctx context.Context, account relay.ID) error {
+	open := 0
+	for after := (relay.ID{}); ; {
+		some, err := m.store.Domains(ctx, account, after, 500)
+		if err != nil || len(some) == 0 {
+			return err
+		}
+		for _, d := range some {
+			if d.Verified.IsZero() {
+				open++
+			}
+			after = d.ID
+		}
+		if open >= mostOpen {
+			return &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("%d domains of this account wait for their records.", open), Advice: "Publish them, or remove those that are not needed."}
+		}
+	}
 }
 
 // newKeys makes a pair, RSA and Ed25519.

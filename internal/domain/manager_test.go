@@ -626,3 +626,23 @@ func TestPlan(t *testing.T) {
 		t.Error(cmp.Or(found, "no SPF record"))
 	}
 }
+
+// Nobody has the relay make keys without end for domains that they do not prove.
+func TestOpenDomains(t *testing.T) {
+	b, ctx, by := newBench(t), t.Context(), relay.Actor{Name: "ann"}
+	for i := range byte(mostOpen) {
+		b.store.domains[relay.ID{1, i}] = relay.Domain{ID: relay.ID{1, i}, Account: us, Name: fmt.Sprintf("d%d.example", i)}
+	}
+	if _, err := b.Add(ctx, by, us, "more.example", Settings{}); relay.CodeOf(err) != relay.Conflict {
+		t.Errorf("one more: %v", err)
+	}
+	if _, err := b.Add(ctx, by, them, "more.example", Settings{}); err != nil {
+		t.Errorf("of another account: %v", err)
+	}
+	proven := b.store.domains[relay.ID{1, 5}]
+	proven.Verified = epoch
+	b.store.domains[proven.ID] = proven
+	if _, err := b.Add(ctx, by, us, "more.example", Settings{}); err != nil {
+		t.Errorf("after one is proven: %v", err)
+	}
+}
