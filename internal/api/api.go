@@ -72,6 +72,8 @@ type Log interface {
 // Queue takes orders.
 type Queue interface {
 	Order(ctx context.Context, account relay.ID, id relay.DeliveryID, kind relay.Kind) error
+	// Reschedule gives what is not due yet another time; one error for each.
+	Reschedule(ctx context.Context, deliveries []*relay.Delivery, due time.Time) []error
 	Stats() queue.Stats
 }
 

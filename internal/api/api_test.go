@@ -51,6 +51,9 @@ func (k *kept) Order(_ context.Context, account relay.ID, id relay.DeliveryID, k
 func (k *kept) Backlog(context.Context, relay.ID, relay.BacklogFilter) ([]relay.Backlog, error) {
 	return nil, nil
 }
+func (k *kept) Reschedule(_ context.Context, deliveries []*relay.Delivery, _ time.Time) []error {
+	return make([]error, len(deliveries))
+}
 func (k *kept) Stats() queue.Stats { return queue.Stats{InHand: 3} }
 
 func (k *kept) config(t *testing.T) Config {

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 )
@@ -39,6 +40,9 @@ func TestContract(t *testing.T) {
 			}
 			if o, ok := body.(map[string]any); ok && op.OperationID == "backup" {
 				o["file"] = filepath.Join(t.TempDir(), "copy.db") // of this machine
+			}
+			if op.OperationID == "reschedule-message" {
+				body = object{"send_at": time.Now().Add(2 * time.Hour)} // of this day
 			}
 			for _, p := range op.Parameters {
 				if p.In == "path" && p.Example == nil {

@@ -35,6 +35,10 @@ func (s *Server) mailRoutes() {
 		Summary: "The whole story of a message", Doc: "What was accepted, its deliveries, and every event with what the receivers said.",
 		Example: Example{Params: map[string]any{"id": ExampleMessage}, Answer: exampleStory()},
 	}, s.message)
+	Register(s, Route{Method: http.MethodPatch, Path: "/v1/messages/{id}", ID: "reschedule-message", Tag: "Messages", Right: Build, OfAccount: true,
+		Summary: "Give a scheduled message another time", Doc: "It concerns the deliveries that have not been tried and are not due yet; the others stay as they are, and are counted. They expire as much later as they are tried. A time that is past sends at once.",
+		Example: Example{Params: map[string]any{"id": ExampleScheduled}, Body: object{"send_at": "2026-03-02T09:00:00Z"}, Answer: object{"send_at": "2026-03-02T09:00:00Z", "rescheduled": 1, "failed": 0}},
+	}, s.reschedule)
 	Register(s, Route{Method: http.MethodDelete, Path: "/v1/messages/{id}", ID: "cancel-message", Tag: "Messages", Right: Build, OfAccount: true,
 		Summary: "Cancel what still waits of a message", Doc: "What is scheduled is taken back; what is deferred or held is given up. Attempts that are under way end as they end. The log keeps the message.",
 		Example: Example{Params: map[string]any{"id": ExampleScheduled}, Answer: map[string]any{"cancelled": 1, "failed": 0}},
@@ -211,22 +215,9 @@ func (s *Server) cancel(ctx context.Context, q *messageQuery) (*body[Cancelled],
 	if err != nil {
 		return nil, err
 	}
-	var live []relay.DeliveryID
-	const page = 1000
-	for f := (relay.DeliveryFilter{Message: id.String(), Live: true, Limit: page}); ; f.Before = &live[len(live)-1] {
-		found, err := s.config.Mail.Deliveries(ctx, account, f)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range found {
-			live = append(live, d.ID)
-		}
-		if len(found) < page {
-			break
-		}
-	}
-	if len(live) == 0 {
-		return nil, at("path.id", &relay.Error{Code: relay.Conflict, Text: "Nothing of this message waits any more.", Advice: "See its deliveries: all of them are final."})
+	live, err := s.live(ctx, account, id)
+	if err != nil {
+		return nil, err
 	}
 	var mu sync.Mutex
 	var out Cancelled
@@ -234,7 +225,7 @@ func (s *Server) cancel(ctx context.Context, q *messageQuery) (*body[Cancelled],
 	g.SetLimit(64) // so that they share commits
 	for _, d := range live {
 		g.Go(func() error {
-			err := s.config.Queue.Order(ctx, account, d, relay.EventCancelled)
+			err := s.config.Queue.Order(ctx, account, d.ID, relay.EventCancelled)
 			mu.Lock()
 			defer mu.Unlock()
 			switch relay.CodeOf(err) {
@@ -249,6 +240,78 @@ func (s *Server) cancel(ctx context.Context, q *messageQuery) (*body[Cancelled],
 		})
 	}
 	return answer(out, g.Wait())
+}
+
+// live are the deliveries of a message that are not final; an error where none is.
+func (s *Server) live(ctx context.Context, account, message relay.ID) (live []*relay.Delivery, err error) {
+	const page = 1000
+	for f := (relay.DeliveryFilter{Message: message.String(), Live: true, Limit: page}); ; f.Before = &live[len(live)-1].ID {
+		found, err := s.config.Mail.Deliveries(ctx, account, f)
+		if err != nil {
+			return nil, err
+		}
+		for i := range found {
+			live = append(live, &found[i].Delivery)
+		}
+		if len(found) < page {
+			break
+		}
+	}
+	if len(live) == 0 {
+		return nil, at("path.id", &relay.Error{Code: relay.Conflict, Text: "Nothing of this message waits any more.", Advice: "See its deliveries: all of them are final."})
+	}
+	return live, nil
+}
+
+// Rescheduled is the answer to PATCH /v1/messages/{id}.
+type Rescheduled struct {
+	SendAt      time.Time `json:"send_at" doc:"The new time"`
+	Rescheduled int       `json:"rescheduled" doc:"Deliveries that will be tried then"`
+	Failed      int       `json:"failed" doc:"Deliveries that wait, but have been tried, are held or are due"`
+}
+
+func (s *Server) reschedule(ctx context.Context, q *struct {
+	ID   string `path:"id" doc:"Id of the message, or of one of its deliveries"`
+	Body struct {
+		SendAt time.Time `json:"send_at" doc:"Not to be delivered before; at most 30 days ahead"`
+	}
+}) (*body[Rescheduled], error) {
+	id, err := messageID(q.ID)
+	if err != nil {
+		return nil, err
+	}
+	account, err := s.accountOf(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	if far := tooFar(q.Body.SendAt, now); far != "" {
+		return nil, invalid("body.send_at", far, "Choose an earlier time.")
+	}
+	live, err := s.live(ctx, account, id)
+	if err != nil {
+		return nil, err
+	}
+	out := Rescheduled{SendAt: q.Body.SendAt.UTC()}
+	if out.SendAt.Before(now) {
+		out.SendAt = now.UTC()
+	}
+	for _, err := range s.config.Queue.Reschedule(ctx, live, out.SendAt) {
+		switch relay.CodeOf(err) {
+		case relay.Conflict, relay.NotFound:
+			out.Failed++
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		out.Rescheduled++
+	}
+	if out.Rescheduled == 0 {
+		return nil, at("path.id", &relay.Error{Code: relay.Conflict, Text: "Nothing of this message can be given another time.",
+			Advice: "What waits has been tried, is held, or is due: see its deliveries."})
+	}
+	return answer(out, nil)
 }
 
 // accountOf is whose a message is. It is not found by its story, which may be

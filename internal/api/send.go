@@ -99,7 +99,7 @@ type NewMessage struct {
 	Raw         []byte            `json:"raw,omitempty" doc:"A whole message (RFC 5322), in base64; instead of all fields that it is made of. Its envelope is from, to, cc and bcc where they are given, else its own header. A Bcc field is removed"`
 	Envelope    *NewEnvelope      `json:"envelope,omitempty" doc:"Sender and recipients where they are not those of the header"`
 	Stream      string            `json:"stream,omitempty" enum:"transactional,broadcast" doc:"Kind of mail; the key's own unless said otherwise. A key for broadcasts can't send transactional mail"`
-	SendAt      time.Time         `json:"send_at,omitzero" doc:"Not to be delivered before; at most 30 days ahead. Until then it can be cancelled"`
+	SendAt      time.Time         `json:"send_at,omitzero" doc:"Not to be delivered before; at most 30 days ahead. Until then it can be cancelled, or given another time"`
 	Tags        []string          `json:"tags,omitempty" maxItems:"10" doc:"Words to find it again by, of up to 64 characters each"`
 	Metadata    map[string]string `json:"metadata,omitempty" doc:"What you want to be told again with its events: up to 50 values of up to 500 bytes"`
 }
@@ -253,8 +253,8 @@ func (m *NewMessage) check(now time.Time) error {
 			add("metadata."+cut(k), "want a name of up to 64 bytes and a value of up to 500")
 		}
 	}
-	if ahead := m.SendAt.Sub(now); ahead > mostAhead {
-		add("send_at", "it is %d days ahead; 30 are allowed", int(ahead.Hours()/24))
+	if far := tooFar(m.SendAt, now); far != "" {
+		add("send_at", "%s", far)
 	}
 	if len(m.Raw) > 0 {
 		for field, given := range map[string]bool{"subject": m.Subject != "", "text": m.Text != "", "html": m.HTML != "", "attachments": len(m.Attachments) > 0,
@@ -268,6 +268,14 @@ func (m *NewMessage) check(now time.Time) error {
 	}
 	slices.SortFunc(found, func(a, b FieldError) int { return strings.Compare(a.Location, b.Location) })
 	return invalids(found)
+}
+
+// tooFar says where a time is so far ahead that nothing is scheduled for it.
+func tooFar(at, now time.Time) string {
+	if ahead := at.Sub(now); ahead > mostAhead {
+		return fmt.Sprintf("it is %d days ahead; 30 are allowed", int(ahead.Hours()/24))
+	}
+	return ""
 }
 
 func printable(s string) bool {

@@ -158,6 +158,24 @@ func TestSendLater(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
+	tomorrow := time.Now().Add(24 * time.Hour).UTC().Truncate(time.Second)
+	var moved api.Rescheduled
+	s.decode(s.ask(key, "PATCH", "/v1/messages/"+sent.ID, object{"send_at": tomorrow}), &moved)
+	if moved.Rescheduled != 2 || moved.Failed != 0 || !moved.SendAt.Equal(tomorrow) {
+		t.Errorf("%+v", moved)
+	}
+	var after api.List[api.Delivery]
+	s.decode(s.ask(key, "GET", "/v1/deliveries?message="+sent.ID, nil), &after)
+	for i, d := range after.Data {
+		if d.State != "queued" || d.Due == nil || !d.Due.Equal(tomorrow) || d.Expires.Sub(*d.Due) != list.Data[i].Expires.Sub(*list.Data[i].Due) {
+			t.Errorf("moved to %s: %+v", tomorrow, d)
+		}
+	}
+	for _, body := range []string{"{}", `{"send_at": "soon"}`, fmt.Sprintf(`{"send_at": %q}`, time.Now().Add(40*24*time.Hour).Format(time.RFC3339))} {
+		if a := s.ask(key, "PATCH", "/v1/messages/"+sent.ID, strings.NewReader(body)); a.status != 422 || len(a.problem().Errors) == 0 {
+			t.Errorf("%s: %d %s", body, a.status, a.body)
+		}
+	}
 	var cancelled api.Cancelled
 	s.decode(s.ask(key, "DELETE", "/v1/messages/"+sent.ID, nil), &cancelled)
 	if cancelled.Cancelled != 2 {
@@ -170,6 +188,16 @@ func TestSendLater(t *testing.T) {
 	if a := s.ask(key, "DELETE", "/v1/messages/"+sent.ID, nil); a.status != 409 {
 		t.Errorf("cancel again: %d %s", a.status, a.body)
 	}
+	if a := s.ask(key, "PATCH", "/v1/messages/"+sent.ID, object{"send_at": tomorrow}); a.status != 409 {
+		t.Errorf("reschedule what is cancelled: %d %s", a.status, a.body)
+	}
+	// A time that is past sends at once.
+	s.decode(s.ask(key, "POST", "/v1/messages", object{"from": "a@shop.test", "to": []string{"soon@x.test"}, "text": "x", "send_at": tomorrow}), &sent)
+	s.decode(s.ask(key, "PATCH", "/v1/messages/"+sent.ID, object{"send_at": time.Now().Add(-time.Hour)}), &moved)
+	s.until("it is delivered", func() bool {
+		s.decode(s.ask(key, "GET", "/v1/deliveries?message="+sent.ID, nil), &after)
+		return after.Data[0].State == "delivered"
+	})
 }
 
 // Each refusal names its field.

@@ -17,14 +17,15 @@ import (
 )
 
 func queueCommand() command {
-	return command{name: "queue", args: "[retry|hold|release|cancel [ID…]]", short: "show what waits, why and until when; retry, hold, release, cancel",
+	return command{name: "queue", args: "[retry|hold|release|cancel [ID…] | reschedule -at TIME ID…]", short: "show what waits, why and until when; retry, hold, release, cancel, reschedule",
 		example: `
 postrider queue
 postrider queue -domain example.com
 postrider queue -summary            # how much waits for which domain, and why
 postrider queue retry 06bw8sf8dhkx94jkm5k3vz1m3r-1
 postrider queue cancel -sender newsletter@example.com
-postrider queue hold -domain example.com`,
+postrider queue hold -domain example.com
+postrider queue reschedule -at 2026-12-24T09:00 06bw8sf8dhkx94jkm5k3vz1m3r`,
 		run: runQueue}
 }
 
@@ -36,6 +37,7 @@ func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 	s.flags(fs, 0)
 	all := fs.Bool("all", false, "retry, hold, release, cancel: everything that waits")
 	summary := fs.Bool("summary", false, "count what waits, by domain (and only -domain chooses), as qshape does")
+	later := fs.String("at", "", "reschedule: the new `time` (2026-01-31T15:04, 15:04) of messages that are not due yet")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")
 	rest, err := parse(e, fs, args)
 	if err != nil {
@@ -60,10 +62,25 @@ func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 	if len(rest) == 0 {
 		return showQueue(ctx, e, c, q, s.limit, *asJSON)
 	}
+	if rest[0] == "reschedule" {
+		at, err := parseTime(*later, time.Now())
+		switch {
+		case err != nil:
+			return badUsage(e, fs, "say -at when; %v", err)
+		case at.Before(time.Now()):
+			return badUsage(e, fs, "-at %s is past; to send at once say retry", *later)
+		case len(rest) == 1:
+			return badUsage(e, fs, "name messages by id")
+		}
+		return reschedule(ctx, e, c, at, rest[1:], *asJSON)
+	}
+	if *later != "" {
+		return badUsage(e, fs, "-at goes with reschedule")
+	}
 	switch rest[0] {
 	case "retry", "hold", "release", "cancel":
 	default:
-		return badUsage(e, fs, "%q is not retry, hold, release or cancel", rest[0])
+		return badUsage(e, fs, "%q is not retry, hold, release, cancel or reschedule", rest[0])
 	}
 	ids, err := named(ctx, c, rest[1:])
 	if err != nil {
@@ -127,6 +144,33 @@ func order(ctx context.Context, e *Env, c *api.Client, order string, ids []strin
 	past := map[string]string{"retry": "Retrying", "hold": "Held", "release": "Released", "cancel": "Cancelled"}[order]
 	fmt.Fprintf(e.Stdout, "%s %d of %d.\n", past, done, len(ids))
 	if done < len(ids) {
+		return errors.New("not all could be done")
+	}
+	return nil
+}
+
+// reschedule gives messages another time.
+func reschedule(ctx context.Context, e *Env, c *api.Client, at time.Time, ids []string, asJSON bool) error {
+	failed := false
+	for _, id := range ids {
+		var out api.Rescheduled
+		if err := c.Patch(ctx, "/v1/messages/"+url.PathEscape(id), map[string]time.Time{"send_at": at}, &out); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			failed = true
+			fmt.Fprintf(e.Stderr, "%s: %v\n", id, err)
+			continue
+		}
+		if asJSON {
+			if err := printLine(e.Stdout, out); err != nil {
+				return err
+			}
+			continue
+		}
+		fmt.Fprintf(e.Stdout, "%s is not delivered before %s: %d of %d that wait.\n", id, stamp(out.SendAt), out.Rescheduled, out.Rescheduled+out.Failed)
+	}
+	if failed {
 		return errors.New("not all could be done")
 	}
 	return nil

@@ -118,6 +118,33 @@ func (q *Queue) Order(ctx context.Context, account relay.ID, id relay.DeliveryID
 	return err
 }
 
+// Reschedule gives deliveries of one message, as they were looked up, another
+// time to be tried first, all in one transaction; one error for each. It is for
+// what has not been tried and is not due: of anything else a relay.Error Conflict
+// says that it is too late.
+func (q *Queue) Reschedule(ctx context.Context, deliveries []*relay.Delivery, due time.Time) []error {
+	now := time.Now()
+	batch := make([]relay.Outcome, len(deliveries))
+	for i, d := range deliveries {
+		batch[i] = relay.Outcome{Delivery: d.ID, Account: d.Account, Kind: relay.EventRescheduled, At: now, Due: due,
+			Diagnosis: relay.Diagnosis{Text: fmt.Sprintf("It is not to be delivered before %s, instead of %s.", due.UTC().Format(time.RFC3339), d.Due.UTC().Format(time.RFC3339))}}
+	}
+	// Without our lease: what is in hand is due.
+	errs := q.kept.Settle(ctx, 0, batch)
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			q.noteLocked(deliveries[i].Class(), due)
+		case errors.Is(err, store.ErrSettled):
+			errs[i] = &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("It is too late to give %s another time.", deliveries[i].ID),
+				Advice: "It has been tried, or it is held, due or done. Look again.", Err: err}
+		}
+	}
+	return errs
+}
+
 // hurry lets a delivery that waits in the store be claimed soon.
 func (q *Queue) hurry(ctx context.Context, id relay.DeliveryID, now time.Time) {
 	c, err := q.kept.Class(ctx, id)

@@ -15,10 +15,14 @@ const (
 	EventReleased  Kind = 7 // from hold, or "retry now"
 	EventCancelled Kind = 8
 	EventReported  Kind = 9 // a DSN about it was written; its id is the reply's text. The state stays
+	// EventRescheduled gives what has not been tried, and is not due yet, another
+	// time to be due; it expires as much later.
+	EventRescheduled Kind = 10
 )
 
 var kindNames = map[Kind]string{EventAccepted: "accepted", EventDelivered: "delivered", EventDeferred: "deferred",
-	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled", EventReported: "reported"}
+	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled", EventReported: "reported",
+	EventRescheduled: "rescheduled"}
 
 func (k Kind) String() string { return nameOf(kindNames, k) }
 
@@ -73,7 +77,7 @@ type Outcome struct {
 	Account   ID
 	Kind      Kind
 	At        time.Time
-	Due       time.Time // next attempt; only for deferred and released
+	Due       time.Time // next attempt; only for deferred, released and rescheduled
 	Host      string    // that answered
 	Reply     Reply
 	Diagnosis Diagnosis

@@ -19,7 +19,8 @@ import (
 // Neither harms the others.
 //
 // A settled delivery is in nobody's hand. With lease 0 an outcome is an
-// operator's order, and concerns only what no node has in hand.
+// operator's order, and concerns only what no node has in hand. ErrSettled says
+// of what is to be rescheduled, besides, that it has been tried or is due.
 //
 // The content of a message goes when its last delivery is final and no DSN is
 // to be written about it, unless it is archived. Outcomes are counted by account,
@@ -62,7 +63,8 @@ var settleColumns = slices.Concat(columns(blob, "message account"), columns(numb
 	columns(words, "enhanced reply host category diagnosis advice"))
 
 const (
-	orderOnly int64 = iota
+	untried int64 = iota - 1 // the order concerns only what never was tried and is not due yet
+	orderOnly
 	withDiagnosis
 	withReply
 )
@@ -88,6 +90,8 @@ func (s *outcomes) add(clock *clock, o *relay.Outcome, part int) error {
 	r, d := &o.Reply, &o.Diagnosis
 	what := orderOnly
 	switch {
+	case o.Kind == relay.EventRescheduled:
+		what = untried
 	case o.Attempt != nil || *r != relay.Reply{}:
 		what = withReply
 	case *d != relay.Diagnosis{}:
@@ -126,6 +130,7 @@ func (s *outcomes) first() outcomes {
 // these it is recognised when it comes again (a commit whose reply was lost).
 const (
 	settleSet = "update delivery set lease = 0, state = u.state, due = u.due, updated = u.at, attempts = attempts + u.tried," +
+		" expires = case when u.what < 0 then expires + u.due - delivery.due else expires end," +
 		" delayed = case when u.delay <> 0 then 1 else delayed end," +
 		" code = case when u.what > 1 then u.code else delivery.code end," +
 		" enhanced = case when u.what > 1 then u.enhanced else delivery.enhanced end," +
@@ -135,7 +140,8 @@ const (
 		" diagnosis = case when u.what > 0 then u.diagnosis else delivery.diagnosis end," +
 		" advice = case when u.what > 0 then u.advice else delivery.advice end"
 	settleWhere = " where delivery.message = u.message and delivery.n = u.n and delivery.account = u.account" +
-		" and delivery.state < 10 and lease in (0, ?) and not (lease = 0 and updated = u.at and delivery.state = u.state)"
+		" and delivery.state < 10 and lease in (0, ?) and not (lease = 0 and updated = u.at and delivery.state = u.state)" +
+		" and (u.what >= 0 or delivery.state = 1 and attempts = 0 and delivery.due > u.at)"
 )
 
 var (

@@ -128,6 +128,7 @@ var settleTests = []test{
 		f.equal("after another attempt", step(relay.EventDeferred, true).Attempts, 2)
 		f.equal("kinds", kinds(f.story(s.Message.ID)), []relay.Kind{relay.EventAccepted, relay.EventDeferred, relay.EventHeld, relay.EventReleased, relay.EventDeferred})
 	}},
+	{"rescheduled", rescheduled},
 	{"orders keep the last reply", func(f *fixture) {
 		s := f.message("a@example.net")
 		f.put(f.lease, s)
