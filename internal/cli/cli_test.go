@@ -318,6 +318,20 @@ func TestQueueOrders(t *testing.T) {
 	}
 	want(t, errs, "Nothing can be done")
 	want(t, f.on("queue", "cancel", "-all"), "Cancelled 1 of 1")
+
+	var sent api.Sent
+	if err := f.API.Post(t.Context(), "/v1/messages", map[string]any{"from": "me@shop.test", "to": []string{"later@one.test"}, "text": "x", "send_at": time.Now().Add(time.Hour)}, &sent); err != nil {
+		t.Fatal(err)
+	}
+	tomorrow := time.Now().Add(24 * time.Hour).Format("2006-01-02T15:04")
+	want(t, f.on("queue", "reschedule", sent.ID, "-at", tomorrow), "is not delivered before "+strings.Replace(tomorrow, "T", " ", 1)+":00: 1 of 1 that wait.")
+	want(t, f.on("message", sent.ID), "rescheduled", "It is not to be delivered before")
+	for _, args := range [][]string{{"reschedule", sent.ID}, {"reschedule", "-at", "90m", sent.ID}, {"reschedule", "-at", tomorrow}, {"-at", tomorrow}, {"hold", "-at", tomorrow, sent.ID}} {
+		if _, errs, status := call(t, "", append(append([]string{"queue"}, args...), "-data", f.Dir)...); status != 2 {
+			t.Errorf("queue %v: status %d, %s", args, status, errs)
+		}
+	}
+	want(t, f.on("queue", "cancel", sent.ID), "Cancelled 1 of 1")
 	want(t, f.on("queue"), "Nothing waits")
 }
 

@@ -52,6 +52,9 @@ func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 	if err != nil {
 		return err
 	}
+	if *later != "" && (len(rest) == 0 || rest[0] != "reschedule") {
+		return badUsage(e, fs, "-at goes with reschedule")
+	}
 	if *summary {
 		if len(rest) > 0 || len(q) > 1+len(q["domain"]) {
 			return badUsage(e, fs, "-summary goes with no order, and no filter but -domain")
@@ -73,9 +76,6 @@ func runQueue(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 			return badUsage(e, fs, "name messages by id")
 		}
 		return reschedule(ctx, e, c, at, rest[1:], *asJSON)
-	}
-	if *later != "" {
-		return badUsage(e, fs, "-at goes with reschedule")
 	}
 	switch rest[0] {
 	case "retry", "hold", "release", "cancel":

@@ -245,6 +245,33 @@ func TestOrder(t *testing.T) {
 	}
 }
 
+// What gets another time is handed out then, and neither before nor after.
+func TestReschedule(t *testing.T) {
+	for _, after := range []time.Duration{time.Minute, 2 * time.Hour} {
+		inBubble(t, usual, func(r *rig) {
+			s := r.message("x")
+			s.Deliveries[0].Due = time.Now().Add(time.Hour)
+			d := r.put(s).Deliveries[0]
+			time.Sleep(time.Second)
+			due := time.Now().Add(after)
+			if err := r.Reschedule(r.Context(), []*relay.Delivery{d}, due)[0]; err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(after - 10*time.Millisecond)
+			if it := r.next(); it != nil {
+				t.Errorf("it is handed out before %s", due)
+			}
+			time.Sleep(time.Second)
+			it := r.next()
+			if it == nil || !r.Begin(it) {
+				t.Fatal("it is not handed out")
+			}
+			wantCode(t, "in flight", r.Reschedule(r.Context(), []*relay.Delivery{d}, due.Add(time.Hour))[0], relay.Conflict)
+			r.settle(it, relay.EventDelivered)
+		})
+	}
+}
+
 // An order that meets a claim half way must not report what does not happen.
 func TestOrderDuringClaim(t *testing.T) {
 	for _, order := range []relay.Kind{hold, cancel, release} {
