@@ -47,6 +47,7 @@ type Config struct {
 	Backup       Backer
 	Entrance     Entrance
 	MessageSize  int64 // bytes: the largest message
+	Bodies       int64 // bytes: of all request bodies at once; 0: 128 MiB, or twice the largest
 	Credentials  *account.Manager
 	Accounts     *account.Tenants
 	People       *account.People
@@ -100,6 +101,7 @@ type Server struct {
 	huma          huma.API
 	problemSchema *huma.Schema
 	counting      chan struct{} // holds one while what waits is counted
+	bodies        bodies
 }
 
 // New makes a server with its own routes; others are added with Register.
@@ -116,6 +118,10 @@ func New(c Config) *Server {
 	s.huma = humago.New(s.mux, h)
 	schemas := s.huma.OpenAPI().Components.Schemas
 	s.problemSchema = schemas.Schema(typeOf[Problem](), true, "Problem")
+	s.bodies.most = c.Bodies
+	if s.bodies.most == 0 {
+		s.bodies.most = max(128<<20, 2*s.largestBody())
+	}
 	s.mux.HandleFunc("/", s.nowhere)
 	s.routes()
 	return s

@@ -72,6 +72,12 @@ func Register[I, O any](s *Server, r Route, handler func(context.Context, *I) (*
 			s.writeProblem(w, req, problem(err).(*Problem))
 			return
 		}
+		size := bodySize(req, ctx.Operation().MaxBodyBytes)
+		if !s.bodies.take(size) {
+			s.writeProblem(w, req, problem(tooManyBodies()).(*Problem))
+			return
+		}
+		defer s.bodies.give(size)
 		next(ctx)
 	}}
 	huma.Register(s.huma, *declared, func(ctx context.Context, in *I) (*O, error) {

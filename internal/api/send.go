@@ -32,7 +32,7 @@ type Entrance interface {
 
 func (s *Server) sendRoutes() {
 	Register(s, Route{Method: http.MethodPost, Path: "/v1/messages", ID: "send-message", Tag: "Messages", Right: Send, OfAccount: true, Status: http.StatusAccepted,
-		MaxBody: s.config.MessageSize*4/3 + maxBody, BodyTime: 10 * time.Minute,
+		MaxBody: s.largestBody(), BodyTime: 10 * time.Minute,
 		Summary: "Send a message",
 		Doc: "Give either the fields, of which the message is made, or a whole message in raw. 202 means that the message is stored and will be delivered; each recipient has a delivery of its own. " +
 			"With an Idempotency-Key a request that is repeated within 24 hours gets the first one's answer and is not sent twice. " +

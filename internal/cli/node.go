@@ -25,7 +25,7 @@ func runNode(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	var p place
 	p.clientFlags(fs)
 	undo := fs.Bool("undo", false, "drain: let the node work again")
-	asJSON := fs.Bool("json", false, "list: print one JSON object a line")
+	asJSON := fs.Bool("json", false, "print JSON: list one object a line, drain what was ordered")
 	rest, err := parse(e, fs, args)
 	if err != nil {
 		return err
@@ -41,15 +41,13 @@ func runNode(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 		return badUsage(e, fs, "list takes no name and no -undo")
 	case do == "drain" && len(rest) != 2:
 		return badUsage(e, fs, "name the node to drain; \"postrider node list\" shows them")
-	case do == "drain" && *asJSON:
-		return badUsage(e, fs, "-json goes with list")
 	}
 	c, err := p.client()
 	if err != nil {
 		return err
 	}
 	if do == "drain" {
-		return drainNode(ctx, e, c, rest[1], *undo)
+		return drainNode(ctx, e, c, rest[1], *undo, *asJSON)
 	}
 	return listNodes(ctx, e, c, *asJSON)
 }
@@ -79,17 +77,29 @@ func listNodes(ctx context.Context, e *Env, c *api.Client, asJSON bool) error {
 	return w.Flush()
 }
 
-func drainNode(ctx context.Context, e *Env, c *api.Client, name string, undo bool) error {
+// drained is what a node was ordered.
+type drained struct {
+	Name     string `json:"name"`
+	Draining bool   `json:"draining"`
+}
+
+func drainNode(ctx context.Context, e *Env, c *api.Client, name string, undo, asJSON bool) error {
 	path := "/v1/nodes/" + url.PathEscape(name) + "/drain"
 	if undo {
 		if err := c.Delete(ctx, path, nil); err != nil {
 			return err
+		}
+		if asJSON {
+			return printLine(e.Stdout, drained{name, false})
 		}
 		fmt.Fprintf(e.Stdout, "%s works again, within two seconds.\n", name)
 		return nil
 	}
 	if err := c.Post(ctx, path, nil, nil); err != nil {
 		return err
+	}
+	if asJSON {
+		return printLine(e.Stdout, drained{name, true})
 	}
 	fmt.Fprintf(e.Stdout, "%s drains, within two seconds: it takes no more mail, gives back what it has not begun, and ends what is under way.\n"+
 		"When \"postrider node list\" shows nothing in its hand, it can be stopped. -undo, or a restart, lets it work again.\n", name)
