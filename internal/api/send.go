@@ -289,7 +289,7 @@ func (s *Server) draft(ctx context.Context, m *NewMessage) (*submit.Draft, error
 	if d.Identity, d.Stream, err = submitter(ctx, m.Stream); err != nil {
 		return nil, err
 	}
-	content := m.Raw
+	var content []byte
 	var header addresses
 	if len(m.Raw) > 0 {
 		content, header, err = readRaw(m.Raw)
