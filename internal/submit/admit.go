@@ -36,6 +36,9 @@ type party struct {
 }
 
 func (e *Entrance) party(ctx context.Context, id *account.Identity) (party, error) {
+	if err := e.maySend(ctx, id); err != nil {
+		return party{}, err
+	}
 	a, plan, err := e.directory.Account(ctx, id.Account)
 	if err != nil {
 		return party{}, err
@@ -53,6 +56,25 @@ func (e *Entrance) party(ctx context.Context, id *account.Identity) (party, erro
 	}
 	p.account = a
 	return p, nil
+}
+
+// maySend refuses a key that is for other things, or whose owner may not send any
+// more: over SMTP too, where it can log in.
+func (e *Entrance) maySend(ctx context.Context, id *account.Identity) error {
+	if id.Kind != account.KindKey {
+		return nil
+	}
+	var owner account.Rights
+	if !id.Owner.IsZero() {
+		var err error
+		if owner, err = e.directory.UserRights(ctx, id.Account, id.Owner); err != nil {
+			return err
+		}
+	}
+	if account.OfCredential(&relay.Credential{Kind: id.Kind, Scopes: id.Scopes, Owner: id.Owner}, owner).Has(account.Send) {
+		return nil
+	}
+	return &relay.Error{Code: relay.Forbidden, Text: "This API key may not send mail.", Advice: "Use one with the scope send, whose owner may send too."}
 }
 
 // order is what a message of the party is held to.

@@ -435,3 +435,44 @@ func TestSubmitBelow(t *testing.T) {
 		t.Errorf("from below the sandbox: %v", err)
 	}
 }
+
+// A key sends over SMTP only what it may send over HTTP: with the scope, and as
+// far as its owner's rights go.
+func TestSubmitScopes(t *testing.T) {
+	f := strictly(t)
+	people := &account.People{Store: f.db, NewID: NewID, Changed: func(context.Context) error { f.directory.Forget(); return nil }}
+	member := func(email string, role relay.Role) relay.ID {
+		m, err := people.SetMember(t.Context(), account.Operator(operator).In(f.identity.Account), email, role)
+		f.must(err)
+		return m.User
+	}
+	viewer, developer := member("v@example.com", relay.Viewer), member("d@example.com", relay.Developer)
+	send, read := []relay.Scope{relay.ScopeSend}, []relay.Scope{relay.ScopeRead, relay.ScopeManage}
+	for _, tt := range []struct {
+		name   string
+		scopes []relay.Scope
+		owner  relay.ID
+		may    bool
+	}{
+		{"nobody's", nil, relay.ID{}, true},
+		{"nobody's, to send", send, relay.ID{}, true},
+		{"nobody's, to read", read, relay.ID{}, false},
+		{"a developer's", nil, developer, true},
+		{"a developer's, to read", read, developer, false},
+		{"a viewer's", send, viewer, false},
+		{"a stranger's", send, f.id(), false},
+	} {
+		f.identity.Kind, f.identity.Scopes, f.identity.Owner = account.KindKey, tt.scopes, tt.owner
+		_, err := f.entrance.Submit(t.Context(), f.from("a@example.com", "a@example.com", "bob@example.net"))
+		early := f.entrance.Sender(t.Context(), f.identity, "a@example.com")
+		want := relay.Code("")
+		if !tt.may {
+			want = relay.Forbidden
+		}
+		for _, err := range []error{err, early} {
+			if (err == nil) != tt.may || err != nil && relay.CodeOf(err) != want {
+				t.Errorf("%s: %v", tt.name, err)
+			}
+		}
+	}
+}

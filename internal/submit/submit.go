@@ -11,6 +11,7 @@ import (
 
 	"github.com/gofrs/uuid/v5"
 
+	"postrider/internal/account"
 	"postrider/internal/limit"
 	"postrider/internal/message"
 	"postrider/internal/policy"
@@ -35,6 +36,8 @@ type Directory interface {
 	Sender(ctx context.Context, account relay.ID, address string) (verified bool, err error)
 	// Suppressed gives those of the addresses that nothing may be sent to.
 	Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]string, error)
+	// UserRights is what a user may do in an account.
+	UserRights(ctx context.Context, in, user relay.ID) (account.Rights, error)
 }
 
 // Limiter holds accounts to their limits. Errors are relay.Error.
