@@ -42,7 +42,7 @@ type Config struct {
 type Listener struct {
 	Name      string   `toml:"name" doc:"Name in logs and in the account of a message. Empty: the address."`
 	Address   string   `toml:"address" doc:"host:port, or :port for all addresses."`
-	Mode      string   `toml:"mode" doc:"starttls: plain until STARTTLS, AUTH only after it. tls: TLS from the first byte. plain: no TLS at all, AUTH in the clear; for devices that know nothing else, on a trusted network. Empty: tls on port 465, else starttls."`
+	Mode      string   `toml:"mode" doc:"starttls: plain until STARTTLS, AUTH only after it. tls: TLS from the first byte. plain: no TLS at all, AUTH in the clear; for devices that know nothing else, on a trusted network. feedback: port 25 of the return host: bounces and complaints about mail that was sent from here, from anybody and without AUTH, and nothing else (docs/feedback.md). Empty: tls on port 465, else starttls."`
 	MinTLS    string   `toml:"min_tls" doc:"Lowest TLS version: 1.0, 1.1, 1.2 or 1.3. Below 1.2 only for old devices, on a listener of their own. Empty: 1.2."`
 	PlainAuth bool     `toml:"plain_auth" doc:"With mode starttls: take AUTH without TLS too, in the clear; for devices without TLS on the same port as others with it."`
 	Proxy     []Prefix `toml:"proxy_from" doc:"Networks of load balancers that send a PROXY header (v1 or v2) first. Others may not send one."`

@@ -140,7 +140,10 @@ func (v *checker) listeners(listen []Listener) {
 	for i := range listen {
 		l, at := &listen[i], index("listen", i)
 		if l.Mode != "" {
-			v.oneOf(at+".mode", l.Mode, "starttls", "tls", "plain")
+			v.oneOf(at+".mode", l.Mode, "starttls", "tls", "plain", "feedback")
+		}
+		if l.Mode == "feedback" && l.PlainAuth {
+			v.add(at+".plain_auth", "a listener for feedback takes no logins")
 		}
 		if l.MinTLS != "" {
 			v.oneOf(at+".min_tls", l.MinTLS, "1.0", "1.1", "1.2", "1.3")

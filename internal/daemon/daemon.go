@@ -62,6 +62,8 @@ type Daemon struct {
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
 	notifier   *feedback.Notifier
+	inbox      *feedback.Inbox
+	returns    *feedback.Returns
 	rules      *feedback.Rules
 	outward    *outward
 	certs      *certs
@@ -190,13 +192,16 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire),
 		Rules:  policy.Rules{Senders: relay.SenderRule(c.Policy.Senders), DNS: relay.DNSRule(c.Policy.DNS), Sandbox: int64(c.Policy.Sandbox)},
 		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue, d.directory, d.limiter)
-	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: d.certs.tls(),
-		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics}, d.accounts, entrance, d.log)
-	leaving := deliverConfig(c)
-	leaving.Observer = d.watch.metrics
 	if d.rules, err = feedback.OpenRules(c.Feedback.Rules, d.log); err != nil {
 		return fmt.Errorf("feedback.rules: %w", err)
 	}
+	if err := d.wireReturns(); err != nil {
+		return err
+	}
+	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: d.certs.tls(),
+		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics, Feedback: d.inbox}, d.accounts, entrance, d.log)
+	leaving := deliverConfig(c)
+	leaving.Observer = d.watch.metrics
 	leaving.Diagnose = d.rules.Diagnose
 	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {
 		return err
@@ -278,6 +283,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.dispatcher.Run(running) })
 	g.Go(func() error { return d.queue.Run(running, d.dispatcher.Offer) })
 	g.Go(func() error { return d.notifier.Run(running) })
+	g.Go(func() error { return d.returns.Run(running) })
 	g.Go(func() error { return d.rules.Run(running, 5*time.Second) })
 	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })

@@ -26,6 +26,7 @@ type bench struct {
 	store    *store.DB
 	account  relay.ID
 	lease    int64
+	queue    *queue.Queue
 	notifier *Notifier
 }
 
@@ -44,6 +45,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	q := queue.New(db, b.lease, queue.Config{Window: 10, WindowBytes: 1 << 20, Batch: 8, BatchBytes: 1 << 20}, log)
+	b.queue = q
 	writing, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- q.Write(writing) }()

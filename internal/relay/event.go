@@ -18,11 +18,15 @@ const (
 	// EventRescheduled gives what has not been tried, and is not due yet, another
 	// time to be due; it expires as much later.
 	EventRescheduled Kind = 10
+
+	// Of mail that came back after the end. The state stays.
+	EventFeedback   Kind = 11 // a bounce that says nothing final, an automatic reply
+	EventComplained Kind = 12
 )
 
 var kindNames = map[Kind]string{EventAccepted: "accepted", EventDelivered: "delivered", EventDeferred: "deferred",
 	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled", EventReported: "reported",
-	EventRescheduled: "rescheduled"}
+	EventRescheduled: "rescheduled", EventFeedback: "feedback", EventComplained: "complained"}
 
 func (k Kind) String() string { return nameOf(kindNames, k) }
 
@@ -35,7 +39,11 @@ func (k *Kind) UnmarshalText(b []byte) (err error) {
 	return err
 }
 
-// State is the state of a delivery after an event of this kind.
+// Stays tells whether an event of this kind leaves the state as it was.
+func (k Kind) Stays() bool { return k == EventReported || k == EventFeedback || k == EventComplained }
+
+// State is the state of a delivery after an event of this kind that does not
+// leave it as it was.
 func (k Kind) State() State {
 	switch k {
 	case EventDelivered:
@@ -87,6 +95,13 @@ type Outcome struct {
 	// until then share one DSN.
 	Notice    Notify
 	NoticeDue time.Time
+	// Answers is the mail that came back, of which this comes; zero for what comes
+	// of an attempt. It is dealt with then: settling ends it in the same transaction.
+	Answers ID
+	// Suppress is the reason for which Address is not to be sent to any more (see
+	// Suppression), or empty. Only with Answers.
+	Suppress string
+	Address  string // of the recipient, in the form that suppressions have
 }
 
 // Notice is the duty to write one DSN about a message.

@@ -18,7 +18,7 @@ import (
 
 // mayLogin tells whether AUTH is offered on the session as it is.
 func (s *session) mayLogin() bool {
-	return s.tls != nil || s.l.Mode == ModePlain || s.l.PlainAuth
+	return s.l.Mode != ModeFeedback && (s.tls != nil || s.l.Mode == ModePlain || s.l.PlainAuth)
 }
 
 // auth is AUTH (RFC 4954).
@@ -36,7 +36,7 @@ func (s *session) auth(ctx context.Context, args []byte) smtp.Reply {
 		return badSequence("You have logged in already.")
 	case s.tx.open:
 		return badSequence("A message is under way. Finish it, or send RSET, before AUTH.")
-	case !s.mayLogin() && s.l.tls == nil:
+	case !s.mayLogin() && (s.l.tls == nil || s.l.Mode == ModeFeedback):
 		return reply(502, "5.5.1", "AUTH is not offered here.")
 	case !s.mayLogin():
 		return reply(538, "5.7.11", "Logging in needs encryption. Send STARTTLS first (in the client's settings: \"STARTTLS\" or \"TLS\").")

@@ -62,7 +62,7 @@ func (s *session) checkContent() (r smtp.Reply, bad bool) {
 // openContent makes room for the content, and starts its time.
 func (s *session) openContent() {
 	limits := s.l.config.Limits
-	most := int64(limits.MessageSize)
+	most := s.l.most
 	s.tx.buffer = message.NewBuffer(s.l.config.TempDir, inMemory)
 	s.tx.buffer.Share(s.l.memory)
 	s.tx.buffer.Grow(s.tx.size)
@@ -97,7 +97,7 @@ func (s *session) bdat(ctx context.Context, args []byte) smtp.Reply {
 func (s *session) skipChunk(size int64, r smtp.Reply) smtp.Reply {
 	most := int64(maxStray)
 	if s.identity != nil { // it may be pipelined behind a chunk that was refused
-		most = int64(s.l.config.Limits.MessageSize)
+		most = s.l.most
 	}
 	if size > most {
 		s.send(r)
@@ -119,7 +119,7 @@ func (s *session) skipChunk(size int64, r smtp.Reply) smtp.Reply {
 func (s *session) finish(ctx context.Context, err error) smtp.Reply {
 	defer s.reset()
 	s.about.sender = s.tx.envelope.Sender
-	most := int64(s.l.config.Limits.MessageSize)
+	most := s.l.most
 	switch written := s.tx.content.Err(); {
 	case err == nil:
 		return s.submit(ctx, time.Now())
@@ -153,6 +153,11 @@ func (s *session) submit(ctx context.Context, ended time.Time) smtp.Reply {
 		return s.refusal(err)
 	}
 	s.log.Info("accepted", "message", id, "sender", s.tx.envelope.Sender, "recipients", len(s.tx.envelope.Recipients))
+	if s.l.Mode == ModeFeedback { // it is not sent on
+		s.messages++
+		s.commands = 0
+		return ok("Ok: taken as " + id.String())
+	}
 	s.l.config.Observer.Accepted(Accepted{s.tx.identity.Stream, len(s.tx.envelope.Recipients), content.Size(), time.Since(ended)})
 	s.messages++
 	s.commands = 0

@@ -223,6 +223,9 @@ func startLogging(t testing.TB, c Config, lc ListenerConfig, log slog.Handler) *
 		t.Fatal(err)
 	}
 	f := &fixture{accounts: newAccounts(), entrance: new(entrance), addr: ln.Addr().String(), done: make(chan error, 1)}
+	if lc.Mode == ModeFeedback {
+		c.Feedback = f.entrance
+	}
 	f.Server = New(c, f.accounts, f.entrance, slog.New(log))
 	f.habits.learn(netip.MustParseAddr("127.0.0.1"), true)
 	if lc.Name == "" {

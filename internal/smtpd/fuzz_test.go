@@ -54,7 +54,7 @@ func testServer(t testing.TB) *Server {
 func serveScript(s *Server, c net.Conn, mode string) {
 	ctx := context.WithoutCancel(context.TODO())
 	lc := ListenerConfig{Name: "test", Mode: mode}
-	(&listener{Server: s, ListenerConfig: lc, tls: tlsConfig(s.config.TLS, lc)}).serve(ctx, ctx, c)
+	s.listener(lc).serve(ctx, ctx, c)
 }
 
 // seedSessions are what the clients of the dialogues say, without waiting.
@@ -227,7 +227,7 @@ func FuzzProxy(f *testing.F) {
 		s := New(Config{Hostname: "relay.example", Limits: config.Default().Limits}, newAccounts(), new(entrance), slog.New(slog.DiscardHandler))
 		lc := ListenerConfig{Mode: ModePlain, Proxy: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
 		ctx := t.Context()
-		(&listener{Server: s, ListenerConfig: lc}).serve(ctx, ctx, &scripted{Reader: bytes.NewReader(in), write: func(b []byte) { out.Write(b) }})
+		s.listener(lc).serve(ctx, ctx, &scripted{Reader: bytes.NewReader(in), write: func(b []byte) { out.Write(b) }})
 		for line := range strings.SplitAfterSeq(out.String(), "\n") {
 			if line != "" && !replyLine.MatchString(line) {
 				t.Fatalf("%q is no reply", line)

@@ -36,9 +36,9 @@ func (s *session) hello(verb smtp.Verb, args []byte) smtp.Reply {
 func (s *session) extensions() []string {
 	l := s.l.config.Limits
 	list := []string{
-		"PIPELINING",                          // RFC 2920
-		fmt.Sprintf("SIZE %d", l.MessageSize), // RFC 1870
-		"8BITMIME", "SMTPUTF8", "CHUNKING",    // RFC 6152, 6531, 3030
+		"PIPELINING",                       // RFC 2920
+		fmt.Sprintf("SIZE %d", s.l.most),   // RFC 1870
+		"8BITMIME", "SMTPUTF8", "CHUNKING", // RFC 6152, 6531, 3030
 		"DSN", "ENHANCEDSTATUSCODES", // RFC 3461, 2034
 		fmt.Sprintf("LIMITS MAILMAX=%d RCPTMAX=%d", l.Messages, l.Recipients),                                            // RFC 9422
 		fmt.Sprintf("FUTURERELEASE %d %s", int(maxHold/time.Second), time.Now().UTC().Add(maxHold).Format(time.RFC3339)), // RFC 4865

@@ -125,6 +125,7 @@ type Config struct {
 	Limits   config.Limits // what a client may do
 	Drain    time.Duration // how long a shutdown waits for messages that are under way
 	Observer Observer      // nil: nobody counts
+	Feedback Entrance      // takes what comes in on listeners of mode feedback; nil: there may be none
 	// Condition tells whether this node takes mail; nil: it does. Draining, it
 	// ends sessions instead of beginning messages, with 421; suspended, it
 	// refuses messages and logins with 4xx, without asking the store.
@@ -136,6 +137,7 @@ const (
 	ModeSTARTTLS = "starttls" // plain until STARTTLS; AUTH only after it
 	ModeTLS      = "tls"      // TLS from the first byte (RFC 8314 section 3.3)
 	ModePlain    = "plain"    // no TLS; AUTH in the clear
+	ModeFeedback = "feedback" // as starttls, without AUTH: anybody may send, to addresses that Config.Feedback takes
 )
 
 // ListenerConfig is what one listener does its own way.
@@ -174,7 +176,17 @@ func New(c Config, a Accounts, e Entrance, log *slog.Logger) *Server {
 type listener struct {
 	*Server
 	ListenerConfig
-	tls *tls.Config // nil: no TLS here
+	entrance Entrance    // what comes in here goes there
+	most     int64       // bytes of a message
+	tls      *tls.Config // nil: no TLS here
+}
+
+func (s *Server) listener(lc ListenerConfig) *listener {
+	l := &listener{Server: s, ListenerConfig: lc, entrance: s.entrance, most: int64(s.config.Limits.MessageSize), tls: tlsConfig(s.config.TLS, lc)}
+	if l.Mode == ModeFeedback {
+		l.entrance, l.most = s.config.Feedback, min(l.most, maxFeedback)
+	}
+	return l
 }
 
 // Serve accepts sessions on ln until ctx ends, and closes ln. Then it ends idle
@@ -182,7 +194,11 @@ type listener struct {
 // time, and returns when the last session is over. The error tells why ln
 // broke; it is nil when ctx ended.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, lc ListenerConfig) error {
-	l := &listener{Server: s, ListenerConfig: lc, tls: tlsConfig(s.config.TLS, lc)}
+	l := s.listener(lc)
+	if l.entrance == nil {
+		ln.Close()
+		return fmt.Errorf("serve %s: nothing takes feedback", lc.Name)
+	}
 	if l.Mode == ModeTLS && l.tls == nil {
 		ln.Close()
 		return fmt.Errorf("serve %s: mode tls wants a certificate", lc.Name)

@@ -346,7 +346,7 @@ func (s *session) obey(ctx context.Context, verb smtp.Verb, args []byte) smtp.Re
 		return reply(502, "5.5.1", "EXPN is not offered.")
 	case smtp.HELP:
 		return reply(214, "2.0.0", "Commands: EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT",
-			"Mail is taken after AUTH, for any recipient.")
+			"Mail is taken after AUTH, for any recipient; on a port for feedback without it, for addresses that we gave out.")
 	default:
 		return reply(500, "5.5.1", "I do not know this command. HELP lists those that I know.")
 	}

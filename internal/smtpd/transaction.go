@@ -53,15 +53,9 @@ func (s *session) mail(ctx context.Context, args []byte) smtp.Reply {
 	if r := s.l.closed(); r.Code != 0 {
 		return r
 	}
-	id := s.identity
-	if id == nil {
-		id = s.l.accounts.Network(ctx, s.client.Addr())
-	}
-	if id == nil {
-		return s.loginFirst()
-	}
-	if !s.l.accounts.Alive(ctx, id) {
-		return reply(421, "4.7.0", "The credential of this session was revoked or blocked, or its account was. Log in with another one.")
+	id, r := s.whose(ctx)
+	if r.Code != 0 {
+		return r
 	}
 	m, err := smtp.ParseMail(args)
 	if err != nil {
@@ -84,11 +78,34 @@ func (s *session) mail(ctx context.Context, args []byte) smtp.Reply {
 	return reply(250, "2.1.0", "Ok")
 }
 
+// maxFeedback is the largest mail that may come back, in bytes. Who returns
+// whole messages need not return large ones (RFC 3461 section 5.1.1).
+const maxFeedback = 10 << 20
+
+// whose tells for whom the session sends, or refuses it. Feedback may come from
+// anybody; bare line ends are no reason to lose it.
+func (s *session) whose(ctx context.Context) (*account.Identity, smtp.Reply) {
+	if s.l.Mode == ModeFeedback {
+		return &account.Identity{RepairLF: true}, smtp.Reply{}
+	}
+	id := s.identity
+	if id == nil {
+		id = s.l.accounts.Network(ctx, s.client.Addr())
+	}
+	if id == nil {
+		return nil, s.loginFirst()
+	}
+	if !s.l.accounts.Alive(ctx, id) {
+		return nil, reply(421, "4.7.0", "The credential of this session was revoked or blocked, or its account was. Log in with another one.")
+	}
+	return id, smtp.Reply{}
+}
+
 // checkMail refuses what is well-formed but not possible here.
 func (s *session) checkMail(m smtp.Mail) (r smtp.Reply, bad bool) {
-	most := int64(s.l.config.Limits.MessageSize)
+	most := s.l.most
 	switch {
-	case m.From.IsLiteral():
+	case m.From.IsLiteral() && s.l.Mode != ModeFeedback:
 		r = reply(553, "5.1.7", "A sender at an IP address cannot get replies or bounces. Use an address with a domain.")
 	case m.Size > most: // RFC 1870 section 6.1
 		r = reply(552, "5.3.4", tooLarge(most))

@@ -22,6 +22,10 @@ import (
 // operator's order, and concerns only what no node has in hand. ErrSettled says
 // of what is to be rescheduled, besides, that it has been tried or is due.
 //
+// An outcome that answers mail that came back ends that mail's row; ErrSettled says
+// that it had ended. It makes a delivered delivery bounced, whoever has it in hand;
+// another one stays as it is.
+//
 // The content of a message goes when its last delivery is final and no DSN is
 // to be written about it, unless it is archived. Outcomes are counted by account,
 // day and kind.
@@ -35,8 +39,18 @@ func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 		sums := tally{}
 		for _, i := range parts {
 			o := &batch[i]
-			if o.Kind == relay.EventAccepted || o.Kind == relay.EventReported {
-				fail(i, &relay.Error{Code: relay.Invalid, Text: "Only Put accepts a message, or reports on one."})
+			switch {
+			case !o.Answers.IsZero():
+				if err := db.settleReturned(ctx, w, o, sums); err != nil {
+					u, ok := err.(untouched)
+					if !ok {
+						return err
+					}
+					fail(i, u.error)
+				}
+				continue
+			case o.Kind == relay.EventAccepted || o.Kind.Stays():
+				fail(i, &relay.Error{Code: relay.Invalid, Text: "Only Put accepts a message, or reports on one, and only mail that came back is feedback."})
 				continue
 			}
 			if err := s.add(db.clock, o, i); err != nil {

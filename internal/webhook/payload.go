@@ -59,7 +59,7 @@ func payload(e *relay.WebhookEvent) Event {
 	m := e.Message
 	d := Data{Account: e.Account.String(), Message: e.Delivery.Message.String(), Delivery: e.Delivery.String(), Stream: m.Stream.String(), Sender: e.Sender, Recipient: e.Recipient,
 		From: m.From, Subject: e.Subject, HeaderID: e.HeaderID, Tags: m.Tags, Metadata: m.Metadata, State: e.Kind.State().String()}
-	if e.Kind == relay.EventReported {
+	if e.Kind.Stays() {
 		d.State = "" // it stays what it was
 	}
 	if !m.Credential.IsZero() {

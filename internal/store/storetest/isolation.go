@@ -216,6 +216,7 @@ var unbound = []string{
 	// the node's work
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
+	"AddReturned", "Returned", "EndReturned",
 }
 
 var isolationTests = []test{

@@ -59,6 +59,7 @@ func Run(t *testing.T, e Engine) {
 		{"count", countTests},
 		{"tally", tallyTests},
 		{"webhook", webhookTests},
+		{"returned", returnedTests},
 		{"schema", schemaTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

@@ -1,0 +1,302 @@
+package feedback
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"time"
+
+	"postrider/internal/message"
+	"postrider/internal/relay"
+	"postrider/internal/store/storetest"
+	"postrider/internal/submit"
+)
+
+// paths are return paths with the code "good".
+type paths struct{}
+
+func (paths) Parse(address string) (relay.DeliveryID, error) {
+	local, _, _ := strings.Cut(address, "@")
+	text, ok := strings.CutSuffix(strings.TrimPrefix(local, "b+"), ".good")
+	if !ok {
+		return relay.DeliveryID{}, errors.New("forged")
+	}
+	return relay.ParseDeliveryID(text)
+}
+
+// oneDomain is that of one account.
+type oneDomain struct {
+	account relay.ID
+	domain  *relay.Domain
+}
+
+func (d oneDomain) Domain(_ context.Context, account relay.ID, name string) (*relay.Domain, error) {
+	if account == d.account && strings.HasSuffix(name, d.domain.Name) {
+		return d.domain, nil
+	}
+	return nil, nil
+}
+
+// returnsBench is a bench with an inbox and what empties it.
+type returnsBench struct {
+	*bench
+	inbox   *Inbox
+	returns *Returns
+}
+
+func newReturns(t *testing.T) *returnsBench {
+	t.Helper()
+	b := newBench(t)
+	log := slog.New(slog.NewTextHandler(t.Output(), nil))
+	rules, err := OpenRules("", log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := oneDomain{b.account, &relay.Domain{Name: "shop.test", ReturnPath: "bounce", Aligned: time.Now()}}
+	return &returnsBench{b, NewInbox([]string{"back.relay.test"}, paths{}, b.store, own, log),
+		NewReturns(ReturnsConfig{Node: "n"}, b.store, b.queue, rules, log)}
+}
+
+// sent is a delivered message of now, or of another time, from an envelope sender.
+func (b *returnsBench) sent(at time.Time, sender string, notify relay.Notify) *relay.Delivery {
+	b.Helper()
+	s := storetest.Submission(b.account, at, []byte("Subject: Hello\r\n\r\nHello.\r\n"), "Ann@Dead.test")
+	s.Message.Envelope.Sender, s.Deliveries[0].Recipient.Notify = sender, notify
+	d := s.Deliveries[0]
+	if err := errors.Join(b.store.Put(b.Context(), b.lease, []*relay.Submission{s})...); err != nil {
+		b.Fatal(err)
+	}
+	o := relay.Outcome{Delivery: d.ID, Account: b.account, Kind: relay.EventDelivered, At: at.Add(time.Second), Reply: relay.Reply{Code: 250, Text: "Ok"}}
+	if err := errors.Join(b.store.Settle(b.Context(), b.lease, []relay.Outcome{o})...); err != nil {
+		b.Fatal(err)
+	}
+	return d
+}
+
+func address(d *relay.Delivery) string { return "b+" + d.ID.String() + ".good@bounce.shop.test" }
+
+// back sends a mail back.
+func (b *returnsBench) back(to, mail string) error {
+	mail = strings.ReplaceAll(mail, "\n", "\r\n")
+	_, err := b.inbox.Submit(b.Context(), submit.Draft{Envelope: relay.Envelope{Recipients: []relay.Recipient{{Address: to}}}, Content: message.Bytes([]byte(mail))})
+	return err
+}
+
+// round deals with what came, and gives the story.
+func (b *returnsBench) round(d *relay.Delivery) *relay.Story {
+	b.Helper()
+	if err := b.returns.Round(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	if left, err := b.store.Returned(b.Context(), relay.ID{}, 1); err != nil || len(left) != 0 {
+		b.Errorf("left: %v, %v", left, err)
+	}
+	s, err := b.store.Story(b.Context(), b.account, d.ID.Message)
+	if err != nil {
+		b.Fatal(err)
+	}
+	return s
+}
+
+// report is a DSN (RFC 3464).
+func report(action, status, to, words string) string {
+	return fmt.Sprintf(`From: MAILER-DAEMON@mx.dead.test
+To: b+x@bounce.shop.test
+Subject: Undelivered Mail
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=delivery-status; boundary=b
+
+--b
+Content-Type: text/plain
+
+It did not arrive.
+
+--b
+Content-Type: message/delivery-status
+
+Reporting-MTA: dns; mx.dead.test
+
+Final-Recipient: rfc822; %s
+Action: %s
+Status: %s
+Diagnostic-Code: smtp; %s
+
+--b--
+`, to, action, status, words)
+}
+
+const complaint = `From: fbl@provider.test
+To: b+x@bounce.shop.test
+Subject: complaint
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=feedback-report; boundary=b
+
+--b
+Content-Type: text/plain
+
+This is an abuse report.
+
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: abuse
+User-Agent: Provider/1
+Version: 1
+
+--b
+Content-Type: text/rfc822-headers
+
+From: app@shop.test
+Subject: Hello
+
+--b--
+`
+
+const vacation = `From: ann@dead.test
+To: b+x@bounce.shop.test
+Subject: Out of office
+Auto-Submitted: auto-replied
+
+I am away until Monday.
+`
+
+func TestReturned(t *testing.T) {
+	for name, tt := range map[string]struct {
+		mail     string
+		state    relay.State
+		kind     relay.Kind
+		category string
+		suppress string // the reason
+		words    string // in the event
+		notice   bool
+	}{
+		"hard":      {report("failed", "5.1.1", "ann@dead.test", "550 5.1.1 <ann@dead.test>: no such user here"), relay.Bounced, relay.EventBounced, "hard/no-such-mailbox", "bounce", "no such user here", true},
+		"full":      {report("failed", "5.2.2", "ann@dead.test", "552 5.2.2 mailbox full"), relay.Bounced, relay.EventBounced, "soft/mailbox-full", "", "mailbox full", true},
+		"delayed":   {report("delayed", "4.4.1", "ann@dead.test", "451 4.4.1 no answer from host"), relay.Delivered, relay.EventFeedback, "", "", "no answer", false},
+		"arrived":   {report("delivered", "2.0.0", "ann@dead.test", "250 2.0.0 Ok"), relay.Delivered, relay.EventFeedback, "", "", "", false},
+		"another":   {report("failed", "5.1.1", "member@else.test", "550 5.1.1 no such user"), relay.Delivered, relay.EventFeedback, "hard/no-such-mailbox", "", "no such user", false},
+		"complaint": {complaint, relay.Delivered, relay.EventComplained, "", "complaint", "", false},
+		"not spam":  {strings.Replace(complaint, "Type: abuse", "Type: not-spam", 1), relay.Delivered, relay.EventFeedback, "", "", "", false},
+		"vacation":  {vacation, relay.Delivered, relay.EventFeedback, "", "", "away until Monday", false},
+		"nonsense":  {"\xff\x00", relay.Delivered, relay.EventFeedback, "", "", "", false},
+		"nothing":   {"", relay.Delivered, relay.EventFeedback, "", "", "", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newReturns(t)
+			d := b.sent(time.Now(), "app@shop.test", 0)
+			if err := b.back(address(d), tt.mail); err != nil {
+				t.Fatal(err)
+			}
+			s := b.round(d)
+			last := s.Events[len(s.Events)-1]
+			if s.Deliveries[0].State != tt.state || last.Kind != tt.kind || len(s.Events) != 3 {
+				t.Errorf("state %v, %d events, last %v", s.Deliveries[0].State, len(s.Events), last.Kind)
+			}
+			if tt.kind != relay.EventBounced && strings.Contains(last.Diagnosis.Advice, "again") && name != "delayed" {
+				t.Errorf("advice %q", last.Diagnosis.Advice)
+			}
+			if tt.category != "" && last.Diagnosis.Category != tt.category || !strings.Contains(last.Reply.Text, tt.words) || last.Diagnosis.Text == "" {
+				t.Errorf("event %+v %+v", last.Reply, last.Diagnosis)
+			}
+			found, err := b.store.Suppressed(t.Context(), b.account, []string{"ann@dead.test"})
+			if err != nil || (len(found) > 0) != (tt.suppress != "") || len(found) > 0 && (found[0].Reason != tt.suppress || found[0].Event != last.ID) {
+				t.Errorf("suppressed %+v, %v", found, err)
+			}
+			notices, err := b.store.Notices(t.Context(), time.Now().Add(time.Hour), 10)
+			if err != nil || (len(notices) > 0) != tt.notice {
+				t.Errorf("notices %v, %v", notices, err)
+			}
+			// The same again is told of, and nothing more.
+			if err := b.back(address(d), tt.mail); err != nil {
+				t.Fatal(err)
+			}
+			if s = b.round(d); s.Deliveries[0].State != tt.state || len(s.Events) != 4 {
+				t.Errorf("again: %v, %d events", s.Deliveries[0].State, len(s.Events))
+			}
+			if again, err := b.store.Notices(t.Context(), time.Now().Add(time.Hour), 10); err != nil || len(again) != len(notices) {
+				t.Errorf("notices again: %v, %v", again, err)
+			}
+		})
+	}
+}
+
+// No bounce is ever answered by mail where nobody waits for it, and what we answer
+// cannot come back: it has the null sender, and so no return path.
+func TestReturnedMakesNoLoop(t *testing.T) {
+	b := newReturns(t)
+	hard := report("failed", "5.1.1", "ann@dead.test", "550 5.1.1 no such user")
+	for _, d := range []*relay.Delivery{b.sent(time.Now(), "", 0), b.sent(time.Now(), "app@shop.test", relay.NotifyNever)} {
+		if err := b.back(address(d), hard); err != nil {
+			t.Fatal(err)
+		}
+		if s := b.round(d); s.Deliveries[0].State != relay.Bounced {
+			t.Errorf("state %v", s.Deliveries[0].State)
+		}
+	}
+	if n, err := b.notifier.round(t.Context(), time.Now().Add(time.Hour)); n != 0 || err != nil {
+		t.Errorf("%d reports, %v", n, err)
+	}
+	d := b.sent(time.Now(), "app@shop.test", 0)
+	if err := b.back(address(d), hard); err != nil {
+		t.Fatal(err)
+	}
+	b.round(d)
+	if n, err := b.notifier.round(t.Context(), time.Now().Add(time.Hour)); n != 1 || err != nil {
+		t.Fatalf("%d reports, %v", n, err)
+	}
+	all, err := b.store.Deliveries(t.Context(), b.account, relay.DeliveryFilter{Sender: relay.NullSender, Recipient: "app@shop.test"})
+	if err != nil || len(all) != 1 || all[0].Message.About != d.ID.Message {
+		t.Errorf("reports %+v, %v", all, err)
+	}
+}
+
+func TestInboxTakesOnlyItsOwn(t *testing.T) {
+	b := newReturns(t)
+	d, old := b.sent(time.Now(), "app@shop.test", 0), b.sent(time.Now().Add(-returnFor-time.Hour), "app@shop.test", 0)
+	local, _, _ := strings.Cut(address(d), "@")
+	for _, to := range []string{address(d), local + "@BOUNCE.shop.test", local + "@back.relay.test"} {
+		if err := b.inbox.Recipient(t.Context(), nil, "", to); err != nil {
+			t.Errorf("%s: %v", to, err)
+		}
+	}
+	unknown := relay.Delivery{ID: relay.DeliveryID{Message: storetest.NewID(time.Now()), N: 1}}
+	for name, to := range map[string]string{"forged": strings.Replace(address(d), "good", "bad", 1), "another host": local + "@shop.test", "below": local + "@x.bounce.shop.test",
+		"a stranger's host": local + "@bounce.other.test", "of no message": address(&unknown), "somebody": "postmaster@bounce.shop.test", "too old": address(old)} {
+		err := b.inbox.Recipient(t.Context(), nil, "", to)
+		var e *relay.Error
+		if !errors.As(err, &e) {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if code, enhanced := e.Reply(); code != 550 || enhanced != "5.1.1" {
+			t.Errorf("%s: %d %s", name, code, enhanced)
+		}
+		if err := b.back(to, vacation); err == nil {
+			t.Errorf("%s: taken", name)
+		}
+	}
+	if left, err := b.store.Returned(t.Context(), relay.ID{}, 10); err != nil || len(left) != 0 {
+		t.Errorf("kept: %v, %v", left, err)
+	}
+}
+
+// Of a large mail the beginning is kept, and that is enough.
+func TestInboxKeepsTheBeginning(t *testing.T) {
+	b := newReturns(t)
+	d := b.sent(time.Now(), "app@shop.test", 0)
+	mail := strings.TrimSuffix(report("failed", "5.1.1", "ann@dead.test", "550 5.1.1 no such user"), "--b--\n") + "--b\nContent-Type: message/rfc822\n\nSubject: x\n\n" +
+		strings.Repeat("0123456789\n", 100_000) + "--b--\n"
+	if err := b.back(address(d), mail); err != nil {
+		t.Fatal(err)
+	}
+	left, err := b.store.Returned(t.Context(), relay.ID{}, 10)
+	if err != nil || len(left) != 1 || len(left[0].Content) != maxKept || left[0].Size <= maxKept {
+		t.Fatalf("kept %d, %v", len(left), err)
+	}
+	if s := b.round(d); s.Deliveries[0].State != relay.Bounced {
+		t.Errorf("state %v", s.Deliveries[0].State)
+	}
+}

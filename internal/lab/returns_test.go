@@ -1,0 +1,135 @@
+package lab
+
+import (
+	"context"
+	"fmt"
+	"net/smtp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"postrider/internal/api"
+	"postrider/internal/config"
+	"postrider/internal/sink"
+)
+
+// A receiver takes a message and sends it back later, as a report to the return
+// path. The story shows it, the address is suppressed, the sender is told; a forged
+// report never comes in.
+func TestBounceComesLater(t *testing.T) {
+	box, err := sink.New(sink.Config{Hostname: "mx.away.test", Listen: []string{"127.0.0.1:0"}, Keep: 10})
+	if err != nil {
+		t.Fatal(err)
+	}
+	running, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	ended := make(chan error, 1)
+	go func() { ended <- box.Serve(running) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+	r := StartRelay(t, func(c *config.Config) {
+		c.Policy.Senders, c.Service.Domain = "verified", "relay.example"
+		c.Listen = append(c.Listen, config.Listener{Name: "back", Address: "127.0.0.1:0", Mode: "feedback"})
+		c.Route = []config.Route{{Domain: "*", To: box.Addr()}}
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	defer cancel()
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	until := func(what string, done func() bool) {
+		t.Helper()
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for !done() {
+			select {
+			case <-ctx.Done():
+				t.Fatalf("waited for %s", what)
+			case <-tick.C:
+			}
+		}
+	}
+	align(ctx, t, r, "shop.test")
+	const header = "From: app@shop.test\r\nSubject: hello"
+	until("the domain", func() bool { return r.send("app@shop.test", header, "ann@away.test") == nil })
+	must(box.Wait(ctx, 1))
+	to := box.Messages()[0].From
+	if !strings.HasPrefix(to, "b+") || !strings.HasSuffix(to, "@bounce.shop.test") {
+		t.Fatalf("left with %s", to)
+	}
+
+	report := "From: MAILER-DAEMON@mx.away.test\r\nTo: " + to + "\r\nSubject: Undelivered\r\nMIME-Version: 1.0\r\n" +
+		"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n" +
+		"Reporting-MTA: dns; mx.away.test\r\n\r\nFinal-Recipient: rfc822; ann@away.test\r\nAction: failed\r\nStatus: 5.1.1\r\n" +
+		"Diagnostic-Code: smtp; 550 5.1.1 no mailbox of that name\r\n\r\n--b--\r\n"
+	refused(t, smtp.SendMail(r.Addr("back"), nil, "", []string{strings.Replace(to, "@", "x@", 1)}, []byte(report)), 550, "5.1.1 There is no such address here.")
+	refused(t, smtp.SendMail(r.Addr("back"), nil, "app@shop.test", []string{"bob@away.test"}, []byte(report)), 550, "5.1.1")
+	must(smtp.SendMail(r.Addr("back"), nil, "", []string{to}, []byte(report)))
+
+	var story api.Story
+	first := func() string {
+		all, err := r.Deliveries(ctx, nil)
+		must(err)
+		return all[len(all)-1].Message
+	}()
+	until("the bounce", func() bool {
+		must(r.API.Get(ctx, "/v1/messages/"+first, nil, &story))
+		return story.Deliveries[0].State == "bounced"
+	})
+	kinds := []string{}
+	for _, e := range story.Events {
+		kinds = append(kinds, e.Kind)
+		if e.Kind == "bounced" && (!strings.Contains(e.Reply.Text, "no mailbox of that name") || e.Diagnosis.Category != "hard/no-such-mailbox") {
+			t.Errorf("event %+v", e)
+		}
+	}
+	if !slices.Equal(kinds[:3], []string{"accepted", "delivered", "bounced"}) {
+		t.Errorf("events %v", kinds)
+	}
+	// The sender is told, from the null sender, and by no address that comes back.
+	must(box.Wait(ctx, 2))
+	if dsn := box.Messages()[1]; dsn.From != "" || dsn.To()[0] != "app@shop.test" {
+		t.Errorf("report from %q to %v", dsn.From, dsn.To())
+	}
+	until("the suppression", func() bool {
+		must(r.send("app@shop.test", header, "ann@away.test"))
+		all, err := r.Deliveries(ctx, nil)
+		must(err)
+		return all[0].State == "cancelled"
+	})
+}
+
+// align adds a domain and publishes all that its mail and its bounces need.
+func align(ctx context.Context, t *testing.T, r *Relay, name string) {
+	t.Helper()
+	var added api.PlannedDomain
+	if err := r.API.Post(ctx, "/v1/domains", map[string]string{"name": name}, &added); err != nil {
+		t.Fatal(err)
+	}
+	records := []string{"bounce.relay.example. 60 IN MX 10 relay.test.", `bounce.relay.example. 60 IN TXT "v=spf1 include:spf.relay.example -all"`,
+		"relay.test. 60 IN A 127.0.0.1", `spf.relay.example. 60 IN TXT "v=spf1 ip4:127.0.0.1 -all"`}
+	for _, rec := range added.Plan.Records {
+		value := rec.Value + "."
+		if rec.Type == "TXT" {
+			value = ""
+			for rest := rec.Value; rest != ""; rest = rest[min(len(rest), 255):] {
+				value += fmt.Sprintf(" %q", rest[:min(len(rest), 255)])
+			}
+		}
+		records = append(records, fmt.Sprintf("%s. 60 IN %s %s", rec.Name, rec.Type, value))
+	}
+	if err := r.DNS.Add(records...); err != nil {
+		t.Fatal(err)
+	}
+	var d api.Domain
+	if err := r.API.Post(ctx, "/v1/domains/"+name+"/check", nil, &d); err != nil || d.Aligned == nil {
+		t.Fatalf("the domain is not ready: %+v, %v", d, err)
+	}
+}

@@ -1,0 +1,16 @@
+package relay
+
+import "time"
+
+// Returned is a mail that came back to the return path of a delivery: kept from
+// the reply to its content until it is dealt with.
+type Returned struct {
+	ID       ID
+	Account  ID
+	Delivery DeliveryID
+	Received time.Time
+	Sender   string // envelope sender, mostly the null one
+	Source   Source
+	Size     int64  // bytes of the whole
+	Content  []byte // the whole, or its beginning
+}

@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/netip"
+
+	"postrider/internal/relay"
+)
+
+// returnedDetail is what of a mail that came back is never searched.
+type returnedDetail struct {
+	Sender   string `json:"sender,omitempty"`
+	Size     int64  `json:"size"`
+	Client   string `json:"client,omitempty"`
+	Helo     string `json:"helo,omitempty"`
+	Protocol string `json:"protocol,omitempty"`
+	Listener string `json:"listener,omitempty"`
+	TLS      string `json:"tls,omitempty"`
+}
+
+var returnedTable = newTable("returned", "", columns(blob, "id account message"), columns(number, "n received"), columns(blob, "detail bytes"))
+
+// AddReturned keeps mail that came back, all of it or none.
+func (db *DB) AddReturned(ctx context.Context, list []*relay.Returned) error {
+	rows := make([][]any, len(list))
+	var size int64
+	for i, r := range list {
+		if r.ID.IsZero() || r.Account.IsZero() || r.Account == relay.Everyone || r.Delivery.Message.IsZero() {
+			return &relay.Error{Code: relay.Invalid, Text: "Mail that came back needs an id, an account and a delivery."}
+		}
+		s := &r.Source
+		d := returnedDetail{Sender: r.Sender, Size: r.Size, Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS}
+		if s.Client.IsValid() {
+			d.Client = s.Client.String()
+		}
+		doc, err := json.Marshal(d)
+		if err != nil {
+			return fmt.Errorf("encode returned mail: %w", err)
+		}
+		size += int64(len(r.Content))
+		rows[i] = []any{r.ID[:], r.Account[:], r.Delivery.Message[:], int64(r.Delivery.N), db.clock.micros(r.Received), doc, r.Content}
+	}
+	if db.room != nil && !db.room(ctx, size) {
+		return fmt.Errorf("add returned mail: %w", noRoom(errReserve))
+	}
+	return db.write(ctx, "add returned mail", func(ctx context.Context, w *writer) error { return w.insert(ctx, returnedTable, rows...) })
+}
+
+// Returned gives mail that came back and is not dealt with, the oldest first, after
+// the one of that id.
+func (db *DB) Returned(ctx context.Context, after relay.ID, limit int) ([]*relay.Returned, error) {
+	return collect(ctx, db, "read returned mail", func(row scanner) (*relay.Returned, error) {
+		r := &relay.Returned{}
+		var id, account, message, doc []byte
+		var received int64
+		if err := row.Scan(&id, &account, &message, &r.Delivery.N, &received, &doc, &r.Content); err != nil {
+			return nil, err
+		}
+		r.ID, r.Account, r.Delivery.Message, r.Received = toID(id), toID(account), toID(message), db.clock.time(received)
+		var d returnedDetail
+		if err := json.Unmarshal(doc, &d); err != nil {
+			return nil, fmt.Errorf("read returned mail %s: %w", r.ID, err)
+		}
+		r.Sender, r.Size = d.Sender, d.Size
+		r.Source = relay.Source{Helo: d.Helo, Protocol: d.Protocol, Listener: d.Listener, TLS: d.TLS}
+		if d.Client != "" {
+			client, err := netip.ParseAddrPort(d.Client)
+			if err != nil {
+				return nil, fmt.Errorf("read client of returned mail %s: %w", r.ID, err)
+			}
+			r.Source.Client = client
+		}
+		return r, nil
+	}, "select id, account, message, n, received, detail, bytes from returned where id > ? order by id limit ?", after[:], limit)
+}
+
+// EndReturned ends mail that came back without an outcome: what it is about is
+// not there any more. ErrSettled says that it had ended.
+func (db *DB) EndReturned(ctx context.Context, id relay.ID) error {
+	return db.each(ctx, "end returned mail", 1, oneByOne(func(ctx context.Context, w *writer, _ int) error { return w.endReturned(ctx, id) }))[0]
+}
+
+func (w *writer) endReturned(ctx context.Context, id relay.ID) error {
+	gone, err := w.exec(ctx, "delete from returned where id = ?", id[:])
+	if err == nil && gone == 0 {
+		err = untouched{fmt.Errorf("end returned mail %s: %w", id, ErrSettled)}
+	}
+	return err
+}
+
+const bounceDelivered = "update delivery set state = ?, updated = ?, code = ?, enhanced = ?, reply = ?, host = ?, category = ?, diagnosis = ?, advice = ?" +
+	" where message = ? and n = ? and account = ? and state = ?"
+
+// settleReturned writes what comes of mail that came back. Whoever ends its row is
+// the one to write; the delivery is final, so no lease is asked for.
+func (db *DB) settleReturned(ctx context.Context, w *writer, o *relay.Outcome, sums tally) error {
+	if err := w.unlessUnknown(ctx, o); err != nil {
+		return err
+	}
+	if err := w.endReturned(ctx, o.Answers); err != nil {
+		return err
+	}
+	kind := o.Kind
+	if kind == relay.EventBounced {
+		r, d := &o.Reply, &o.Diagnosis
+		changed, err := w.exec(ctx, bounceDelivered, int64(relay.Bounced), db.clock.micros(o.At), int64(r.Code), text(r.Enhanced), text(r.Text), text(o.Host),
+			text(d.Category), text(d.Text), text(d.Advice), o.Delivery.Message[:], int64(o.Delivery.N), o.Account[:], int64(relay.Delivered))
+		if err != nil {
+			return err
+		}
+		if changed == 0 { // bounced before, or not delivered yet
+			kind = relay.EventFeedback
+		} else if o.Notice != 0 {
+			if err := w.insert(ctx, noticeTable, []any{o.Delivery.Message[:], int64(o.Notice), int64(o.Delivery.N), db.clock.micros(o.NoticeDue)}); err != nil {
+				return err
+			}
+		}
+	}
+	doc, err := encodeDetail(detail{Reply: o.Reply, Diagnosis: o.Diagnosis})
+	if err != nil {
+		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
+	}
+	event, err := db.event(o.At, o.Account, o.Delivery, kind, doc)
+	if err != nil {
+		return err
+	}
+	if err := w.insert(ctx, eventTable, event); err != nil {
+		return err
+	}
+	counted := *o
+	counted.Kind = kind
+	sums.add(db.clock, &counted)
+	return db.suppressReturned(ctx, w, o, event[0].([]byte))
+}
+
+// unlessUnknown is an error where the account has no such delivery.
+func (w *writer) unlessUnknown(ctx context.Context, o *relay.Outcome) error {
+	err := w.unsettled(ctx, o)
+	if u, ok := err.(untouched); ok && relay.CodeOf(u.error) != relay.NotFound {
+		return nil // it is there; what else unsettled says is of no concern
+	}
+	return err
+}
+
+// suppressReturned keeps the recipient from being sent to again, with the event
+// as proof.
+func (db *DB) suppressReturned(ctx context.Context, w *writer, o *relay.Outcome, event []byte) error {
+	if o.Suppress == "" || o.Address == "" {
+		return nil
+	}
+	s := []relay.Suppression{{Account: o.Account, Address: o.Address, Reason: o.Suppress, Note: text(o.Diagnosis.Text), Event: toID(event), Created: o.At}}
+	before, err := w.countSuppressions(ctx, o.Account, s)
+	if err != nil || before > 0 {
+		return err
+	}
+	if err := w.insert(ctx, suppressionTable, []any{o.Account[:], text(o.Address), text(o.Suppress), text(s[0].Note), event, db.clock.micros(o.At)}); err != nil {
+		return err
+	}
+	c := relay.Change{At: o.At, Account: o.Account, Actor: relay.Actor{Name: "postrider"}, Action: "suppression.add", Object: "1"}
+	if c.After, err = document(s); err != nil {
+		return err
+	}
+	return db.note(ctx, w, &c)
+}

@@ -1,0 +1,182 @@
+package storetest
+
+import (
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"postrider/internal/relay"
+	"postrider/internal/store"
+)
+
+// returned keeps a mail that came back for a delivery.
+func (f *fixture) returned(d *relay.Delivery) *relay.Returned {
+	f.Helper()
+	r := &relay.Returned{ID: NewID(noon), Account: d.Account, Delivery: d.ID, Received: noon, Sender: "mailer-daemon@x.test", Size: 9,
+		Source:  relay.Source{Client: netip.MustParseAddrPort("192.0.2.1:5"), Helo: "mx", Protocol: "ESMTP", Listener: "in", TLS: "TLS1.3"},
+		Content: []byte("\x00\xffbounce")}
+	f.must(f.db.AddReturned(f.Context(), []*relay.Returned{r}))
+	return r
+}
+
+// delivered is a message to one recipient that was delivered.
+func (f *fixture) delivered() *relay.Delivery {
+	f.Helper()
+	s := f.message("a@x.test")
+	f.put(f.lease, s)
+	f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered))
+	return s.Deliveries[0]
+}
+
+// answer is an outcome of a mail that came back.
+func answer(r *relay.Returned, kind relay.Kind) relay.Outcome {
+	return relay.Outcome{Delivery: r.Delivery, Account: r.Account, Kind: kind, At: noon.Add(time.Hour), Host: "mx.x.test", Answers: r.ID, Address: "a@x.test",
+		Reply: relay.Reply{Code: 550, Enhanced: "5.1.1", Text: "no\x00such user"}, Diagnosis: relay.Diagnosis{Category: "hard/no-such-mailbox", Text: "It does not exist."}}
+}
+
+// left are the mails that are not dealt with.
+func (f *fixture) left() []*relay.Returned {
+	f.Helper()
+	all, err := f.db.Returned(f.Context(), relay.ID{}, 100)
+	f.must(err)
+	return all
+}
+
+func (f *fixture) suppressions() []*relay.Suppression {
+	f.Helper()
+	all, err := f.db.Suppressions(f.Context(), f.me, relay.SuppressionFilter{})
+	f.must(err)
+	return all
+}
+
+var returnedTests = []test{
+	{"kept until it is dealt with", func(f *fixture) {
+		d := f.delivered()
+		first, second := f.returned(d), f.returned(d)
+		// A crash between the reply and the work loses nothing.
+		f.reopen()
+		f.equal("kept", f.left(), []*relay.Returned{first, second})
+		rest, err := f.db.Returned(f.Context(), first.ID, 1)
+		f.must(err)
+		f.equal("after the first", rest, []*relay.Returned{second})
+		f.must(f.db.EndReturned(f.Context(), first.ID))
+		if err := f.db.EndReturned(f.Context(), first.ID); !errors.Is(err, store.ErrSettled) {
+			f.Errorf("ended twice: %v", err)
+		}
+		f.equal("left", f.left(), []*relay.Returned{second})
+		for name, bad := range map[string]*relay.Returned{"no id": {Account: f.me, Delivery: d.ID}, "no account": {ID: NewID(noon), Delivery: d.ID},
+			"no delivery": {ID: NewID(noon), Account: f.me}} {
+			if err := f.db.AddReturned(f.Context(), []*relay.Returned{bad}); relay.CodeOf(err) != relay.Invalid {
+				f.Errorf("%s: %v", name, err)
+			}
+		}
+	}},
+	{"bounced after it was delivered", func(f *fixture) {
+		d := f.delivered()
+		r := f.returned(d)
+		o := answer(r, relay.EventBounced)
+		o.Suppress, o.Notice, o.NoticeDue = "bounce", relay.NotifyFailure, noon.Add(time.Hour)
+		f.settle(0, o)
+		if err := f.db.Settle(f.Context(), f.lease, []relay.Outcome{o})[0]; !errors.Is(err, store.ErrSettled) {
+			f.Errorf("settled twice: %v", err)
+		}
+		// A second mail about the same is told of, and changes nothing.
+		again := answer(f.returned(d), relay.EventBounced)
+		again.Suppress, again.Notice, again.NoticeDue = "bounce", relay.NotifyFailure, noon.Add(time.Hour)
+		f.settle(f.lease, again)
+		s := f.story(d.ID.Message)
+		f.equal("kinds", kinds(s), []relay.Kind{relay.EventAccepted, relay.EventDelivered, relay.EventBounced, relay.EventFeedback})
+		got := s.Deliveries[0]
+		if got.State != relay.Bounced || got.Reply.Enhanced != "5.1.1" || got.Diagnosis != o.Diagnosis || got.Host != "mx.x.test" || got.Attempts != 1 {
+			f.Errorf("delivery %+v", got)
+		}
+		if e := s.Events[2]; e.Reply.Text != "no\x00such user" || e.Diagnosis != o.Diagnosis {
+			f.Errorf("event %+v", e)
+		}
+		f.equal("left", f.left(), []*relay.Returned(nil))
+		list := f.suppressions()
+		if len(list) != 1 || list[0].Address != "a@x.test" || list[0].Reason != "bounce" || list[0].Event != s.Events[2].ID {
+			f.Errorf("suppressions %+v; want one with the proof %s", list, s.Events[2].ID)
+		}
+		changes, err := f.db.Changes(f.Context(), f.me, relay.ChangeFilter{Action: "suppression"})
+		f.must(err)
+		if len(changes) != 1 || changes[0].Actor.Name != "postrider" {
+			f.Errorf("audit log %+v", changes)
+		}
+		notices, err := f.db.Notices(f.Context(), noon.Add(2*time.Hour), 10)
+		f.must(err)
+		if len(notices) != 1 || !slices.Equal(notices[0].Deliveries, []int{1}) {
+			f.Errorf("notices %+v", notices)
+		}
+		sums := map[relay.Kind]int64{}
+		counts, err := f.db.Outcomes(f.Context(), f.me, noon, noon.Add(time.Hour))
+		f.must(err)
+		for _, c := range counts {
+			sums[c.Kind] += c.N
+		}
+		if sums[relay.EventBounced] != 1 || sums[relay.EventFeedback] != 1 {
+			f.Errorf("counted %v", sums)
+		}
+	}},
+	{"changes no state", func(f *fixture) {
+		d := f.delivered()
+		f.settle(f.lease, answer(f.returned(d), relay.EventFeedback))
+		complaint := answer(f.returned(d), relay.EventComplained)
+		complaint.Suppress = "complaint"
+		f.settle(f.lease, complaint)
+		s := f.story(d.ID.Message)
+		f.equal("kinds", kinds(s), []relay.Kind{relay.EventAccepted, relay.EventDelivered, relay.EventFeedback, relay.EventComplained})
+		if s.Deliveries[0].State != relay.Delivered {
+			f.Errorf("state %v", s.Deliveries[0].State)
+		}
+		if list := f.suppressions(); len(list) != 1 || list[0].Reason != "complaint" {
+			f.Errorf("suppressions %+v", list)
+		}
+		// What is still on its way stays so, whatever came back.
+		m := f.message("b@x.test")
+		f.put(f.lease, m)
+		f.settle(f.lease, answer(f.returned(m.Deliveries[0]), relay.EventBounced))
+		if got := f.story(m.Message.ID).Deliveries[0]; got.State != relay.Queued {
+			f.Errorf("in hand: %v", got.State)
+		}
+		f.settle(f.lease, outcome(m.Deliveries[0], relay.EventDelivered)) // its lease is untouched
+	}},
+	{"only of its account, and only as feedback", func(f *fixture) {
+		d := f.delivered()
+		r := f.returned(d)
+		o := answer(r, relay.EventBounced)
+		o.Account, o.Suppress = f.account("other", relay.ID{}).ID, "bounce"
+		if err := f.db.Settle(f.Context(), f.lease, []relay.Outcome{o})[0]; relay.CodeOf(err) != relay.NotFound {
+			f.Errorf("of another account: %v", err)
+		}
+		f.equal("left", f.left(), []*relay.Returned{r})
+		bare := answer(r, relay.EventComplained)
+		bare.Answers = relay.ID{}
+		if err := f.db.Settle(f.Context(), f.lease, []relay.Outcome{bare})[0]; relay.CodeOf(err) != relay.Invalid {
+			f.Errorf("a complaint of nothing: %v", err)
+		}
+		if s := f.story(d.ID.Message); s.Deliveries[0].State != relay.Delivered || len(f.suppressions()) != 0 {
+			f.Errorf("something changed: %+v", s.Deliveries[0])
+		}
+	}},
+	{"by two at once", func(f *fixture) {
+		d := f.delivered()
+		for range 10 {
+			o := answer(f.returned(d), relay.EventFeedback)
+			var g sync.WaitGroup
+			errs := make([]error, 2)
+			for i := range errs {
+				g.Go(func() { errs[i] = f.db.Settle(f.Context(), f.lease, []relay.Outcome{o})[0] })
+			}
+			g.Wait()
+			if (errs[0] == nil) == (errs[1] == nil) || !errors.Is(errors.Join(errs...), store.ErrSettled) {
+				f.Errorf("settled at once: %v", errs)
+			}
+		}
+		if n := len(f.story(d.ID.Message).Events); n != 12 {
+			f.Errorf("%d events", n)
+		}
+	}},
+}
