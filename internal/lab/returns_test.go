@@ -2,8 +2,12 @@ package lab
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"net/smtp"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -69,9 +73,9 @@ func TestBounceComesLater(t *testing.T) {
 		"Content-Type: multipart/report; report-type=delivery-status; boundary=b\r\n\r\n--b\r\n\r\nSorry.\r\n--b\r\nContent-Type: message/delivery-status\r\n\r\n" +
 		"Reporting-MTA: dns; mx.away.test\r\n\r\nFinal-Recipient: rfc822; ann@away.test\r\nAction: failed\r\nStatus: 5.1.1\r\n" +
 		"Diagnostic-Code: smtp; 550 5.1.1 no mailbox of that name\r\n\r\n--b--\r\n"
-	refused(t, smtp.SendMail(r.Addr("back"), nil, "", []string{strings.Replace(to, "@", "x@", 1)}, []byte(report)), 550, "5.1.1 There is no such address here.")
-	refused(t, smtp.SendMail(r.Addr("back"), nil, "app@shop.test", []string{"bob@away.test"}, []byte(report)), 550, "5.1.1")
-	must(smtp.SendMail(r.Addr("back"), nil, "", []string{to}, []byte(report)))
+	refused(t, r.sendBack("", strings.Replace(to, "@", "x@", 1), report), 550, "5.1.1 There is no such address here.")
+	refused(t, r.sendBack("app@shop.test", "bob@away.test", report), 550, "5.1.1")
+	must(r.sendBack("", to, report))
 
 	var story api.Story
 	first := func() string {
@@ -104,6 +108,38 @@ func TestBounceComesLater(t *testing.T) {
 		must(err)
 		return all[0].State == "cancelled"
 	})
+}
+
+// sendBack sends over the listener "back", with TLS, as the receiver's server.
+func (r *Relay) sendBack(from, to, mail string) error {
+	pem, err := os.ReadFile(r.CAFile)
+	if err != nil {
+		return err
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(pem)
+	c, err := smtp.Dial(r.Addr("back"))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.StartTLS(&tls.Config{RootCAs: pool, ServerName: "relay.test"}); err != nil {
+		return err
+	}
+	if err := c.Mail(from); err != nil {
+		return err
+	}
+	if err := c.Rcpt(to); err != nil {
+		return err
+	}
+	w, err := c.Data()
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, mail); err != nil {
+		return err
+	}
+	return w.Close()
 }
 
 // align adds a domain and publishes all that its mail and its bounces need.
