@@ -72,9 +72,11 @@ type Standing struct {
 // Verified tells whether the account may send in that name.
 func (s Standing) Verified() bool { return s.Sender || s.Domain != nil && !s.Domain.Verified.IsZero() }
 
-// Own tells whether mail in the sandbox may go to an address of that standing:
-// to addresses that are shown to be the account's, who asked for them.
-func Own(s Standing) bool { return s.Verified() }
+// Own tells whether mail in the sandbox may go to an address of that standing.
+// What speaks in a name that is not verified goes to single addresses only whose
+// readers have said that they are the account's: others at its domains would
+// take that name for true.
+func Own(s Standing, named bool) bool { return s.Sender || named && s.Verified() }
 
 // within refuses a name that the credential may not use.
 func within(id *account.Identity, n Name) error {

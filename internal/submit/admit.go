@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"postrider/internal/account"
@@ -107,8 +108,9 @@ func (e *Entrance) admit(ctx context.Context, d *Draft, f *message.Facts) (admis
 		return admission{}, err
 	}
 	if v.Sandbox != nil {
+		named := !slices.ContainsFunc(c.Names, func(n policy.Name) bool { return policy.Unverified(p.rules, n, c.Standing[n.Key]) != nil })
 		for _, r := range d.Envelope.Recipients {
-			if own, err := e.own(ctx, &p, r.Address); err != nil || !own {
+			if own, err := e.own(ctx, &p, r.Address, named); err != nil || !own {
 				return admission{}, orElse(err, v.Sandbox)
 			}
 		}
@@ -163,10 +165,19 @@ func (e *Entrance) standing(ctx context.Context, p *party, n policy.Name) (s pol
 	return s, err
 }
 
-// own tells whether mail in the sandbox may go to a recipient.
-func (e *Entrance) own(ctx context.Context, p *party, address string) (bool, error) {
-	s, err := e.standing(ctx, p, recipient(address))
-	return policy.Own(s), err
+// own tells whether mail in the sandbox may go to a recipient. named: it speaks in
+// verified names only.
+func (e *Entrance) own(ctx context.Context, p *party, address string, named bool) (own bool, err error) {
+	to := recipient(address)
+	if to.Key == "" {
+		return false, nil
+	}
+	var s policy.Standing
+	if s.Domain, err = e.directory.Domain(ctx, p.Account, to.Domain); err != nil || policy.Own(s, named) {
+		return err == nil, err
+	}
+	s.Sender, err = e.directory.Sender(ctx, p.Account, to.Key)
+	return policy.Own(s, named), err
 }
 
 // recipient is an address in the form in which addresses are compared; without a
@@ -287,15 +298,16 @@ func (e *Entrance) Recipient(ctx context.Context, id *account.Identity, sender, 
 	if err != nil {
 		return err
 	}
+	unverified := e.unverified(ctx, &p, sender)
 	why := policy.InSandbox(p.account)
 	if why == nil {
-		why = e.unverified(ctx, &p, sender)
+		why = unverified
 	}
 	if why != nil {
 		if relay.CodeOf(why) != relay.Unverified {
 			return why
 		}
-		if own, err := e.own(ctx, &p, address); err != nil || !own {
+		if own, err := e.own(ctx, &p, address, unverified == nil); err != nil || !own {
 			return orElse(err, why)
 		}
 	}

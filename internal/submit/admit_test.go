@@ -100,7 +100,8 @@ func TestSubmitNames(t *testing.T) {
 		{"a@example.com", "a@example.com, b@example.com", "bob@example.net", relay.BadContent},
 		// The sandbox.
 		{"a@new.example", "a@new.example", "ann@mail.test", ""},
-		{"a@new.example", "a@new.example", "Boss@Example.com", ""},
+		{"a@new.example", "a@new.example", "Ann@Mail.test", ""},
+		{"a@new.example", "a@new.example", "Boss@Example.com", relay.Unverified}, // a domain of ours, who would take it for true
 		{"a@new.example", "a@new.example", "x@new.example", relay.Unverified},
 		{"a@new.example", "a@new.example", "eve@mail.test", relay.Unverified},
 	} {
@@ -150,6 +151,9 @@ func TestSubmitAccountStatus(t *testing.T) {
 			t.Errorf("recipient: %v", err)
 		}
 	}
+	// In a verified name the account writes to all at its own domains.
+	f.change(func(a *relay.Account) { a.Status, a.Closed = relay.Sandbox, time.Time{} })
+	f.submit(f.from("a@example.com", "a@example.com", "boss@example.com"))
 }
 
 // A credential in the sandbox is, whatever its account is.
