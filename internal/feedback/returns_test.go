@@ -236,8 +236,8 @@ func TestReturnedMakesNoLoop(t *testing.T) {
 			t.Errorf("state %v", s.Deliveries[0].State)
 		}
 	}
-	if n, err := b.notifier.round(t.Context(), time.Now().Add(time.Hour)); n != 0 || err != nil {
-		t.Errorf("%d reports, %v", n, err)
+	if notices, err := b.store.Notices(t.Context(), time.Now().Add(time.Hour), 10); len(notices) != 0 || err != nil {
+		t.Errorf("notices %v, %v", notices, err)
 	}
 	d := b.sent(time.Now(), "app@shop.test", 0)
 	if err := b.back(address(d), hard); err != nil {
