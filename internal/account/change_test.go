@@ -84,7 +84,14 @@ func TestNetworksOfOthers(t *testing.T) {
 		_, _, err := f.manager.Add(t.Context(), developer, Wish{Account: f.account, Kind: KindNetwork, Name: "n", Networks: prefixes(p)})
 		wantCode(t, p, err, relay.Conflict)
 	}
-	mine, _, err := f.manager.Add(t.Context(), developer, Wish{Account: f.account, Kind: KindNetwork, Name: "n", Networks: prefixes("10.2.0.0/16")})
+	for _, p := range []string{"198.51.0.0/16", "2001:db8::/32", "127.0.0.0/8", "::1/128"} {
+		wide := Wish{Account: f.account, Kind: KindNetwork, Name: "n", Networks: prefixes(p)}
+		_, _, err := f.manager.Add(t.Context(), developer, wide)
+		wantCode(t, p, err, relay.Forbidden)
+		wide.Name = p
+		f.add(wide) // an operator may
+	}
+	mine, _, err := f.manager.Add(t.Context(), developer, Wish{Account: f.account, Kind: KindNetwork, Name: "n", Networks: prefixes("10.2.0.0/16", "198.51.100.0/24")})
 	f.must(err)
 	want := *mine
 	want.Networks = prefixes("10.2.0.0/16", "10.1.9.0/24")

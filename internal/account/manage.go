@@ -174,6 +174,12 @@ func (m *Manager) othersNetworks(ctx context.Context, by Caller, c *relay.Creden
 	if by.Rights.Has(Operate) {
 		return nil
 	}
+	for _, p := range c.Networks {
+		if a := p.Addr(); a.IsLoopback() || !a.IsPrivate() && (a.Is4() && p.Bits() < tenants4 || a.Is6() && p.Bits() < tenants6) {
+			return &relay.Error{Code: relay.Forbidden, Text: fmt.Sprintf("%s is wider than an account may name by itself: whoever calls from there could send.", p),
+				Advice: fmt.Sprintf("Name the addresses of your devices, at most a /%d (IPv6: a /%d), or ask the operator.", tenants4, tenants6)}
+		}
+	}
 	all, err := m.Store.NetworkCredentials(ctx)
 	if err != nil {
 		return err
@@ -262,6 +268,9 @@ const (
 	// and what a provider gets for all of its customers.
 	widest4 = 8
 	widest6 = 32
+	// What accounts may name without the operator, of public networks.
+	tenants4 = 24
+	tenants6 = 48
 )
 
 func fillNetwork(c *relay.Credential, networks []netip.Prefix) error {
