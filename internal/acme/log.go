@@ -1,7 +1,6 @@
 package acme
 
 import (
-	"context"
 	"log/slog"
 
 	"go.uber.org/zap/zapcore"
@@ -16,26 +15,15 @@ type bridge struct {
 
 var _ zapcore.Core = bridge{}
 
-func level(l zapcore.Level) slog.Level {
-	if l >= zapcore.WarnLevel {
-		return slog.LevelInfo
-	}
-	return slog.LevelDebug
-}
-
-func (b bridge) Enabled(l zapcore.Level) bool {
-	return b.log.Enabled(context.TODO(), level(l)) // drain: nothing is waited for
-}
+// Enabled leaves it to the log what is written: there are few lines.
+func (bridge) Enabled(zapcore.Level) bool { return true }
 
 func (b bridge) With(fields []zapcore.Field) zapcore.Core {
 	return bridge{b.log, append(append([]zapcore.Field(nil), b.fields...), fields...)}
 }
 
 func (b bridge) Check(e zapcore.Entry, ce *zapcore.CheckedEntry) *zapcore.CheckedEntry {
-	if b.Enabled(e.Level) {
-		return ce.AddCore(e, b)
-	}
-	return ce
+	return ce.AddCore(e, b)
 }
 
 func (b bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
@@ -47,7 +35,11 @@ func (b bridge) Write(e zapcore.Entry, fields []zapcore.Field) error {
 	for name, v := range enc.Fields {
 		attrs = append(attrs, slog.Any(name, v))
 	}
-	b.log.Log(context.TODO(), level(e.Level), "acme: "+e.Message, attrs...) // drain: nothing is waited for
+	write := b.log.Debug
+	if e.Level >= zapcore.WarnLevel {
+		write = b.log.Info
+	}
+	write("acme: "+e.Message, attrs...)
 	return nil
 }
 

@@ -15,7 +15,7 @@ import (
 
 func (s *Server) queueRoutes() {
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/queue", ID: "list-queue", Tag: "Messages", Right: Read, OfAccount: true,
-		Summary: "How much waits, and for whom", Doc: "One entry for each domain of recipients and stream; for operators, who see all accounts, for each account too. Each recipient of a message counts as one. Counts are of the moment, for all nodes. Counting takes time where very much waits: a second for a million. One count at a time is made by a node; who waits for more than ten seconds gets 503.",
+		Summary: "How much waits, and for whom", Doc: "One entry for each domain of recipients and stream; for operators, who see all accounts, for each account too. Each recipient of a message counts as one. Counts are of the moment, for all nodes. Counting takes time where very much waits. One count at a time is made by a node; who waits for more than ten seconds gets 503.",
 		Example: Example{Params: object{"limit": 100}, Answer: object{"data": []any{object{"domain": "example.net", "stream": "transactional", "account": ExampleAccount,
 			"waiting": 42, "deferred": 40, "in_hand": 3, "held": 0, "oldest": ExampleTime, "due": "2026-03-01T08:31:00Z",
 			"last": object{"at": ExampleTime, "host": "mx.example.net", "reply": object{"code": 451, "enhanced": "4.7.1", "text": "Try again later"},
