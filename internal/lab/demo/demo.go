@@ -156,7 +156,6 @@ func openReceivers() (_ *receivers, err error) {
 		}
 	}
 	n.zone = append(n.zone,
-		"relay.test. 60 IN A 127.0.0.1", // where mail leaves from
 		"null-mx.test. 60 IN MX 0 .",
 		"half-down.test. 60 IN MX 10 down.half-down.test.",
 		"half-down.test. 60 IN MX 20 mx.example.test.",

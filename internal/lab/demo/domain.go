@@ -11,9 +11,7 @@ import (
 	"sync"
 	"text/tabwriter"
 
-	"postrider/internal/api"
 	"postrider/internal/dns"
-	"postrider/internal/domain"
 	"postrider/internal/lab"
 	"postrider/internal/sink"
 )
@@ -24,39 +22,17 @@ const shop = "shop.test"
 // own brings the domain into the account as its owner would: add it, publish what
 // the answer says, have that checked.
 func own(ctx context.Context, w io.Writer, r *lab.Relay) error {
-	var added api.PlannedDomain
-	if err := r.API.Post(ctx, "/v1/domains", api.NewDomain{Name: shop}, &added); err != nil {
-		return fmt.Errorf("add domain: %w", err)
+	added, checked, err := r.OwnDomain(ctx, shop)
+	if err != nil {
+		return err
 	}
 	fmt.Fprintf(w, "postrider domain add %s\n", shop)
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
-	var lines []string
 	for _, rec := range added.Plan.Records {
-		value := rec.Value + "."
-		if rec.Type == "TXT" {
-			value = domain.Quote(rec.Value)
-		}
-		lines = append(lines, fmt.Sprintf("%s. 60 IN %s %s", rec.Name, rec.Type, value))
 		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\n", rec.Purpose, rec.Name, rec.Type, oneLine(rec.Value, 70))
 	}
 	if err := t.Flush(); err != nil {
 		return err
-	}
-	var zone api.OwnZone
-	if err := r.API.Get(ctx, "/v1/zone", nil, &zone); err != nil {
-		return fmt.Errorf("ask for the relay's own zone: %w", err)
-	}
-	for line := range strings.Lines(zone.Zone) {
-		if line = strings.TrimSpace(line); line != "" && line[0] != ';' {
-			lines = append(lines, line)
-		}
-	}
-	if err := r.DNS.Add(lines...); err != nil {
-		return fmt.Errorf("publish records: %w", err)
-	}
-	var checked api.Domain
-	if err := r.API.Post(ctx, "/v1/domains/"+shop+"/check", nil, &checked); err != nil {
-		return fmt.Errorf("check domain: %w", err)
 	}
 	fmt.Fprintf(w, "\nThey are published in the demo's DNS.\n\npostrider domain check %s\n", shop)
 	for _, f := range checked.Findings {
