@@ -22,7 +22,7 @@ var migrations embed.FS
 
 // Latest is the version of the schema that this program works with: the number
 // of migrations.
-const Latest = 5
+const Latest = 12
 
 // migrate takes the schema to version to, forward only, each migration in a
 // transaction of its own. It refuses a database that a newer program changed in a

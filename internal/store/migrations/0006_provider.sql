@@ -1,0 +1,4 @@
+-- What receivers' services say of a delivery.
+-- serves programs from schema 2
+
+update counter set value = value where name = 'lease';

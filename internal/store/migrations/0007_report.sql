@@ -1,0 +1,4 @@
+-- Counts for reports.
+-- serves programs from schema 2
+
+update counter set value = value where name = 'lease';

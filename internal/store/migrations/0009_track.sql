@@ -1,0 +1,4 @@
+-- Opens and clicks.
+-- serves programs from schema 2
+
+update counter set value = value where name = 'lease';

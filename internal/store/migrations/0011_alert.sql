@@ -1,0 +1,4 @@
+-- What people are alerted of.
+-- serves programs from schema 2
+
+update counter set value = value where name = 'lease';

@@ -1,0 +1,4 @@
+-- Indexes of the log.
+-- serves programs from schema 2
+
+update counter set value = value where name = 'lease';
