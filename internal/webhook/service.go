@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"postrider/internal/relay"
+	"postrider/internal/tail"
 )
 
 // How often the service looks, and how much it sends at once. A webhook that was
@@ -29,7 +30,7 @@ type Service struct {
 	lease  func() int64 // of this node
 	idle   func() bool  // this node does nothing at the moment
 	poster *poster
-	tail   *tail
+	tail   *tail.Tail
 	quick  chan struct{}
 	slow   chan struct{}
 	now    func() time.Time
@@ -47,7 +48,7 @@ func NewService(c Config, s Store, box Box, lease func() int64, idle func() bool
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Service{config: c, store: s, box: box, lease: lease, idle: idle, poster: newPoster(c), tail: newTail(s), now: func() time.Time { return time.Now().UTC() }, waits: waits(),
+	return &Service{config: c, store: s, box: box, lease: lease, idle: idle, poster: newPoster(c), tail: tail.New(s), now: func() time.Time { return time.Now().UTC() }, waits: waits(),
 		quick: make(chan struct{}, quickMost), slow: make(chan struct{}, slowMost), workers: map[relay.ID]*worker{}}
 }
 
@@ -105,7 +106,9 @@ func (s *Service) poll(ctx context.Context) error {
 	for _, w := range s.workers {
 		accounts[w.hook.Account] = true
 	}
-	return s.tail.poll(ctx, s.served, accounts)
+	return s.tail.Poll(ctx, func(ctx context.Context, after relay.ID, limit int) ([]*relay.EventHead, error) {
+		return s.store.Tail(ctx, s.served, after, limit)
+	}, accounts)
 }
 
 // keep makes the workers those of the webhooks that are this node's.

@@ -190,23 +190,23 @@ func (w *worker) enough() bool {
 // look queues what has come: from the feed, or from the store where the feed
 // begins later than what is wanted.
 func (w *worker) look(ctx context.Context) (news <-chan struct{}, more bool, err error) {
-	g, news := w.s.tail.since(w.hook.Account, w.place)
+	g, news := w.s.tail.Since(w.hook.Account, w.place)
 	if g == nil {
 		return news, false, nil
 	}
-	if g.lost {
+	if g.Lost {
 		w.place = -1
 		return nil, true, nil
 	}
-	if w.place < 0 && w.read.Compare(g.start) < 0 {
-		found, end, err := w.s.store.ScanEvents(ctx, w.hook.Account, w.read, g.start, scanRows)
+	if w.place < 0 && w.read.Compare(g.Start) < 0 {
+		found, end, err := w.s.store.ScanEvents(ctx, w.hook.Account, w.read, g.Start, scanRows)
 		if err != nil {
 			return nil, false, err
 		}
 		w.take(found, end, -1)
 		return nil, true, nil
 	}
-	w.take(g.heads, g.bound, g.place)
+	w.take(g.Heads, g.Bound, g.Place)
 	return news, len(w.queue) > 0, nil
 }
 

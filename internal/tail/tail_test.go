@@ -1,4 +1,4 @@
-package webhook
+package tail
 
 import (
 	"bytes"
@@ -26,7 +26,7 @@ func (l *late) LastEvent(context.Context) (last relay.ID, err error) {
 	}
 	return last, nil
 }
-func (l *late) Tail(_ context.Context, _ int64, after relay.ID, limit int) (found []*relay.EventHead, err error) {
+func (l *late) next(_ context.Context, after relay.ID, limit int) (found []*relay.EventHead, err error) {
 	for _, h := range l.visible {
 		if h.ID.Compare(after) > 0 {
 			found = append(found, &h)
@@ -34,9 +34,6 @@ func (l *late) Tail(_ context.Context, _ int64, after relay.ID, limit int) (foun
 	}
 	slices.SortFunc(found, func(a, b *relay.EventHead) int { return bytes.Compare(a.ID[:], b.ID[:]) })
 	return found[:min(len(found), limit)], nil
-}
-func (l *late) ScanEvents(context.Context, relay.ID, relay.ID, relay.ID, int) ([]relay.EventHead, relay.ID, error) {
-	panic("not asked")
 }
 
 func at(second int, n byte) relay.EventHead {
@@ -49,19 +46,19 @@ func at(second int, n byte) relay.EventHead {
 // again.
 func TestLate(t *testing.T) {
 	l := &late{horizon: relay.FirstIDAt(time.Unix(80, 0))}
-	tail := newTail(l)
+	tail := New(l)
 	mine := map[relay.ID]bool{{1}: true}
 	place := -1
 	look := func(want ...relay.EventHead) {
 		t.Helper()
-		if err := tail.poll(t.Context(), 1, mine); err != nil {
+		if err := tail.Poll(t.Context(), l.next, mine); err != nil {
 			t.Fatal(err)
 		}
-		g, _ := tail.since(relay.ID{1}, place)
-		if !slices.Equal(g.heads, want) {
-			t.Errorf("found %v, want %v", g.heads, want)
+		g, _ := tail.Since(relay.ID{1}, place)
+		if !slices.Equal(g.Heads, want) {
+			t.Errorf("found %v, want %v", g.Heads, want)
 		}
-		place = g.place
+		place = g.Place
 	}
 	look()
 	l.visible = append(l.visible, at(100, 1), at(101, 2))
@@ -79,8 +76,8 @@ func TestLate(t *testing.T) {
 	// An account that came later has a feed from there on.
 	mine[relay.ID{2}] = true
 	look()
-	if g, _ := tail.since(relay.ID{2}, -1); g.start != l.horizon {
-		t.Errorf("the new feed begins at %v", g.start.Time())
+	if g, _ := tail.Since(relay.ID{2}, -1); g.Start != l.horizon {
+		t.Errorf("the new feed begins at %v", g.Start.Time())
 	}
 }
 
@@ -93,37 +90,21 @@ func TestTrim(t *testing.T) {
 		h.ID[14] = byte(i >> 8)
 		f.heads = append(f.heads, h)
 	}
-	f.trim()
+	f.trim(feedMost)
 	if len(f.heads) != 2*feedMost {
 		t.Fatalf("%d are left of those that late ones may come between", len(f.heads))
 	}
 	f.bound = relay.FirstIDAt(time.Unix(50, 0))
-	f.trim()
+	f.trim(feedMost)
 	if f.base == 0 || len(f.heads)+f.base != 2*feedMost || f.start.Compare(f.bound) > 0 || f.heads[0].ID.Compare(f.start) <= 0 {
 		t.Errorf("base %d, %d left, start %v", f.base, len(f.heads), f.start.Time())
 	}
-	tail := newTail(nil)
+	tail := New(nil)
 	tail.feeds[relay.ID{1}] = f
-	if g, _ := tail.since(relay.ID{1}, 5); !g.lost {
+	if g, _ := tail.Since(relay.ID{1}, 5); !g.Lost {
 		t.Error("who is behind is not told")
 	}
-	if g, _ := tail.since(relay.ID{1}, f.base+3); g.lost || len(g.heads) != len(f.heads)-3 {
+	if g, _ := tail.Since(relay.ID{1}, f.base+3); g.Lost || len(g.Heads) != len(f.heads)-3 {
 		t.Error("who is not behind is lost")
-	}
-}
-
-// What was sent beyond what is complete is not sent again where all of it is
-// known, and is where it is not.
-func TestSum(t *testing.T) {
-	a, b := at(1, 1).ID, at(2, 2).ID
-	until, sum := sumOf(map[relay.ID]struct{}{a: {}, b: {}})
-	if until != b || sum != [2]uint64{2, 3} {
-		t.Errorf("until %v, sum %v", until, sum)
-	}
-	if x := before(after(a)); x != a {
-		t.Error("before and after")
-	}
-	if x := before(relay.ID{1}); x.Compare(relay.ID{1}) >= 0 || after(x) != (relay.ID{1}) {
-		t.Errorf("before carries wrongly: %x", x)
 	}
 }

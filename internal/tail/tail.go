@@ -1,4 +1,7 @@
-package webhook
+// Package tail follows the events of accounts as they come, for whoever sends
+// them on: one look at the store serves all that read on a node, and what becomes
+// visible out of its order is not missed.
+package tail
 
 import (
 	"context"
@@ -9,9 +12,20 @@ import (
 
 // How much is kept of what has come.
 const (
-	tailPage = 5000   // heads in one query
+	pageMost = 5000   // heads in one query
 	feedMost = 10_000 // heads of one account, beyond those that late ones may still come between
 )
+
+// Source is where events are.
+type Source interface {
+	LastEvent(ctx context.Context) (relay.ID, error)
+	// Horizon is the id before which nothing can come any more; whole says that
+	// nothing ever comes before what is there.
+	Horizon() (horizon relay.ID, whole bool)
+}
+
+// Next gives heads of events after an id, in the order of ids.
+type Next func(ctx context.Context, after relay.ID, limit int) ([]*relay.EventHead, error)
 
 // feed is what has come of an account's events since the node began to look, in
 // the order of coming.
@@ -22,15 +36,16 @@ type feed struct {
 	bound relay.ID // up to it nothing more can come
 }
 
-// tail follows the events of the accounts whose webhooks the node serves. All of
-// those webhooks read from it, so that however many they are the store is asked
-// once.
+// Tail follows the events of some accounts; relay.Everyone among them stands for
+// the events of all. Whoever reads them reads from it, so that however many they
+// are the store is asked once.
 //
 // Where several transactions write at once, an event may become visible after
 // one with a greater id: each look begins at the bound, up to which all was
 // visible at the look before, and passes over what it has seen.
-type tail struct {
-	store Events
+type Tail struct {
+	source Source
+	most   int // heads of one feed
 
 	mu    sync.Mutex
 	feeds map[relay.ID]*feed
@@ -42,12 +57,14 @@ type tail struct {
 	seen  map[relay.ID]struct{} // beyond the bound
 }
 
-func newTail(s Events) *tail {
-	return &tail{store: s, feeds: map[relay.ID]*feed{}, news: make(chan struct{}), seen: map[relay.ID]struct{}{}}
+// New makes a tail that knows of no account yet.
+func New(s Source) *Tail {
+	return &Tail{source: s, most: feedMost, feeds: map[relay.ID]*feed{}, news: make(chan struct{}), seen: map[relay.ID]struct{}{}}
 }
 
-// poll looks for what has come of these accounts' events.
-func (t *tail) poll(ctx context.Context, lease int64, accounts map[relay.ID]bool) error {
+// Poll looks for what has come of these accounts' events, which next gives, maybe
+// with those of others. It is called by one goroutine at a time.
+func (t *Tail) Poll(ctx context.Context, next Next, accounts map[relay.ID]bool) error {
 	if len(accounts) == 0 {
 		t.begun = false
 		t.put(relay.ID{}, nil, accounts)
@@ -64,18 +81,18 @@ func (t *tail) poll(ctx context.Context, lease int64, accounts map[relay.ID]bool
 	from := t.bound
 	var fresh []relay.EventHead
 	for after := from; ; {
-		heads, err := t.store.Tail(ctx, lease, after, tailPage)
+		heads, err := next(ctx, after, pageMost)
 		if err != nil {
 			// Nothing of it counts: the next look begins where this one did.
 			return err
 		}
 		for _, h := range heads {
 			after = h.ID
-			if _, known := t.seen[h.ID]; !known && accounts[h.Account] {
+			if _, known := t.seen[h.ID]; !known && (accounts[h.Account] || accounts[relay.Everyone]) {
 				fresh = append(fresh, *h)
 			}
 		}
-		if len(heads) < tailPage {
+		if len(heads) < pageMost {
 			if whole && horizon.Compare(after) < 0 {
 				horizon = after
 			}
@@ -100,16 +117,16 @@ func (t *tail) poll(ctx context.Context, lease int64, accounts map[relay.ID]bool
 }
 
 // horizon is the id up to which all events are visible.
-func (t *tail) horizon(ctx context.Context) (horizon relay.ID, whole bool, err error) {
-	if horizon, whole = t.store.Horizon(); whole {
-		horizon, err = t.store.LastEvent(ctx)
+func (t *Tail) horizon(ctx context.Context) (horizon relay.ID, whole bool, err error) {
+	if horizon, whole = t.source.Horizon(); whole {
+		horizon, err = t.source.LastEvent(ctx)
 	}
 	return horizon, whole, err
 }
 
 // put gives what has come to the feeds, and has no others than those of these
 // accounts.
-func (t *tail) put(from relay.ID, fresh []relay.EventHead, accounts map[relay.ID]bool) {
+func (t *Tail) put(from relay.ID, fresh []relay.EventHead, accounts map[relay.ID]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id := range t.feeds {
@@ -125,12 +142,15 @@ func (t *tail) put(from relay.ID, fresh []relay.EventHead, accounts map[relay.ID
 		}
 	}
 	for _, h := range fresh {
-		f := t.feeds[h.Account]
-		f.heads = append(f.heads, h)
+		for _, f := range []*feed{t.feeds[h.Account], t.feeds[relay.Everyone]} {
+			if f != nil {
+				f.heads = append(f.heads, h)
+			}
+		}
 	}
 	for _, f := range t.feeds {
 		f.bound = t.bound
-		f.trim()
+		f.trim(t.most)
 	}
 	if added || len(fresh) > 0 {
 		close(t.news)
@@ -140,45 +160,46 @@ func (t *tail) put(from relay.ID, fresh []relay.EventHead, accounts map[relay.ID
 
 // trim drops the oldest. What late ones may still come between stays: whoever is
 // behind finds the rest in the store, complete.
-func (f *feed) trim() {
+func (f *feed) trim(most int) {
 	n := 0
-	for n < len(f.heads)-feedMost && f.heads[n].ID.Compare(f.bound) <= 0 {
+	for n < len(f.heads)-most && f.heads[n].ID.Compare(f.bound) <= 0 {
 		if f.start.Compare(f.heads[n].ID) < 0 {
 			f.start = f.heads[n].ID
 		}
 		n++
 	}
-	if n > feedMost/10 {
+	if n > most/10 {
 		f.heads, f.base = append([]relay.EventHead(nil), f.heads[n:]...), f.base+n
 	}
 }
 
-// glance is what a reader sees of a feed.
-type glance struct {
-	start, bound relay.ID
-	heads        []relay.EventHead // since the place that was asked for
-	place        int               // to ask for next
-	lost         bool              // what came since that place is not all here any more
+// Glance is what a reader sees of what has come of an account.
+type Glance struct {
+	Start relay.ID          // what is after it is here; the store has what is before, complete
+	Bound relay.ID          // up to it nothing more can come
+	Heads []relay.EventHead // since the place that was asked for, in the order of coming
+	Place int               // to ask for next
+	Lost  bool              // what came since that place is not all here any more
 }
 
-// since gives what has come of an account since a place, which is -1 for the
+// Since gives what has come of an account since a place, which is -1 for the
 // beginning; nil where there is no feed yet. The channel is closed when there may
 // be more.
-func (t *tail) since(account relay.ID, place int) (*glance, <-chan struct{}) {
+func (t *Tail) Since(account relay.ID, place int) (*Glance, <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f := t.feeds[account]
 	if f == nil {
 		return nil, t.news
 	}
-	g := &glance{start: f.start, bound: f.bound, place: f.base + len(f.heads)}
+	g := &Glance{Start: f.start, Bound: f.bound, Place: f.base + len(f.heads)}
 	switch {
 	case place < 0:
-		g.heads = f.heads
-	case place < f.base || place > g.place:
-		g.lost = true
+		g.Heads = f.heads
+	case place < f.base || place > g.Place:
+		g.Lost = true
 	default:
-		g.heads = f.heads[place-f.base:]
+		g.Heads = f.heads[place-f.base:]
 	}
 	return g, t.news
 }
