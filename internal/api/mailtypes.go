@@ -25,13 +25,15 @@ type Delivery struct {
 	Host      string          `json:"host,omitempty"`
 	Reply     relay.Reply     `json:"reply"`
 	Diagnosis relay.Diagnosis `json:"diagnosis"`
+	Provider  string          `json:"provider,omitempty" doc:"Public name of the receiving service"`
+	Source    string          `json:"source,omitempty" doc:"Our address at the last attempt that reached a server"`
 }
 
 func newDelivery(d *relay.Delivery, m *relay.Message) Delivery {
 	out := Delivery{ID: d.ID.String(), Message: d.ID.Message.String(), Received: m.Received, Sender: m.Envelope.Sender,
 		Recipient: d.Recipient.Address, Subject: m.Subject, HeaderID: m.HeaderID, Size: m.Size, Stream: d.Stream.String(),
 		State: d.State.String(), Attempts: d.Attempts, Updated: d.Updated, Expires: d.Expires, Host: d.Host,
-		Reply: d.Reply, Diagnosis: d.Diagnosis}
+		Reply: d.Reply, Diagnosis: d.Diagnosis, Provider: d.Provider, Source: d.Source}
 	if d.State == relay.Queued || d.State == relay.Deferred {
 		out.Due = &d.Due
 	}
@@ -60,22 +62,24 @@ func newSummary(m *relay.Message) Summary {
 
 // Event is one fact about a delivery.
 type Event struct {
-	ID        string          `json:"id"`
-	At        time.Time       `json:"at"`
-	Delivery  string          `json:"delivery"`
-	Kind      string          `json:"kind"`
-	Reply     relay.Reply     `json:"reply"`
-	Diagnosis relay.Diagnosis `json:"diagnosis"`
-	Attempt   *relay.Attempt  `json:"attempt,omitempty"`
-	Sender    string          `json:"sender,omitempty"`
-	Recipient string          `json:"recipient,omitempty"`
-	Subject   string          `json:"subject,omitempty"`
-	HeaderID  string          `json:"message_id_header,omitempty"`
+	ID         string            `json:"id"`
+	At         time.Time         `json:"at"`
+	Delivery   string            `json:"delivery"`
+	Kind       string            `json:"kind"`
+	Reply      relay.Reply       `json:"reply"`
+	Diagnosis  relay.Diagnosis   `json:"diagnosis"`
+	Attempt    *relay.Attempt    `json:"attempt,omitempty"`
+	Provider   string            `json:"provider,omitempty" doc:"Public name of the receiving service"`
+	Engagement *relay.Engagement `json:"engagement,omitempty" doc:"Of opened, clicked and unsubscribed: what the recipient did"`
+	Sender     string            `json:"sender,omitempty"`
+	Recipient  string            `json:"recipient,omitempty"`
+	Subject    string            `json:"subject,omitempty"`
+	HeaderID   string            `json:"message_id_header,omitempty"`
 }
 
 func newEvent(e *relay.Event) Event {
 	return Event{ID: e.ID.String(), At: e.At, Delivery: e.Delivery.String(), Kind: e.Kind.String(), Reply: e.Reply,
-		Diagnosis: e.Diagnosis, Attempt: e.Attempt, Sender: e.Sender, Recipient: e.Recipient, Subject: e.Subject, HeaderID: e.HeaderID}
+		Diagnosis: e.Diagnosis, Attempt: e.Attempt, Provider: e.Provider, Engagement: e.Engagement, Sender: e.Sender, Recipient: e.Recipient, Subject: e.Subject, HeaderID: e.HeaderID}
 }
 
 // Story is everything that is known of a message.

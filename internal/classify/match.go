@@ -231,13 +231,19 @@ func enhancedIs(code, pattern string) bool {
 	return code == pattern
 }
 
+// Provider gives the public name of the service that a recipient's domain or a
+// mail host belongs to; empty where neither is known.
+func (c *Classifier) Provider(domain, host string) string {
+	if p := c.byDomain[strings.ToLower(domain)]; p != "" {
+		return p
+	}
+	return bySuffix(c.byHost, strings.ToLower(strings.TrimSuffix(host, ".")))
+}
+
 // provider names who spoke: by the recipient's domain where that is a provider's
 // own, else by the host, else by names and words in the text.
 func (c *Classifier) provider(r Reply, t text) string {
-	if p := c.byDomain[strings.ToLower(r.Domain)]; p != "" {
-		return p
-	}
-	if p := bySuffix(c.byHost, strings.ToLower(strings.TrimSuffix(r.Host, "."))); p != "" {
+	if p := c.Provider(r.Domain, r.Host); p != "" {
 		return p
 	}
 	found := -1

@@ -202,7 +202,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics, Feedback: d.inbox}, d.accounts, entrance, d.log)
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
-	leaving.Diagnose = d.rules.Diagnose
+	leaving.Diagnose, leaving.Provider = d.rules.Diagnose, d.rules.Provider
 	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {
 		return err
 	}

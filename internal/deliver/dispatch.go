@@ -91,6 +91,9 @@ type Config struct {
 	Signer      Signer        // nil: nobody signs
 	// Diagnose puts a failure into plain words; nil: feedback.Diagnose.
 	Diagnose func(stage string, r relay.Reply, host string) relay.Diagnosis
+	// Provider gives the public name of a receiving service, by the recipient's domain
+	// and the host that answered; nil: nobody knows any.
+	Provider func(domain, host string) string
 	// Policies says what TLS receivers ask for; nil: they are not asked.
 	Policies *tlspolicy.Policies
 	Sessions Sessions // nil: no reports are made
@@ -149,6 +152,9 @@ func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *s
 	}
 	if c.Diagnose == nil {
 		c.Diagnose = feedback.Diagnose
+	}
+	if c.Provider == nil {
+		c.Provider = func(string, string) string { return "" }
 	}
 	if c.Signer == nil {
 		c.Signer = unsigning{}
@@ -286,6 +292,7 @@ func (d *Dispatcher) Stats() Stats {
 // settle makes an outcome durable. The error is logged here: whoever delivers
 // can do nothing about it, and the store's lease brings the delivery back.
 func (d *Dispatcher) settle(it *queue.Item, site string, o relay.Outcome) {
+	o.Provider = d.config.Provider(it.Delivery.Domain, o.Host)
 	err := d.queue.Settle(d.settling, o)
 	if err != nil && !errors.Is(err, store.ErrSettled) {
 		d.log.Error("an outcome is not stored; the delivery will be tried again", "delivery", o.Delivery, "outcome", o.Kind, "err", err)

@@ -150,6 +150,11 @@ func (r *Rules) Diagnose(stage string, reply relay.Reply, host string) relay.Dia
 	return diagnose(r.current.Load(), stage, reply, host)
 }
 
+// Provider gives the public name of a receiving service, or nothing.
+func (r *Rules) Provider(domain, host string) string {
+	return r.current.Load().Provider(domain, host)
+}
+
 // Run looks at the file again and again until the context ends. Rules with a
 // mistake are told in the log, and the last good ones stay.
 func (r *Rules) Run(ctx context.Context, every time.Duration) error {

@@ -164,6 +164,10 @@ func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Deli
 		o.Diagnosis = relay.Diagnosis{Text: "A mail came back that says nothing this relay understands."}
 		return o
 	}
+	o.Provider = v.Provider
+	if d.Provider != "" {
+		o.Provider = d.Provider
+	}
 	o.Diagnosis = worded(categoryOf(v.Result), v.Result, mail.Kind == bounce.Report && own && gone(mail, v))
 	switch {
 	case mail.Kind == bounce.Complaint:

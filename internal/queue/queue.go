@@ -287,7 +287,7 @@ func (q *Queue) takeLocked(parts []schedule.Part) bool {
 // not be forgotten. Only when Run has ended does it give up at some time; what
 // the outcome is of is tried again then, when the node is back.
 func (q *Queue) Settle(ctx context.Context, o relay.Outcome) error {
-	if !o.Answers.IsZero() { // of an end that is long past
+	if o.Late() { // it leaves the delivery where it is
 		return q.settle(ctx, o)
 	}
 	q.mu.Lock()

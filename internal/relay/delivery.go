@@ -82,6 +82,8 @@ type Delivery struct {
 	Reply     Reply     // the last reply, or what stood in for one
 	Diagnosis Diagnosis // what the last outcome means
 	Host      string    // that gave the last reply
+	Provider  string    // public name of the receiving service, such as "Gmail"; empty: not known
+	Source    string    // our address at the last attempt that reached a server; empty: none did
 }
 
 // Reply is what a receiver answered. Where no receiver answered (no route, no

@@ -1,6 +1,9 @@
 package relay
 
-import "time"
+import (
+	"net/netip"
+	"time"
+)
 
 // Kind is what an event tells.
 type Kind int8
@@ -22,11 +25,17 @@ const (
 	// Of mail that came back after the end. The state stays.
 	EventFeedback   Kind = 11 // a bounce that says nothing final, an automatic reply
 	EventComplained Kind = 12
+
+	// Of what recipients did with the message. The state stays.
+	EventOpened       Kind = 13
+	EventClicked      Kind = 14
+	EventUnsubscribed Kind = 15
 )
 
 var kindNames = map[Kind]string{EventAccepted: "accepted", EventDelivered: "delivered", EventDeferred: "deferred",
 	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled", EventReported: "reported",
-	EventRescheduled: "rescheduled", EventFeedback: "feedback", EventComplained: "complained"}
+	EventRescheduled: "rescheduled", EventFeedback: "feedback", EventComplained: "complained",
+	EventOpened: "opened", EventClicked: "clicked", EventUnsubscribed: "unsubscribed"}
 
 func (k Kind) String() string { return nameOf(kindNames, k) }
 
@@ -40,7 +49,13 @@ func (k *Kind) UnmarshalText(b []byte) (err error) {
 }
 
 // Stays tells whether an event of this kind leaves the state as it was.
-func (k Kind) Stays() bool { return k == EventReported || k == EventFeedback || k == EventComplained }
+func (k Kind) Stays() bool {
+	return k == EventReported || k == EventFeedback || k == EventComplained || k.Engages()
+}
+
+// Engages tells whether an event of this kind is what a recipient did with the
+// message.
+func (k Kind) Engages() bool { return k == EventOpened || k == EventClicked || k == EventUnsubscribed }
 
 // State is the state of a delivery after an event of this kind that does not
 // leave it as it was.
@@ -73,12 +88,32 @@ type Event struct {
 	Reply     Reply
 	Diagnosis Diagnosis
 	Attempt   *Attempt // nil where nothing was tried
+	// Provider is the public name of the receiving service, such as "Gmail"; empty:
+	// not known.
+	Provider   string
+	Engagement *Engagement // of what a recipient did; nil of all else
 
 	// Of the message and the delivery, for people who follow the events.
 	Sender, Recipient, Subject, HeaderID string
 }
 
-// Outcome is what one attempt, or one order of an operator, comes to. Settling
+// Engagement is how a recipient, or a machine on the way, opened a message,
+// followed a link or unsubscribed.
+type Engagement struct {
+	URL       string     `json:"url,omitempty"`        // that was followed
+	Client    netip.Addr `json:"client,omitzero"`      // that asked
+	UserAgent string     `json:"user_agent,omitempty"` // as it called itself, at most 400 characters
+	// Machine names the program that asked in a person's place: "Apple Mail
+	// Privacy Protection", "security scanner"; empty: a person, as far as can be
+	// told.
+	Machine string `json:"machine,omitempty"`
+	// Method is how somebody unsubscribed: "one-click", "page" or "mail".
+	Method string `json:"method,omitempty"`
+	Group  string `json:"group,omitempty"` // that was left; empty: all mail of the stream
+}
+
+// Outcome is what one attempt, one order of an operator, one mail that came back
+// or one deed of a recipient comes to. Settling
 // it changes the delivery's state and appends the event, in one transaction.
 type Outcome struct {
 	Delivery  DeliveryID
@@ -90,6 +125,7 @@ type Outcome struct {
 	Reply     Reply
 	Diagnosis Diagnosis
 	Attempt   *Attempt // counted as an attempt when not nil
+	Provider  string   // public name of the receiving service; empty: not known
 	// Notice asks for a DSN to the sender about this delivery (one of the
 	// Notify constants), or 0. NoticeDue is when to write it: failures that come
 	// until then share one DSN.
@@ -99,10 +135,16 @@ type Outcome struct {
 	// of an attempt. It is dealt with then: settling ends it in the same transaction.
 	Answers ID
 	// Suppress is the reason for which Address is not to be sent to any more (see
-	// Suppression), or empty. Only with Answers.
+	// Suppression), or empty. Only with Answers or an Engagement.
 	Suppress string
 	Address  string // of the recipient, in the form that suppressions have
+	// Engagement is needed where Kind Engages.
+	Engagement *Engagement
 }
+
+// Late tells whether it comes of something that happened after the attempts, and
+// leaves the delivery in whosever hand it is.
+func (o *Outcome) Late() bool { return !o.Answers.IsZero() || o.Kind.Engages() }
 
 // Notice is the duty to write one DSN about a message.
 type Notice struct {

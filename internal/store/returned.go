@@ -93,14 +93,16 @@ func (w *writer) endReturned(ctx context.Context, id relay.ID) error {
 const bounceDelivered = "update delivery set state = ?, updated = ?, code = ?, enhanced = ?, reply = ?, host = ?, category = ?, diagnosis = ?, advice = ?" +
 	" where message = ? and n = ? and account = ? and state = ?"
 
-// settleReturned writes what comes of mail that came back. Whoever ends its row is
-// the one to write; the delivery is final, so no lease is asked for.
-func (db *DB) settleReturned(ctx context.Context, w *writer, o *relay.Outcome, sums tally) error {
+// settleLate writes what comes of mail that came back, or of what a recipient did.
+// Whoever ends the row of a mail is the one to write; no lease is asked for.
+func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums tally) error {
 	if err := w.unlessUnknown(ctx, o); err != nil {
 		return err
 	}
-	if err := w.endReturned(ctx, o.Answers); err != nil {
-		return err
+	if !o.Answers.IsZero() {
+		if err := w.endReturned(ctx, o.Answers); err != nil {
+			return err
+		}
 	}
 	kind := o.Kind
 	if kind == relay.EventBounced {
@@ -118,7 +120,7 @@ func (db *DB) settleReturned(ctx context.Context, w *writer, o *relay.Outcome, s
 			}
 		}
 	}
-	doc, err := encodeDetail(detail{Reply: o.Reply, Diagnosis: o.Diagnosis})
+	doc, err := encodeDetail(detailOf(o))
 	if err != nil {
 		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
 	}

@@ -153,7 +153,7 @@ func (r *messageRow) message() (*relay.Message, error) {
 // deliveryColumns are what deliveryRow scans. They bear no table's name, so
 // that they serve RETURNING as well; no column of message shares one of theirs
 // but for account and stream, which deliveryOf names.
-const deliveryColumns = "message, n, account, stream, state, attempts, due, expires, delayed, updated, notify, code, recipient, domain, orcpt, enhanced, reply, category, diagnosis, advice, host"
+const deliveryColumns = "message, n, account, stream, state, attempts, due, expires, delayed, updated, notify, code, recipient, domain, orcpt, enhanced, reply, category, diagnosis, advice, host, provider, source"
 
 // deliveryOf are the same columns of the table that is called d.
 var deliveryOf = "d." + strings.ReplaceAll(deliveryColumns, ", ", ", d.")
@@ -170,7 +170,7 @@ func (r *deliveryRow) targets() []any {
 	d := &r.d
 	return []any{&r.message, &d.ID.N, &r.account, &d.Stream, &d.State, &d.Attempts, &r.due, &r.expires, &r.delayed, &r.updated,
 		&d.Recipient.Notify, &d.Reply.Code, &d.Recipient.Address, &d.Domain, &d.Recipient.ORcpt, &d.Reply.Enhanced, &d.Reply.Text,
-		&d.Diagnosis.Category, &d.Diagnosis.Text, &d.Diagnosis.Advice, &d.Host}
+		&d.Diagnosis.Category, &d.Diagnosis.Text, &d.Diagnosis.Advice, &d.Host, &d.Provider, &d.Source}
 }
 
 func (r *deliveryRow) delivery() *relay.Delivery {
@@ -181,9 +181,15 @@ func (r *deliveryRow) delivery() *relay.Delivery {
 
 // detail is the part of an event that is never searched.
 type detail struct {
-	Reply     relay.Reply     `json:"reply,omitzero"`
-	Diagnosis relay.Diagnosis `json:"diagnosis,omitzero"`
-	Attempt   *relay.Attempt  `json:"attempt,omitempty"`
+	Reply      relay.Reply       `json:"reply,omitzero"`
+	Diagnosis  relay.Diagnosis   `json:"diagnosis,omitzero"`
+	Attempt    *relay.Attempt    `json:"attempt,omitempty"`
+	Provider   string            `json:"provider,omitempty"`
+	Engagement *relay.Engagement `json:"engagement,omitempty"`
+}
+
+func detailOf(o *relay.Outcome) detail {
+	return detail{Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt, Provider: o.Provider, Engagement: o.Engagement}
 }
 
 // encodeDetail gives nil where there is nothing to tell.
@@ -211,7 +217,7 @@ func scanEvent(row scanner) (*relay.Event, error) {
 		if err := json.Unmarshal(raw, &d); err != nil {
 			return nil, fmt.Errorf("read event %s: %w", e.ID, err)
 		}
-		e.Reply, e.Diagnosis, e.Attempt = d.Reply, d.Diagnosis, d.Attempt
+		e.Reply, e.Diagnosis, e.Attempt, e.Provider, e.Engagement = d.Reply, d.Diagnosis, d.Attempt, d.Provider, d.Engagement
 	}
 	return &e, nil
 }

@@ -24,7 +24,7 @@ import (
 //
 // An outcome that answers mail that came back ends that mail's row; ErrSettled says
 // that it had ended. It makes a delivered delivery bounced, whoever has it in hand;
-// another one stays as it is.
+// another one stays as it is. So does one of which a recipient did something.
 //
 // The content of a message goes when its last delivery is final and no DSN is
 // to be written about it, unless it is archived. Outcomes are counted by account,
@@ -40,8 +40,8 @@ func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 		for _, i := range parts {
 			o := &batch[i]
 			switch {
-			case !o.Answers.IsZero():
-				if err := db.settleReturned(ctx, w, o, sums); err != nil {
+			case o.Late():
+				if err := db.settleLate(ctx, w, o, sums); err != nil {
 					u, ok := err.(untouched)
 					if !ok {
 						return err
@@ -74,7 +74,7 @@ func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 // settleColumns are what the row of an outcome has. what tells how much of the
 // last columns is new: nothing, the diagnosis, or the reply too.
 var settleColumns = slices.Concat(columns(blob, "message account"), columns(number, "n state due at tried delay what code"),
-	columns(words, "enhanced reply host category diagnosis advice"))
+	columns(words, "enhanced reply host category diagnosis advice provider source"))
 
 const (
 	untried int64 = iota - 1 // the order concerns only what never was tried and is not due yet
@@ -92,7 +92,7 @@ type outcomes struct {
 }
 
 func (s *outcomes) add(clock *clock, o *relay.Outcome, part int) error {
-	detail, err := encodeDetail(detail{Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt})
+	detail, err := encodeDetail(detailOf(o))
 	if err != nil {
 		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
 	}
@@ -112,9 +112,13 @@ func (s *outcomes) add(clock *clock, o *relay.Outcome, part int) error {
 		// Nobody replied: what the receiver said last still stands.
 		what = withDiagnosis
 	}
+	source := ""
+	if o.Attempt != nil && o.Attempt.Source.IsValid() {
+		source = o.Attempt.Source.String()
+	}
 	s.append(part, o.Delivery, []any{o.Delivery.Message[:], o.Account[:], int64(o.Delivery.N), int64(o.Kind.State()), due, at,
 		bit(o.Attempt != nil), bit(o.Notice == relay.NotifyDelay), what, int64(r.Code),
-		text(r.Enhanced), text(r.Text), text(o.Host), text(d.Category), text(d.Text), text(d.Advice)}, detail)
+		text(r.Enhanced), text(r.Text), text(o.Host), text(d.Category), text(d.Text), text(d.Advice), text(o.Provider), source}, detail)
 	return nil
 }
 
@@ -152,7 +156,9 @@ const (
 		" host = case when u.what > 1 then u.host else delivery.host end," +
 		" category = case when u.what > 0 then u.category else delivery.category end," +
 		" diagnosis = case when u.what > 0 then u.diagnosis else delivery.diagnosis end," +
-		" advice = case when u.what > 0 then u.advice else delivery.advice end"
+		" advice = case when u.what > 0 then u.advice else delivery.advice end," +
+		" provider = case when u.provider <> '' then u.provider else delivery.provider end," +
+		" source = case when u.source <> '' then u.source else delivery.source end"
 	settleWhere = " where delivery.message = u.message and delivery.n = u.n and delivery.account = u.account" +
 		" and delivery.state < 10 and lease in (0, ?) and not (lease = 0 and updated = u.at and delivery.state = u.state)" +
 		" and (u.what >= 0 or delivery.state = 1 and attempts = 0 and delivery.due > u.at)"

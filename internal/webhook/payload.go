@@ -36,6 +36,8 @@ type Data struct {
 	Reply      *relay.Reply      `json:"reply,omitempty"`
 	Diagnosis  *relay.Diagnosis  `json:"diagnosis,omitempty"`
 	Attempt    *Attempt          `json:"attempt,omitempty"`
+	Provider   string            `json:"provider,omitempty"`
+	Engagement *relay.Engagement `json:"engagement,omitempty"`
 }
 
 // Attempt is the try that led to the event.
@@ -58,7 +60,7 @@ const TestType = "webhook.test"
 func payload(e *relay.WebhookEvent) Event {
 	m := e.Message
 	d := Data{Account: e.Account.String(), Message: e.Delivery.Message.String(), Delivery: e.Delivery.String(), Stream: m.Stream.String(), Sender: e.Sender, Recipient: e.Recipient,
-		From: m.From, Subject: e.Subject, HeaderID: e.HeaderID, Tags: m.Tags, Metadata: m.Metadata, State: e.Kind.State().String()}
+		From: m.From, Subject: e.Subject, HeaderID: e.HeaderID, Tags: m.Tags, Metadata: m.Metadata, State: e.Kind.State().String(), Provider: e.Provider, Engagement: e.Engagement}
 	if e.Kind.Stays() {
 		d.State = "" // it stays what it was
 	}

@@ -1,4 +1,5 @@
--- What receivers' services say of a delivery.
+-- What a delivery's receiver is, and where we reached it from.
 -- serves programs from schema 2
 
-update counter set value = value where name = 'lease';
+alter table delivery add column provider text not null default '';
+alter table delivery add column source text not null default '';

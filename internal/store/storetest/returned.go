@@ -143,6 +143,30 @@ var returnedTests = []test{
 		}
 		f.settle(f.lease, outcome(m.Deliveries[0], relay.EventDelivered)) // its lease is untouched
 	}},
+	{"what recipients do", func(f *fixture) {
+		d := f.delivered()
+		click := relay.Outcome{Delivery: d.ID, Account: f.me, Kind: relay.EventClicked, At: noon.Add(time.Hour), Provider: "Gmail",
+			Engagement: &relay.Engagement{URL: "https://shop.test/?a=1", Client: netip.MustParseAddr("192.0.2.7"), UserAgent: "Mozilla/5.0", Machine: "security scanner"}}
+		f.settle(0, click)
+		left := click
+		left.Kind, left.Engagement = relay.EventUnsubscribed, &relay.Engagement{Method: "one-click", Group: "news"}
+		left.Suppress, left.Address = "unsubscribe", "a@x.test"
+		f.settle(0, left)
+		s := f.story(d.ID.Message)
+		f.equal("kinds", kinds(s), []relay.Kind{relay.EventAccepted, relay.EventDelivered, relay.EventClicked, relay.EventUnsubscribed})
+		f.equal("engagement", s.Events[2].Engagement, click.Engagement)
+		f.equal("provider", s.Events[2].Provider, "Gmail")
+		if s.Deliveries[0].State != relay.Delivered {
+			f.Errorf("state %v", s.Deliveries[0].State)
+		}
+		if list := f.suppressions(); len(list) != 1 || list[0].Reason != "unsubscribe" || list[0].Event != s.Events[3].ID {
+			f.Errorf("suppressions %+v", list)
+		}
+		click.Account = f.account("other", relay.ID{}).ID
+		if err := f.db.Settle(f.Context(), 0, []relay.Outcome{click})[0]; relay.CodeOf(err) != relay.NotFound {
+			f.Errorf("of another account: %v", err)
+		}
+	}},
 	{"only of its account, and only as feedback", func(f *fixture) {
 		d := f.delivered()
 		r := f.returned(d)

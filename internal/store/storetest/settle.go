@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"errors"
+	"net/netip"
 	"time"
 
 	"postrider/internal/relay"
@@ -14,6 +15,7 @@ var settleTests = []test{
 		f.put(f.lease, s)
 		o := outcome(s.Deliveries[0], relay.EventDelivered)
 		o.Diagnosis = relay.Diagnosis{Category: "delivered", Text: "The receiver took it."}
+		o.Provider, o.Attempt.Source = "Gmail", netip.MustParseAddr("192.0.2.25")
 		o.Attempt.TLS = &relay.TLS{Version: "TLS1.3", Cipher: "X", Problem: "expired"}
 		o.Attempt.Hosts = []relay.HostTry{{Name: "mx1", Error: "refused"}, {Name: "mx2"}}
 		o.Attempt.Dialogue = []relay.Exchange{{Command: "DATA", Reply: relay.Reply{Code: 354, Text: "go"}}}
@@ -21,10 +23,10 @@ var settleTests = []test{
 		got := f.story(s.Message.ID)
 		want := *s.Deliveries[0]
 		want.State, want.Attempts, want.Updated, want.Due = relay.Delivered, 1, o.At, o.At
-		want.Reply, want.Diagnosis, want.Host = o.Reply, o.Diagnosis, o.Host
+		want.Reply, want.Diagnosis, want.Host, want.Provider, want.Source = o.Reply, o.Diagnosis, o.Host, "Gmail", "192.0.2.25"
 		f.equal("delivery", got.Deliveries[0], &want)
 		f.equal("event", got.Events[1], &relay.Event{ID: got.Events[1].ID, At: o.At, Account: f.me, Delivery: want.ID,
-			Kind: relay.EventDelivered, Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt,
+			Kind: relay.EventDelivered, Reply: o.Reply, Diagnosis: o.Diagnosis, Attempt: o.Attempt, Provider: "Gmail",
 			Sender: s.Message.Envelope.Sender, Subject: s.Message.Subject, HeaderID: s.Message.HeaderID, Recipient: want.Recipient.Address})
 		if f.content(s.Message.ID) != nil || got.Content {
 			f.Error("the content is still there")
