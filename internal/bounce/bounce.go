@@ -57,6 +57,8 @@ type Recipient struct {
 	Reply   string // what the server said, or what the mail says in its place
 	Context string // more of the mail's words about this recipient
 	Host    string // that said it; may be empty
+	Asked   string // the address that the sender gave, where it is another one; may be empty
+	Guessed bool   // the report does not say whom it is about; this is the likeliest
 }
 
 // Feedback are fields of a complaint (RFC 5965 section 3).
@@ -115,6 +117,8 @@ type reader struct {
 	isFB   bool
 	orig   []header // of enclosed messages, in order
 	nested bool     // the last enclosed message is a report itself
+	notice header   // of a disposition notification (RFC 8098)
+	guess  bool     // the original's recipients are those of a hop on its way
 }
 
 func (rd *reader) part(p message.Part) error {
@@ -149,6 +153,9 @@ func (rd *reader) body(p message.Part) {
 		if rep := dsn.ParseStatus(p.Body); len(rep.Recipients) > 0 || rep.ReportingMTA != "" {
 			rd.status = append(rd.status, rep)
 		}
+		return
+	case "message/disposition-notification":
+		rd.notice = parseHeader(p.Body)
 		return
 	case "message/feedback-report":
 		rd.fb, rd.isFB = parseHeader(p.Body), true
@@ -230,6 +237,7 @@ func (rd *reader) original(returned string) {
 	for _, name := range []string{"x-envelope-to", "envelope-to", "x-original-to", "delivered-to", "x-rcpt-to"} {
 		if a := h.addresses(name); len(a) > 0 {
 			o.To = a
+			rd.guess = true
 			break
 		}
 	}
@@ -259,7 +267,9 @@ func unixLines(r io.Reader) io.Reader {
 		rest = bytes.NewReader(nil)
 	}
 	head = bytes.TrimPrefix(head, []byte("\xef\xbb\xbf"))
-	head = bytes.TrimLeft(head, "\r\n")
+	for i := bytes.IndexByte(head, '\n'); i >= 0 && len(bytes.TrimSpace(head[:i])) == 0; i = bytes.IndexByte(head, '\n') {
+		head = head[i+1:]
+	}
 	oldMac := bytes.IndexByte(head, '\n') < 0 && bytes.Count(head, []byte("\r")) > 2
 	if oldMac {
 		return io.MultiReader(bytes.NewReader(bytes.ReplaceAll(head, []byte("\r"), []byte("\n"))), crToLF{rest})

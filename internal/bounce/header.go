@@ -94,6 +94,13 @@ func (h header) text(name string) string {
 	return message.Clean(v, 500)
 }
 
+// says tells whether a disposition (RFC 8098 section 3.2.6) is one of these.
+func (h header) says(dispositions ...string) bool {
+	v := strings.ToLower(h.get("disposition"))
+	_, v, _ = strings.Cut(v, ";")
+	return v != "" && containsAny(v, dispositions)
+}
+
 // bytes is the header as text again.
 func (h header) bytes() []byte {
 	var b strings.Builder

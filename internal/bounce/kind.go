@@ -14,7 +14,7 @@ func (rd *reader) kind(top header) Kind {
 		return Complaint
 	case len(rd.status) > 0 && rd.hasStatus():
 		return Report
-	case top.has("x-failed-recipients"):
+	case top.has("x-failed-recipients"), len(rd.notice) > 0:
 		return Report
 	}
 	bounced := containsAny(subject, bounceSubjects) && !(answered(subject) && !fromSystem(rd.mail.From))
@@ -22,7 +22,7 @@ func (rd *reader) kind(top header) Kind {
 	switch {
 	case !bounced && challenges(top, subject, strings.ToLower(rd.mail.Text)):
 		return Challenge
-	case bounced, fromSystem(rd.mail.From) && failureWords(rd.mail.Text):
+	case bounced, fromSystem(rd.mail.From) && failureWords(rd.mail.Text), fromDaemon(rd.mail.From) && !containsAny(subject, replySubjects):
 		return Report
 	case replied:
 		return AutoReply
@@ -149,6 +149,13 @@ func fromSystem(a string) bool {
 	return local == "" || a == ""
 }
 
+// fromDaemon tells whether an address is one that nobody but a mail system writes
+// from.
+func fromDaemon(a string) bool {
+	local, _, _ := strings.Cut(strings.ToLower(a), "@")
+	return strings.HasPrefix(local, "mailer-daemon") || strings.HasPrefix(local, "mailerdaemon") || strings.HasPrefix(local, "mailer_daemon")
+}
+
 // containsAny tells whether one of the words stands in s, which is in lower case.
 func containsAny(s string, words []string) bool {
 	for _, w := range words {
@@ -168,7 +175,7 @@ func delayed(subject, text string) bool {
 }
 
 var (
-	bounceSubjects = []string{"undeliver", "delivery status", "delivery failure", "delivery fail", "failure notice", "failure notification", "failed delivery", "returned mail", "mail delivery", "mail system error",
+	bounceSubjects = []string{"undeliver", "failed mail", "mail failed", "processing error", "automatically rejected", "mail could not", "message could not", "unable to reach", "error sending", "sending failed", "not be delivered", "delivery status", "delivery failure", "delivery fail", "failure notice", "failure notification", "failed delivery", "returned mail", "mail delivery", "mail system error",
 		"returning message to sender", "returned to sender", "could not be delivered", "cannot be delivered", "not delivered", "delivery has failed", "delivery notification", "delivery report", "delivery problem", "delivery error", "delivery delayed", "delivery incomplete", "message delayed", "non-deliverable", "nondeliverable", "non delivery", "non-delivery", "ndn:",
 		"delayed mail", "warning: could not send", "warning: message", "message status", "mail failure", "mail error", "message rejected", "mail rejected", "bounced", "email bounce", "unable to deliver", "unzustellbar", "nicht zugestellt", "nicht zustellbar", "zustellung", "zustellfehler", "ubermittlungsstatus", "übermittlungsstatus",
 		"non remis", "non distribu", "échec de", "echec de", "non délivr", "état de remise", "notification d'état", "avis de non", "no entregado", "no se pudo entregar", "no se ha podido entregar", "error de entrega", "fallo de entrega", "no se puede entregar", "devuelto", "rechazado", "mancato recapito", "non recapitabile", "consegna", "mancata consegna", "messaggio non", "não entregue", "nao entregue", "falha na entrega", "devolvid", "não foi possível entregar", "não pôde ser entregue",
@@ -177,8 +184,8 @@ var (
 		"abwesen", "automatische antwort", "automatische rückantwort", "autom. antwort", "nicht im büro", "urlaub", "réponse automatique", "reponse automatique", "absence", "absent du bureau", "en congé", "respuesta automática", "respuesta automatica", "fuera de la oficina", "ausente", "de vacaciones", "risposta automatica", "fuori ufficio", "fuori sede", "assenza", "resposta automática", "resposta automatica", "fora do escritório", "ausência", "de férias",
 		"automatisch antwoord", "afwezig", "automatische beantwoording", "autosvar", "frånvaro", "fravær", "automatisk svar", "automatické odpov", "automatická odpov", "odpowiedź automatyczna", "nieobecno", "autoodpowied", "автоответ", "автоматический ответ", "автовідповід", "отсутств", "в отпуске", "нет на месте", "自動返信", "自動応答", "不在", "自动回复", "自動回覆", "自动答复", "휴가", "자동 회신", "자동응답", "부재중", "otomatik yanıt", "otomatik cevap", "automaattinen", "poissa", "automatikus válasz", "răspuns automat", "αυτόματη απάντηση", "ticket received", "we have received your", "[ticket", "[case", "thank you for contacting", "thanks for contacting"}
 	challengeWords = []string{"please confirm your", "confirm your message", "confirm your email to", "your email requires verification", "requires verification", "verification required", "please verify your", "challenge-response", "sender verification", "confirmation required", "[boxbe", "boxbe", "spam arrest", "spamarrest", "bitdefender antispam", "action required: confirm", "sender authentication required", "whitelist request", "confirm you are human", "antispam uol", "approve sender"}
-	challengeTexts = []string{"to release your message", "confirm that you are a person", "confirm you are a human", "click the link below to complete the verification", "reply to this message to confirm", "i am protecting myself from receiving junk mail", "protected by spam arrest", "your email will be delivered once you", "complete the verification process", "requires that you verify", "to prove that your message was sent by a human", "must verify your email address before", "tagged message delivery agent", "please complete this short form"}
-	failureTexts   = []string{"could not be delivered", "could not deliver", "couldn't be delivered", "cannot be delivered", "can't be delivered", "unable to deliver", "undeliver", "not delivered", "was not delivered", "wasn't delivered", "delivery fail", "delivery has failed", "failed to deliver", "delivery to the following", "did not reach", "permanent error", "permanent failure", "permanent fatal errors", "transient non-fatal", "delivery error", "had delivery", "delivery problem", "failed permanently", "not be sent", "was rejected", "has been rejected", "was aborted", "rejected your message", "user unknown", "unknown user", "no such user", "mailbox", "bounced", "message you sent", "returned to you", "error message", "could not send", "returned to sender", "nicht zugestellt", "nicht zustellbar", "zustellung", "n'a pas pu être", "n'a pu être", "non remis", "no se pudo", "no ha podido", "no pudo ser", "non è stato possibile", "impossibile recapitare", "não pôde ser", "não foi possível", "niet worden bezorgd", "niet bezorgd", "nie może", "nie mogła", "не может быть доставлено", "не доставлено", "не удалось", "送信できません", "配信できません", "届けることができません", "配信されません", "エラー", "无法", "失败", "退回", "無法", "전송하지 못", "전달되지", "전송되지", "boundary", "fatal errors", "delayed", "invalid user", "not listed in domino"}
+	challengeTexts = []string{"senders i have approved", "only from senders", "list of approved senders", "add you to my list", "fill out the short request", "to release your message", "confirm that you are a person", "confirm you are a human", "click the link below to complete the verification", "reply to this message to confirm", "i am protecting myself from receiving junk mail", "protected by spam arrest", "your email will be delivered once you", "complete the verification process", "requires that you verify", "to prove that your message was sent by a human", "must verify your email address before", "tagged message delivery agent", "please complete this short form"}
+	failureTexts   = []string{"could not be delivered", "has been returned", "being returned", "failed addresses", "automatically rejected", "not reach the", "could not deliver", "couldn't be delivered", "cannot be delivered", "can't be delivered", "unable to deliver", "undeliver", "not delivered", "was not delivered", "wasn't delivered", "delivery fail", "delivery has failed", "failed to deliver", "delivery to the following", "did not reach", "permanent error", "permanent failure", "permanent fatal errors", "transient non-fatal", "delivery error", "had delivery", "delivery problem", "failed permanently", "not be sent", "was rejected", "has been rejected", "was aborted", "rejected your message", "user unknown", "unknown user", "no such user", "mailbox", "bounced", "message you sent", "returned to you", "error message", "could not send", "returned to sender", "nicht zugestellt", "nicht zustellbar", "zustellung", "n'a pas pu être", "n'a pu être", "non remis", "no se pudo", "no ha podido", "no pudo ser", "non è stato possibile", "impossibile recapitare", "não pôde ser", "não foi possível", "niet worden bezorgd", "niet bezorgd", "nie może", "nie mogła", "не может быть доставлено", "не доставлено", "не удалось", "送信できません", "配信できません", "届けることができません", "配信されません", "エラー", "无法", "失败", "退回", "無法", "전송하지 못", "전달되지", "전송되지", "boundary", "fatal errors", "delayed", "invalid user", "not listed in domino"}
 	delaySubjects  = []string{"delayed", "(delay)", "still being retried", "warning: could not send", "warning: message", "delivery warning", "verzögert", "verzoger", "retard", "retraso", "ritard", "vertraag", "opóźni", "задерж", "遅延", "延迟", "지연"}
 	delayTexts     = []string{"will be retried", "will continue to try", "will keep trying", "you do not need to resend", "has not yet been delivered", "have not yet been delivered", "not been delivered yet", "this is a warning message only", "warning message only", "no action is required on your part", "still undelivered", "delivery attempts will continue", "delivery will be attempted again", "delivery will continue to be attempted", "will be attempted again", "transient non-fatal errors", "ist verzögert", "noch nicht zugestellt", "this is not an error", "message is delayed", "delivery is delayed", "message has been delayed", "is still being attempted", "message will be deleted after", "we will continue to try"}
 )

@@ -27,7 +27,13 @@ func (rd *reader) report(top header) {
 	for _, s := range rd.status {
 		m.Host, m.EnvID = firstOf(m.Host, s.ReportingMTA), firstOf(m.EnvID, s.EnvID)
 		for _, rc := range s.Recipients {
-			rd.add(fromStatus(rc), said)
+			to := fromStatus(rc)
+			if !usual(to.Address) && len(s.Recipients) == 1 {
+				if list := unique(said.named(), rd.own()); len(list) == 1 && usual(list[0]) {
+					to.Address = list[0]
+				}
+			}
+			rd.add(to, said)
 		}
 	}
 	if len(m.Recipients) > 0 {
@@ -37,9 +43,13 @@ func (rd *reader) report(top header) {
 	if delayed(m.Subject, m.Text) {
 		action = "delayed"
 	}
-	for _, a := range rd.failedAddresses(top, said) {
+	if rd.notice.says("displayed", "dispatched", "processed") && !failureWords(m.Text) {
+		action = "delivered"
+	}
+	list, guessed := rd.failedAddresses(top, said)
+	for _, a := range list {
 		reply, context := said.about(a, rd.own())
-		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context)}, nil)
+		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed}, nil)
 	}
 }
 
@@ -64,7 +74,21 @@ func fromStatus(rc dsn.Recipient) Recipient {
 	if action == "" {
 		action = "failed"
 	}
-	return Recipient{Address: clean(rc.Final), Action: action, Status: rc.Status, Reply: rc.Reply, Host: rc.RemoteMTA}
+	out := Recipient{Address: clean(rc.Final), Action: action, Status: rc.Status, Reply: rc.Reply, Host: rc.RemoteMTA}
+	if _, asked, _ := strings.Cut(rc.ORcpt, ";"); usual(asked) && !strings.EqualFold(clean(asked), out.Address) {
+		out.Asked = clean(asked)
+		if !usual(out.Address) {
+			out.Address, out.Asked = out.Asked, ""
+		}
+	}
+	return out
+}
+
+// usual tells whether an address is one of Internet mail, with a domain of more
+// than one label; X.400 has others.
+func usual(a string) bool {
+	local, domain, ok := strings.Cut(clean(a), "@")
+	return ok && local != "" && strings.Contains(domain, ".") && !strings.ContainsAny(local, "/;")
 }
 
 // own are addresses that no report is about: ours.
@@ -72,30 +96,39 @@ func (rd *reader) own() []string {
 	return []string{rd.mail.To, rd.mail.From, rd.mail.Original.From}
 }
 
-// failedAddresses finds whom a report without a part for programs is about.
-func (rd *reader) failedAddresses(top header, said lines) []string {
-	if list := top.addresses("x-failed-recipients"); len(list) > 0 {
-		return unique(list, nil)
+// failedAddresses finds whom a report without a part for programs is about, and
+// tells whether that is a guess: the report does not name them.
+func (rd *reader) failedAddresses(top header, said lines) (list []string, guessed bool) {
+	if list = top.addresses("x-failed-recipients"); len(list) > 0 {
+		return unique(list, nil), false
 	}
-	if list := unique(said.named(), rd.own()); len(list) > 0 {
-		return list
+	if list = rd.notice.addresses("final-recipient"); len(list) > 0 {
+		return unique(list, nil), false
 	}
-	if list := unique(said.mentioned(), rd.own()); len(list) > 0 {
-		return list[:1]
-	}
-	if list := unique(addressForm.FindAllString(rd.mail.Subject, 10), rd.own()); len(list) > 0 {
-		return list
-	}
-	if list := unique(rd.mail.Original.To, nil); len(list) > 0 {
-		if len(list) > 1 {
-			return list[:1]
+	if after := said.afterAnnounced(); after != nil {
+		if list = unique(after.named(), rd.own()); len(list) > 0 {
+			return list, false
 		}
-		return list
+		if list = unique(after.mentioned(), rd.own()); len(list) > 0 {
+			return list[:1], false
+		}
 	}
-	if list := unique(said.named(), nil); len(list) > 0 { // mail to oneself
-		return list[:1]
+	if list = unique(said.named(), rd.own()); len(list) > 0 {
+		return list, false
 	}
-	return nil
+	if list = unique(said.mentioned(), rd.own()); len(list) > 0 {
+		return list[:1], true
+	}
+	if list = unique(addressForm.FindAllString(rd.mail.Subject, 10), rd.own()); len(list) > 0 {
+		return list, false
+	}
+	if list = unique(rd.mail.Original.To, nil); len(list) > 0 {
+		return list[:1], rd.guess || len(list) > 1
+	}
+	if list = unique(said.named(), nil); len(list) > 0 { // mail to oneself
+		return list[:1], true
+	}
+	return nil, true
 }
 
 // unique drops repeats and what is not wanted.
@@ -113,6 +146,11 @@ func unique(list, not []string) (out []string) {
 
 // clean makes an address fit: without what stands around it.
 func clean(a string) string {
+	for _, p := range []string{"smtp=", "smtp:", "rfc822;", "rfc822:", "mailto:", "orcpt="} {
+		if i := strings.LastIndex(strings.ToLower(a), p); i >= 0 && strings.Contains(a[i:], "@") {
+			a = a[i+len(p):]
+		}
+	}
 	return strings.Trim(message.Clean(a, 320), "<>()[]\"' ,;:.")
 }
 
@@ -209,6 +247,21 @@ func announced(t string) int {
 		return loc[1]
 	}
 	return 0
+}
+
+// announcements end the lines after which a report names its recipients; what
+// stands before them is of the message.
+var announcements = []string{"did not reach the following recipient", "following recipient", "following address", "failed addresses follow", "permanent fatal errors", "could not be delivered to", "was not delivered to", "cannot be delivered to", "not be delivered to the"}
+
+// afterAnnounced are the lines after the first one that announces recipients, and
+// that one; nil where there is none.
+func (l lines) afterAnnounced() lines {
+	for i, n := range l {
+		if containsAny(n.lower, announcements) {
+			return l[i:]
+		}
+	}
+	return nil
 }
 
 // mentioned are all addresses in lines that do not name others.

@@ -23,10 +23,11 @@ func (m Mail) Judge(c *classify.Classifier) []Verdict {
 }
 
 // judge says what the mail means for one recipient. Only what a mail system says
-// can condemn an address: people write about bounces too.
+// can condemn an address, of an address that it names: people write about bounces
+// too. Where the mail was passed on, the address that it was sent to may live.
 func (m Mail) judge(c *classify.Classifier, rc Recipient) classify.Result {
 	res := m.classify(c, rc)
-	res.Suppress = res.Suppress && (m.Kind == Complaint || m.Standard)
+	res.Suppress = res.Suppress && (m.Kind == Complaint || m.Standard && !rc.Guessed && rc.Asked == "")
 	return res
 }
 

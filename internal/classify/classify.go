@@ -106,7 +106,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubt && !beforeRecipient(r.Stage) && !aboutCommand(r)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && !beforeRecipient(r.Stage) && !aboutCommand(r)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}

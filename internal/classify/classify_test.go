@@ -212,6 +212,8 @@ func TestBadRules(t *testing.T) {
 		"[[rule]]\nmeaning = \"policy\"\nwords = [\"...\"]":                         "it has no word",
 		"[[rule]]\nmeaning = \"policy\"\nwords = [\"ab*\"]":                         "too short for a stem",
 		"[[rule]]\nmeaning = \"policy\"\nword = [\"x\"]":                            "line 3: there is no key \"rule.word\"",
+		"[[rule]]\nmeaning = \"policy\"\nwords = [\"$none is\"]":                    "there is no class \"none\"",
+		"[class]\nx = [\"a b\"]":                                                    "class \"x\": \"a b\" is not one word",
 		"[[rule]]\nmeaning = 5":                                                     "line 2",
 		"[[rule]]\nmeaning = \"policy\"\ncode = [\"6\"]":                            "code \"6\"",
 		"[[rule]]\nmeaning = \"policy\"\nkind = \"weak\"\nwords = [\"x\"]":          "kind \"weak\"",
@@ -268,10 +270,16 @@ func TestNoPhraseIsLost(t *testing.T) {
 	c := Builtin()
 	for n, r := range c.rules {
 		for _, s := range r.Words {
-			p := compile(s)
+			p := compile(s, c.classes)
+			if strings.Contains(s, "$") != slices.ContainsFunc(p, func(w word) bool { return w.class != nil }) {
+				t.Errorf("%s: the phrase %q names no class", r.place, s)
+			}
 			var words []string
 			for _, w := range p {
-				if !w.gap && !replyCode(w.s) { // these only stand within words: LPN007_517
+				if w.class != nil {
+					w.s = w.class.any()
+				}
+				if w.gap == 0 && !replyCode(w.s) { // these only stand within words: LPN007_517
 					words = append(words, w.s)
 				}
 			}
@@ -281,6 +289,14 @@ func TestNoPhraseIsLost(t *testing.T) {
 		}
 		_ = n
 	}
+}
+
+// any is some word of the class.
+func (c *wordClass) any() string {
+	for w := range c.exact {
+		return w
+	}
+	return c.stems[0]
 }
 
 func FuzzClassify(f *testing.F) {

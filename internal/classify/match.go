@@ -2,33 +2,70 @@ package classify
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 )
 
-// gap is how many words "..." in a phrase may stand for.
-const gap = 14
+// How many words ".." and "..." in a phrase may stand for.
+const (
+	smallGap = 3
+	gap      = 14
+)
 
 // word of a phrase. A stem matches whatever begins with it.
 type word struct {
-	s    string
-	stem bool
-	gap  bool // up to gap words
+	s     string
+	stem  bool
+	gap   int        // up to so many words
+	class *wordClass // any of its words
 }
 
 func (w word) is(s string) bool {
-	if w.stem {
+	switch {
+	case w.class != nil:
+		return w.class.has(s)
+	case w.stem:
 		return strings.HasPrefix(s, w.s)
 	}
 	return w.s == s
 }
 
+// wordClass is words that mean the same in this place: "$who" in a phrase is any word
+// of the class "who".
+type wordClass struct {
+	exact map[string]bool
+	stems []string
+}
+
+func newClass(members []string) (*wordClass, error) {
+	c := &wordClass{exact: map[string]bool{}}
+	for _, m := range members {
+		p := compile(m, nil)
+		switch {
+		case len(p) != 1 || p[0].gap > 0:
+			return nil, fmt.Errorf("%q is not one word", m)
+		case p[0].stem && len(p[0].s) < stemKey:
+			return nil, fmt.Errorf("%q: %w", m, errStem)
+		case p[0].stem:
+			c.stems = append(c.stems, p[0].s)
+		default:
+			c.exact[p[0].s] = true
+		}
+	}
+	return c, nil
+}
+
+func (c *wordClass) has(s string) bool {
+	return c.exact[s] || slices.ContainsFunc(c.stems, func(stem string) bool { return strings.HasPrefix(s, stem) })
+}
+
 // phrase is words in a row.
 type phrase []word
 
-// compile reads a phrase as it stands in a rule: words; "stem*"; "..." for some
-// words; "@" for a mail address.
-func compile(s string) phrase {
+// compile reads a phrase as it stands in a rule: words; "stem*"; "$class"; ".." and
+// "..." for some words; "@" for a mail address.
+func compile(s string, classes map[string]*wordClass) phrase {
 	var p phrase
 	if !ascii(s) {
 		s = plain(s)
@@ -36,7 +73,11 @@ func compile(s string) phrase {
 	for f := range strings.FieldsSeq(strings.ToLower(s)) {
 		switch {
 		case f == "...":
-			p = append(p, word{gap: true})
+			p = append(p, word{gap: gap})
+		case f == "..":
+			p = append(p, word{gap: smallGap})
+		case classes[strings.TrimPrefix(f, "$")] != nil && f[0] == '$':
+			p = append(p, word{class: classes[f[1:]]})
 		case f == "@":
 			p = append(p, word{s: "@"})
 		default:
@@ -55,9 +96,9 @@ func compile(s string) phrase {
 // at tells whether the phrase stands at position i of the text.
 func (p phrase) at(text []string, i int) bool {
 	for n, w := range p {
-		if w.gap {
+		if w.gap > 0 {
 			rest := p[n+1:]
-			for j := i; j <= min(i+gap, len(text)-1); j++ {
+			for j := i; j <= min(i+w.gap, len(text)-1); j++ {
 				if rest.at(text, j) {
 					return true
 				}
@@ -102,21 +143,27 @@ var (
 )
 
 func (x *index) add(p phrase, rule int) error {
-	if len(p) == 0 || p[0].gap || p[len(p)-1].gap {
+	if len(p) == 0 || p[0].gap > 0 || p[len(p)-1].gap > 0 {
 		return errEmpty
 	}
 	if x.exact == nil {
 		x.exact, x.stems = map[string][]entry{}, map[string][]entry{}
 	}
-	if p[0].stem {
-		if len(p[0].s) < stemKey {
-			return errStem
+	switch first := p[0]; {
+	case first.class != nil:
+		for w := range first.class.exact {
+			x.exact[w] = append(x.exact[w], entry{p, rule})
 		}
-		k := p[0].s[:stemKey]
-		x.stems[k] = append(x.stems[k], entry{p, rule})
-		return nil
+		for _, stem := range first.class.stems {
+			x.stems[stem[:stemKey]] = append(x.stems[stem[:stemKey]], entry{p, rule})
+		}
+	case !first.stem:
+		x.exact[first.s] = append(x.exact[first.s], entry{p, rule})
+	case len(first.s) < stemKey:
+		return errStem
+	default:
+		x.stems[first.s[:stemKey]] = append(x.stems[first.s[:stemKey]], entry{p, rule})
 	}
-	x.exact[p[0].s] = append(x.exact[p[0].s], entry{p, rule})
 	return nil
 }
 
@@ -209,6 +256,11 @@ func (r *rule) holds(in *input) bool {
 		}
 	}
 	return len(r.also) == 0 || slices.ContainsFunc(r.also, func(p phrase) bool { return p.in(in.text.prose) })
+}
+
+// doubts tells whether what the rule says is too little to give an address up.
+func (r *rule) doubts(enhanced string) bool {
+	return r.doubt || len(r.Certain) > 0 && !slices.ContainsFunc(r.Certain, func(s string) bool { return enhancedIs(enhanced, s) })
 }
 
 // enhancedIs compares an enhanced code with one of a rule: "5.1.1", "x.1.1" for

@@ -28,6 +28,7 @@ type Classifier struct {
 	byHost   map[string]string
 	byWord   index
 	brands   []string // provider of each phrase in byWord
+	classes  map[string]*wordClass
 }
 
 // meaning is one thing that a reply can mean, with its words.
@@ -57,6 +58,7 @@ type written struct {
 	Retry    *bool    `toml:"retry"`
 	Suppress *bool    `toml:"suppress"`
 	Doubt    bool     `toml:"doubt"`
+	Certain  []string `toml:"certain"`
 	Vague    bool     `toml:"vague"`
 }
 
@@ -68,11 +70,12 @@ type provider struct {
 }
 
 type file struct {
-	Meaning   map[string]meaning `toml:"meaning"`
-	Provider  []provider         `toml:"provider"`
-	Rule      []written          `toml:"rule"`
-	Doubt     []string           `toml:"doubt"`
-	Temporary []string           `toml:"temporary"`
+	Class     map[string][]string `toml:"class"`
+	Meaning   map[string]meaning  `toml:"meaning"`
+	Provider  []provider          `toml:"provider"`
+	Rule      []written           `toml:"rule"`
+	Doubt     []string            `toml:"doubt"`
+	Temporary []string            `toml:"temporary"`
 }
 
 // rule is a compiled one.
@@ -125,7 +128,7 @@ type Source struct {
 // New compiles rules. Those of sources are asked before those of this program, in
 // the order given.
 func New(sources ...Source) (*Classifier, error) {
-	c := &Classifier{meanings: map[string]meaning{}, byDomain: map[string]string{}, byHost: map[string]string{}}
+	c := &Classifier{meanings: map[string]meaning{}, byDomain: map[string]string{}, byHost: map[string]string{}, classes: map[string]*wordClass{}}
 	sources = append(slices.Clip(sources), Source{"rules.toml", ownRules})
 	files := make([]file, len(sources))
 	for i, s := range sources {
@@ -134,7 +137,13 @@ func New(sources ...Source) (*Classifier, error) {
 			return nil, fmt.Errorf("read rules: %s: %w", s.Name, position(err))
 		}
 	}
-	for _, f := range slices.Backward(files) { // an operator's words replace ours
+	for i, f := range slices.Backward(files) { // an operator's words replace ours
+		for name, members := range f.Class {
+			var err error
+			if c.classes[name], err = newClass(members); err != nil {
+				return nil, fmt.Errorf("read rules: %s: class %q: %w", sources[i].Name, name, err)
+			}
+		}
 		for name, m := range f.Meaning {
 			c.meanings[name] = c.merge(name, m)
 		}
@@ -242,7 +251,7 @@ func (c *Classifier) addProvider(p provider) {
 	put(c.byHost, p.Hosts)
 	put(c.byDomain, p.Domains)
 	for _, w := range p.Words {
-		c.byWord.add(compile(w), len(c.brands))
+		c.byWord.add(compile(w, c.classes), len(c.brands))
 		c.brands = append(c.brands, p.Name)
 	}
 }
@@ -260,21 +269,28 @@ func (c *Classifier) add(w written, place string) error {
 		}
 	}
 	r := rule{written: w, meaning: w.Meaning, place: place, kind: w.Kind, retry: w.Retry, suppress: w.Suppress, doubt: w.Doubt}
+	for _, s := range slices.Concat(w.Words, w.Names, w.Also, w.Unless) {
+		for f := range strings.FieldsSeq(s) {
+			if name, ok := strings.CutPrefix(f, "$"); ok && c.classes[name] == nil {
+				return fmt.Errorf("%q: there is no class %q", s, name)
+			}
+		}
+	}
 	for _, s := range w.Also {
-		r.also = append(r.also, compile(s))
+		r.also = append(r.also, compile(s, c.classes))
 	}
 	for _, s := range w.Unless {
-		r.unless = append(r.unless, compile(s))
+		r.unless = append(r.unless, compile(s, c.classes))
 	}
 	n := len(c.rules)
 	c.rules = append(c.rules, r)
 	for _, s := range w.Words {
-		if err := c.prose.add(compile(s), n); err != nil {
+		if err := c.prose.add(compile(s, c.classes), n); err != nil {
 			return fmt.Errorf("words %q: %w", s, err)
 		}
 	}
 	for _, s := range w.Names {
-		if err := c.names.add(compile(s), n); err != nil {
+		if err := c.names.add(compile(s, c.classes), n); err != nil {
 			return fmt.Errorf("names %q: %w", s, err)
 		}
 	}
@@ -292,7 +308,7 @@ func (c *Classifier) flag(phrases []string, flag uint8) {
 	n := len(c.rules)
 	c.rules = append(c.rules, rule{flags: flag})
 	for _, s := range phrases {
-		if err := c.prose.add(compile(s), n); err != nil {
+		if err := c.prose.add(compile(s, c.classes), n); err != nil {
 			continue // an empty phrase weakens nothing
 		}
 	}

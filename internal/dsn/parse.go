@@ -170,8 +170,12 @@ func (rc *Recipient) set(name, v string) {
 		v, _, _ = strings.Cut(strings.ToLower(v), " ")
 		rc.Action = knownAction(Action(v))
 	case "status":
-		if v, _, _ = strings.Cut(v, " "); statusForm.MatchString(v) {
-			rc.Status = v
+		code, rest, _ := strings.Cut(v, " ")
+		if statusForm.MatchString(code) {
+			rc.Status, v = code, strings.Trim(rest, "() ")
+		}
+		if rc.Reply == "" { // some say it here, in words or with a basic code
+			rc.Reply = v
 		}
 	case "remote-mta":
 		rc.RemoteMTA = hostOf(v)

@@ -58,7 +58,7 @@ func TestParseForeign(t *testing.T) {
 			Recipients: []Recipient{
 				{Final: "bob@corp.example", ORcpt: "rfc822;bob@corp.example", Action: ActionFailed, Status: "5.1.10",
 					Reply: "550 5.1.10 RESOLVER.ADR.RecipientNotFound; Recipient not found by SMTP address lookup"},
-				{Final: "eve@corp.example", ORcpt: "rfc822;eve@corp.example", Action: ActionDelayed, Status: "4.4.7", WillRetry: utc(3, 10, 59)},
+				{Final: "eve@corp.example", ORcpt: "rfc822;eve@corp.example", Action: ActionDelayed, Status: "4.4.7", Reply: "expired", WillRetry: utc(3, 10, 59)},
 			}}},
 		"bare": {bare, Report{Kind: Failed, To: "bounces@relay.example", ReportingMTA: "mail.example",
 			Recipients: []Recipient{{Final: "bob@example.net", Action: ActionFailed, Status: "5.2.2", Reply: "552 5.2.2 mailbox; full"}}}},
