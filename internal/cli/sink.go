@@ -23,6 +23,7 @@ postrider sink -voice gmail -v
 postrider sink -verify -dns 127.0.0.1:5353
 postrider sink -certificate expired -without pipelining,chunking
 postrider sink -scenario scenario.toml
+postrider sink -react-smtp 127.0.0.1:2500 -react-http 127.0.0.1:8026
 postrider sink -list`,
 		run: runSink}
 }
@@ -47,6 +48,9 @@ func runSink(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	fs.StringVar(&maxSize, "max-size", "100MB", "largest `size` of a message")
 	verify := fs.Bool("verify", false, "check DKIM, SPF and DMARC of each message and print what is proved")
 	servers := fs.String("dns", "", "`addresses` of DNS servers that -verify asks, separated by commas; empty: those of the system")
+	var react sink.Reactions
+	fs.StringVar(&react.SMTP, "react-smtp", "", "`host:port` that late bounces, complaints and answers are sent to; empty: none are")
+	fs.StringVar(&react.HTTP, "react-http", "", "`host:port` where links of messages are asked for, whatever host they name; empty: none are followed")
 	v := fs.Bool("v", false, "log each message and each fault")
 	vv := fs.Bool("vv", false, "log the whole dialogue")
 	list := fs.Bool("list", false, "print what each local part asks for, and leave")
@@ -97,6 +101,9 @@ func runSink(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 		if c.Resolver, err = dns.New(split(*servers), 0); err != nil {
 			return badUsage(e, fs, "-dns: %v", err)
 		}
+	}
+	if react.SMTP != "" || react.HTTP != "" {
+		c.React = &react
 	}
 	c.Log = sinkLog(e.Stderr, *v, *vv)
 	return sink.Run(ctx, c, e.Stdout)

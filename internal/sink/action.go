@@ -24,11 +24,12 @@ const (
 	AtData                  // the reply to DATA, or to the first BDAT
 	AtContent               // while content is read
 	AtDot                   // the reply to the end of the content
+	After                   // some time after the message was taken
 	stages
 )
 
 // stageNames stand in scenario files, in the order of the stages.
-var stageNames = [stages]string{"connect", "ehlo", "starttls", "mail", "rcpt", "data", "content", "dot"}
+var stageNames = [stages]string{"connect", "ehlo", "starttls", "mail", "rcpt", "data", "content", "dot", "after"}
 
 func (s Stage) String() string { return stageNames[s] }
 
@@ -46,6 +47,7 @@ const (
 	lengthy       // yes, in many lines
 	terse         // yes, by the bare code
 	garbage       // something that is not SMTP
+	react         // yes, and something follows (see reactions)
 )
 
 // action is a deed with its circumstances.
@@ -74,6 +76,7 @@ const (
 	pauseLength           // a time; then as untilPassed
 	lineCount             // a number of lines
 	replyCode             // 550 or 550-5.7.1; then as untilPassed
+	waitLength            // a time
 )
 
 // behaviour is a row of the table that users see.
@@ -126,7 +129,20 @@ var behaviours = []behaviour{
 	{name: "reply", args: replyCode, does: "RCPT answered with this code", action: action{deed: refuse}},
 	{name: "reply-data", args: replyCode, does: "the same at DATA", action: action{stage: AtData, deed: refuse}},
 	{name: "reply-dot", args: replyCode, does: "the same after the content", action: action{stage: AtDot, deed: refuse}},
+
+	{name: "late-bounce", args: waitLength, does: "accepted, and half a second later a report comes back: no such user", action: later},
+	{name: "complain", args: waitLength, does: "accepted; then the recipient reports it as spam", action: later},
+	{name: "vacation", args: waitLength, does: "accepted; then an automatic reply comes back", action: later},
+	{name: "open", args: waitLength, does: "accepted; then the recipient opens it: its images are loaded", action: later},
+	{name: "click", args: waitLength, does: "accepted; then the recipient opens it and follows its first link", action: later},
+	{name: "prefetch", args: waitLength, does: "accepted; then a privacy proxy loads its images", action: later},
+	{name: "scan", args: waitLength, does: "accepted; then a filter asks for all of its links, the one for leaving too", action: later},
+	{name: "unsubscribe", args: waitLength, does: "accepted; then the recipient unsubscribes by one click (RFC 8058)", action: later},
+	{name: "unsubscribe-mail", args: waitLength, does: "accepted; then the recipient unsubscribes by mail", action: later},
 }
+
+// later is the action of what follows after a message was taken.
+var later = action{stage: After, deed: react, pause: 500 * time.Millisecond}
 
 // table gives the behaviours by name. Those without a stage of their own are of
 // RCPT; no behaviour is of AtConnect, the zero Stage.
@@ -196,13 +212,16 @@ func (a *action) take(args arguments, i int, arg string) error {
 		r, err := parseReply(strings.Replace(arg, "-", " ", 1))
 		a.reply = r
 		return err
-	case args == pauseLength && i == 0:
+	case (args == pauseLength || args == waitLength) && i == 0:
 		d, err := time.ParseDuration(arg)
 		if err != nil || d <= 0 || d > maxPause {
 			return fmt.Errorf("%q is not a time such as 500ms or 3s, up to 1h", arg)
 		}
 		a.pause = d
 		return nil
+	}
+	if args == waitLength {
+		return fmt.Errorf("takes one time, not %q too", arg)
 	}
 	a.tries, a.span = 0, 0
 	if arg == "always" {
@@ -262,6 +281,8 @@ func WriteBehaviours(w io.Writer) error {
 			name += "[+UNTIL]"
 		case pauseLength:
 			name += "[+TIME[+UNTIL]]"
+		case waitLength:
+			name += "[+TIME]"
 		case lineCount:
 			name += "[+LINES]"
 		case replyCode:
@@ -278,6 +299,7 @@ UNTIL is a number of tries (greylist+2), a time since the first try
 (mailbox-full+30s) or always; then the recipient is accepted. Tries are counted
 by sender and recipient, and begin anew once one was let through.
 TIME is such as 500ms or 3s (slow+3s). CODE is 550 or 550-5.7.1.
+What follows later needs -react-smtp or -react-http.
 `)
 	return tw.Flush()
 }

@@ -32,7 +32,7 @@ func (s *session) newBody() *body {
 			b.captures = -1
 		}
 	}
-	if c.Resolver != nil {
+	if c.Resolver != nil || s.srv.reactor != nil && s.later[After] != nil {
 		b.captures = -1
 	}
 	if s.srv.store != nil {
@@ -319,6 +319,11 @@ func (s *session) take(b *body, lost bool) error {
 		}
 		if s.tls != nil {
 			m.TLS = tls.VersionName(s.tls.Version) + " " + tls.CipherSuiteName(s.tls.CipherSuite)
+		}
+		if a := s.later[After]; a != nil && s.srv.reactor != nil {
+			s.fault(a.name)
+			whole := *m
+			s.srv.react(s.ctx, a, &whole, s.afterwards)
 		}
 		if c := &s.srv.cfg; c.Resolver != nil {
 			m.Proof = s.srv.prove(s.ctx, m)

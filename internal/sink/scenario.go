@@ -203,6 +203,8 @@ func (f *fileRule) act(byName map[string]*behaviour) (*action, bool, error) {
 // fits refuses deeds at stages where they mean nothing.
 func (a *action) fits() error {
 	switch {
+	case (a.stage == After) != (a.deed == react):
+		return fmt.Errorf("%s does not go with at = %q: what follows later is something else than a reply", a.name, a.stage)
 	case a.stage == AtContent && a.deed != drop && a.deed != silent && a.deed != slow:
 		return fmt.Errorf("at = %q goes only with drop, silent and slow behaviours: there is no reply to content", a.stage)
 	case a.stage == AtConnect && (a.deed == lengthy || a.deed == terse),

@@ -114,6 +114,9 @@ type Config struct {
 	// each message before the reply to it. nil: nothing is checked.
 	Resolver mailauth.Resolver
 
+	// React is where what follows later goes; nil: nothing follows.
+	React *Reactions
+
 	Log *slog.Logger // nil: none. Info for each transaction, Debug for the dialogue
 }
 
@@ -134,6 +137,8 @@ type Server struct {
 	ids       atomic.Int64
 	closing   atomic.Bool
 	sessions  sync.Pool
+	reactor   *reactor // nil: nothing follows
+	reacting  sync.WaitGroup
 
 	mu    sync.Mutex
 	conns map[net.Conn]struct{}
@@ -162,6 +167,9 @@ func New(cfg Config) (*Server, error) {
 	s.scenario = c.Scenario
 	if s.scenario == nil {
 		s.scenario = &Scenario{localParts: true}
+	}
+	if c.React != nil {
+		s.reactor = newReactor(*c.React, c.Hostname)
 	}
 	s.voices = prepareVoices(c.Hostname, c.Without&EnhancedCodes == 0)
 	s.counters = counters{start: time.Now(), refused: map[int]int64{}, faults: map[string]int64{}, dmarc: map[string]int64{}, changed: make(chan struct{})}
@@ -270,6 +278,10 @@ func (s *Server) Serve(ctx context.Context) error {
 	err := g.Wait()
 	s.hangUp()
 	open.Wait()
+	s.reacting.Wait()
+	if s.reactor != nil {
+		s.reactor.client.CloseIdleConnections()
+	}
 	return err
 }
 

@@ -59,6 +59,7 @@ type transaction struct {
 	recipients []Recipient  // only when the message is recorded
 	refused    []Recipient
 	later      [stages]*action // what the recipients ask for after RCPT
+	afterwards string          // the recipient that later[After] is of
 	chunks     *body           // of a BDAT that was not the last
 	delay      time.Duration   // before each reply
 	perByte    time.Duration   // of replies
@@ -519,6 +520,9 @@ func (s *session) atRcpt(p plan) verdict {
 	}
 	if s.later[a.stage] == nil {
 		s.later[a.stage] = a
+		if a.stage == After {
+			s.afterwards = s.rcpt.String()
+		}
 	}
 	return proceed
 }
@@ -530,7 +534,7 @@ func memoryKey(rule int, from, to smtp.Address) string {
 // records tells whether messages are wanted at all.
 func (s *session) records() bool {
 	c := &s.srv.cfg
-	return c.Store != "" || c.Keep > 0 || c.Received != nil || c.Resolver != nil
+	return c.Store != "" || c.Keep > 0 || c.Received != nil || c.Resolver != nil || c.React != nil
 }
 
 // record notes a recipient. Refused ones are bounded, accepted ones are by
