@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -85,7 +84,16 @@ func (w *worker) send(ctx context.Context, it *queue.Item) (res smtpclient.Resul
 	if err != nil {
 		return res, false, err
 	}
-	rendering := "as accepted"
+	made := message.NewBuffer(w.d.config.Spool, inMemory)
+	defer made.Close()
+	own, err := w.d.render(ctx, it, content, made)
+	if err != nil {
+		return res, false, err
+	}
+	content, rendering := own.Content, "as accepted"
+	if own.Own {
+		rendering = ""
+	}
 	if it.Message.EightBit && !w.conn.Extensions().EightBitMIME { // RFC 6152 section 3
 		buf := message.NewBuffer(w.d.config.Spool, inMemory)
 		defer buf.Close()
@@ -93,7 +101,9 @@ func (w *worker) send(ctx context.Context, it *queue.Item) (res smtpclient.Resul
 			return res, false, err
 		}
 		mail.EightBit = false
-		rendering = "7bit"
+		if !own.Own {
+			rendering = "7bit"
+		}
 	}
 	fields, err := w.d.config.Signer.Sign(ctx, it.Message, content, rendering)
 	if err != nil {
@@ -103,18 +113,6 @@ func (w *worker) send(ctx context.Context, it *queue.Item) (res smtpclient.Resul
 	mail.Open = func() (io.ReadCloser, error) { return behind(fields, content) }
 	res, err = w.conn.Send(ctx, mail)
 	return res, !ours && w.conn.Extensions().DSN, err
-}
-
-// behind opens content with fields in front of it, without a copy of it.
-func behind(fields []byte, content relay.Content) (io.ReadCloser, error) {
-	rc, err := content.Open()
-	if err != nil || len(fields) == 0 {
-		return rc, err
-	}
-	return struct {
-		io.Reader
-		io.Closer
-	}{io.MultiReader(bytes.NewReader(fields), rc), rc}, nil
 }
 
 // signError says that a message can't be signed now. What it says is for the log

@@ -52,7 +52,8 @@ func (unobserved) TLSFailed(string)                            {}
 type Signer interface {
 	// Sign gives the fields that go before the content of m, as it is about to be
 	// sent; none where nobody signs for it. rendering names what the content is,
-	// the same for the same bytes. An error defers the delivery: nothing goes
+	// the same for the same bytes of a message, and is empty where nobody else gets
+	// them. An error defers the delivery: nothing goes
 	// unsigned.
 	Sign(ctx context.Context, m *relay.Message, content relay.Content, rendering string) (fields []byte, err error)
 	// ReturnPath is the envelope sender of one delivery; ours says that its bounces
@@ -89,6 +90,7 @@ type Config struct {
 	Spool       string        // folder for temporary files
 	Observer    Observer      // nil: nobody counts
 	Signer      Signer        // nil: nobody signs
+	Renderer    Renderer      // nil: everybody gets what was accepted
 	// Diagnose puts a failure into plain words; nil: feedback.Diagnose.
 	Diagnose func(stage string, r relay.Reply, host string) relay.Diagnosis
 	// Provider gives the public name of a receiving service, by the recipient's domain

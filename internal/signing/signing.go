@@ -50,7 +50,7 @@ func New(box *seal.Box, d Directory, service []mailauth.Signer) (*Signer, error)
 // Sign gives the DKIM-Signature fields that go before the content of m, as it is
 // about to be sent: none where there is nobody to sign for. Those of one message
 // and rendering are made once; rendering names what the content is, the same name
-// for the same bytes. An error says that it must not be sent now: a domain that
+// for the same bytes, and is empty for what goes to one recipient alone. An error says that it must not be sent now: a domain that
 // signs sends nothing unsigned.
 func (s *Signer) Sign(ctx context.Context, m *relay.Message, content relay.Content, rendering string) ([]byte, error) {
 	d, err := s.domain(ctx, m)
@@ -61,14 +61,18 @@ func (s *Signer) Sign(ctx context.Context, m *relay.Message, content relay.Conte
 	if err != nil || len(signers) == 0 {
 		return nil, err
 	}
-	return s.made.get(ctx, m.ID.String()+" "+rendering+" "+names(d, signers), func() ([]byte, error) {
+	sign := func() ([]byte, error) {
 		rc, err := content.Open()
 		if err != nil {
 			return nil, fmt.Errorf("sign message: %w", err)
 		}
 		defer rc.Close()
 		return mailauth.Sign(rc, s.now(), signers...)
-	})
+	}
+	if rendering == "" {
+		return sign()
+	}
+	return s.made.get(ctx, m.ID.String()+" "+rendering+" "+names(d, signers), sign)
 }
 
 // ReturnPath is the envelope sender that a delivery of m is sent with: one that

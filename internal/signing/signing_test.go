@@ -240,7 +240,7 @@ func TestSignedOnce(t *testing.T) {
 	var wg sync.WaitGroup
 	all := make([]string, 1000)
 	for i := range all {
-		wg.Go(func() { all[i] = sign("") })
+		wg.Go(func() { all[i] = sign("as accepted") })
 	}
 	wg.Wait()
 	for _, fields := range all {
@@ -253,9 +253,14 @@ func TestSignedOnce(t *testing.T) {
 	}
 	sign("7bit")
 	r.domain.Keys[0].State = relay.KeyRetired
-	sign("")
+	sign("as accepted")
 	if n := content.opened.Load(); n != 3 {
 		t.Errorf("with another rendering and other keys: read %d times", n)
+	}
+	sign("")
+	sign("")
+	if n := content.opened.Load(); n != 5 {
+		t.Errorf("what goes to one recipient alone, twice: read %d times", n-3)
 	}
 }
 
