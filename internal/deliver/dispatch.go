@@ -295,6 +295,7 @@ func (d *Dispatcher) Stats() Stats {
 // can do nothing about it, and the store's lease brings the delivery back.
 func (d *Dispatcher) settle(it *queue.Item, site string, o relay.Outcome) {
 	o.Provider = d.config.Provider(it.Delivery.Domain, o.Host)
+	o.Null = it.Message.Envelope.Sender == ""
 	err := d.queue.Settle(d.settling, o)
 	if err != nil && !errors.Is(err, store.ErrSettled) {
 		d.log.Error("an outcome is not stored; the delivery will be tried again", "delivery", o.Delivery, "outcome", o.Kind, "err", err)

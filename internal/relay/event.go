@@ -140,6 +140,9 @@ type Outcome struct {
 	Address  string // of the recipient, in the form that suppressions have
 	// Engagement is needed where Kind Engages.
 	Engagement *Engagement
+	// Null says that the message is from the null sender, as reports and alerts of
+	// our own are: no account is judged by what becomes of them.
+	Null bool
 }
 
 // Late tells whether it comes of something that happened after the attempts, and

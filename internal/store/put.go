@@ -79,7 +79,7 @@ type mail struct {
 	messages, contents, deliveries, events [][]any
 
 	cancelled [][]any // diagnosis of deliveries that are not to be made, and their keys
-	tally     tally
+	tally     *tally
 
 	bytes  int  // in contents
 	leased bool // a delivery is in our hand
@@ -203,7 +203,7 @@ func (db *DB) gatherCancelled(to *mail, m *relay.Message, d *relay.Delivery) err
 	to.events = append(to.events, e)
 	to.cancelled = append(to.cancelled, []any{text(d.Diagnosis.Category), text(d.Diagnosis.Text), text(d.Diagnosis.Advice), m.ID[:], int64(d.ID.N)})
 	if to.tally == nil {
-		to.tally = tally{}
+		to.tally = newTally()
 	}
 	to.tally.add(db.clock, &relay.Outcome{Account: m.Account, At: m.Received, Kind: relay.EventCancelled})
 	return nil

@@ -95,7 +95,7 @@ const bounceDelivered = "update delivery set state = ?, updated = ?, code = ?, e
 
 // settleLate writes what comes of mail that came back, or of what a recipient did.
 // Whoever ends the row of a mail is the one to write; no lease is asked for.
-func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums tally) error {
+func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums *tally) error {
 	if err := w.unlessUnknown(ctx, o); err != nil {
 		return err
 	}

@@ -36,7 +36,7 @@ func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []
 func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 	return func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
 		var s outcomes
-		sums := tally{}
+		sums := newTally()
 		for _, i := range parts {
 			o := &batch[i]
 			switch {
@@ -218,7 +218,7 @@ func (w *writer) setStates(ctx context.Context, lease int64, s outcomes) (map[re
 
 // settled writes what belongs to the changes: events and notices. It drops content
 // that nothing needs any more, and says of the others why they did not change.
-func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[relay.DeliveryID]bool, batch []relay.Outcome, sums tally, fail func(int, error)) error {
+func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[relay.DeliveryID]bool, batch []relay.Outcome, sums *tally, fail func(int, error)) error {
 	var events, notices [][]any
 	var final []relay.ID
 	for i, part := range s.parts {

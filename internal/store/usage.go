@@ -108,7 +108,7 @@ func (db *DB) Sweep(ctx context.Context) error {
 				return err
 			}
 		}
-		return nil
+		return db.sweepRecent(ctx, w)
 	})
 }
 
@@ -132,19 +132,27 @@ type tallyKey struct {
 }
 
 // tally adds up outcomes.
-type tally map[tallyKey]int64
+type tally struct {
+	days   map[tallyKey]int64
+	recent map[recentKey]int64
+}
 
-func (t tally) add(clock *clock, o *relay.Outcome) {
-	t[tallyKey{o.Account, dayMicros(fromMicros(clock.micros(o.At))), o.Kind}]++
+func newTally() *tally { return &tally{map[tallyKey]int64{}, map[recentKey]int64{}} }
+
+func (t *tally) add(clock *clock, o *relay.Outcome) {
+	t.days[tallyKey{o.Account, dayMicros(fromMicros(clock.micros(o.At))), o.Kind}]++
+	if k, counts := recentOf(clock, o); counts {
+		t.recent[k]++
+	}
 }
 
 // putTally writes what was added up, in an order that is the same for all.
-func (w *writer) putTally(ctx context.Context, lease int64, t tally) error {
-	if len(t) == 0 {
+func (w *writer) putTally(ctx context.Context, lease int64, t *tally) error {
+	if t == nil || len(t.days) == 0 {
 		return nil
 	}
-	keys := make([]tallyKey, 0, len(t))
-	for k := range t {
+	keys := make([]tallyKey, 0, len(t.days))
+	for k := range t.days {
 		keys = append(keys, k)
 	}
 	slices.SortFunc(keys, func(a, b tallyKey) int {
@@ -153,9 +161,12 @@ func (w *writer) putTally(ctx context.Context, lease int64, t tally) error {
 	rows := make([][]any, len(keys))
 	for i := range keys {
 		k := &keys[i]
-		rows[i] = []any{k.account[:], k.day, int64(k.kind), (lease*8 + w.number) % tallyParts, t[*k]}
+		rows[i] = []any{k.account[:], k.day, int64(k.kind), (lease*8 + w.number) % tallyParts, t.days[*k]}
 	}
-	return w.insert(ctx, tallyTable, rows...)
+	if err := w.insert(ctx, tallyTable, rows...); err != nil {
+		return err
+	}
+	return w.putRecent(ctx, lease, t.recent)
 }
 
 // Outcomes counts the outcomes of an account by day and kind, from the day that

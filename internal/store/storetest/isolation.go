@@ -134,6 +134,10 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Outcomes(f.Context(), as, noon.Add(-time.Hour), noon.Add(48*time.Hour))
 		return len(all), err
 	},
+	"Recent": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Recent(f.Context(), as, noon.Add(-time.Hour))
+		return len(all), err
+	},
 	"Webhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		return 0, second(f.db.Webhook(f.Context(), as, of.webhook.ID))
 	},
@@ -268,7 +272,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Recent", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {
@@ -314,5 +318,8 @@ func (f *fixture) again(of belongings) belongings {
 	of.mail.InHand = false
 	f.put(0, of.mail)
 	f.settle(0, order(of.mail.Deliveries[0], relay.EventCancelled, noon))
+	done := Submission(account, noon, []byte("x"), "c@x.test")
+	f.put(f.lease, done)
+	f.settle(f.lease, outcome(done.Deliveries[0], relay.EventDelivered))
 	return of
 }

@@ -60,6 +60,7 @@ func Run(t *testing.T, e Engine) {
 		{"tally", tallyTests},
 		{"webhook", webhookTests},
 		{"returned", returnedTests},
+		{"recent", recentTests},
 		{"schema", schemaTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
