@@ -209,7 +209,7 @@ func (rd *reader) finish() Mail {
 	case Complaint:
 		rd.complaint()
 	case AutoReply, Challenge:
-		m.Recipients = []Recipient{{Address: m.From, Reply: m.Subject}}
+		m.Recipients = []Recipient{{Address: rd.answerer(), Reply: m.Subject}}
 	case Report:
 		rd.report(top)
 	}
@@ -217,6 +217,16 @@ func (rd *reader) finish() Mail {
 		m.Recipients = m.Recipients[:maxRecipients]
 	}
 	return *m
+}
+
+// answerer is for whom a machine answers: whom its report names, else its author.
+func (rd *reader) answerer() string {
+	for _, s := range rd.status {
+		if len(s.Recipients) == 1 && usual(s.Recipients[0].Final) {
+			return clean(s.Recipients[0].Final)
+		}
+	}
+	return rd.mail.From
 }
 
 // original finds the header of the returned message: enclosed, or in the text.

@@ -17,6 +17,7 @@ import (
 type sample struct {
 	place string
 	name  string
+	open  bool // of a file that has been looked at as a whole: none of it is held back
 	want  []want
 	text  string
 }
@@ -32,7 +33,7 @@ type want struct {
 func (s sample) heldBack() bool {
 	h := fnv.New32a()
 	h.Write([]byte(s.name))
-	return h.Sum32()%3 == 0
+	return !s.open && h.Sum32()%3 == 0
 }
 
 var sampleForm = regexp.MustCompile(`(?m)^#### ([\w-]+) \|(.*)$`)
@@ -57,7 +58,7 @@ func samples(t testing.TB) (all []sample) {
 			if i+1 < len(marks) {
 				end = marks[i+1][0]
 			}
-			s := sample{name: string(b[m[2]:m[3]]), text: strings.TrimLeft(string(b[m[1]:end]), "\n")}
+			s := sample{open: strings.HasPrefix(string(b), "# open"), name: string(b[m[2]:m[3]]), text: strings.TrimLeft(string(b[m[1]:end]), "\n")}
 			s.place = filepath.Base(file) + ": " + s.name
 			for _, label := range strings.Split(string(b[m[4]:m[5]]), "|") {
 				f := strings.Fields(label)
@@ -94,12 +95,12 @@ func (s *score) add(w want, all []Verdict) (ok bool) {
 	v := all[i]
 	s.address++
 	ok = true
-	if string(v.Kind) == w.kind {
+	if oneOf(w.kind, string(v.Kind)) {
 		s.kind++
 	} else {
 		ok = false
 	}
-	if v.Category == w.category {
+	if oneOf(w.category, v.Category) {
 		s.category++
 	} else {
 		ok = false
@@ -113,6 +114,9 @@ func (s *score) add(w want, all []Verdict) (ok bool) {
 	}
 	return ok
 }
+
+// oneOf tells whether s is one of those in a label, which commas part.
+func oneOf(label, s string) bool { return slices.Contains(strings.Split(label, ","), s) }
 
 func TestMails(t *testing.T) {
 	var open, held score

@@ -29,7 +29,11 @@ func (rd *reader) report(top header) {
 		for _, rc := range s.Recipients {
 			to := fromStatus(rc)
 			if !usual(to.Address) && len(s.Recipients) == 1 {
-				if list := unique(said.named(), rd.own()); len(list) == 1 && usual(list[0]) {
+				list := unique(top.addresses("x-failed-recipients"), nil)
+				if len(list) == 0 {
+					list = unique(said.named(), rd.own())
+				}
+				if len(list) == 1 && usual(list[0]) {
 					to.Address = list[0]
 				}
 			}
@@ -47,6 +51,9 @@ func (rd *reader) report(top header) {
 		action = "delivered"
 	}
 	list, guessed := rd.failedAddresses(top, said)
+	if len(list) == 0 { // it names nobody, and still says what happened
+		list = []string{""}
+	}
 	for _, a := range list {
 		reply, context := said.about(a, rd.own())
 		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed}, nil)
@@ -64,6 +71,9 @@ func (rd *reader) add(rc Recipient, said lines) {
 			rc.Reply = reply
 		}
 		rc.Context = context
+	}
+	if m := passedOn.FindStringSubmatch(rc.Context); m != nil && rc.Asked == "" && usual(m[1]) && !strings.EqualFold(clean(m[1]), rc.Address) {
+		rc.Asked = clean(m[1])
 	}
 	rd.mail.Recipients = append(rd.mail.Recipients, rc)
 }
@@ -83,6 +93,10 @@ func fromStatus(rc dsn.Recipient) Recipient {
 	}
 	return out
 }
+
+// passedOn finds the address that a failing one stands for, as Exim and sendmail
+// name it.
+var passedOn = regexp.MustCompile(`(?i)\(?(?:ultimately )?(?:generated|expanded|forwarded) (?:from|by):?\s+<?([^\s<>()]+@[^\s<>()]+)`)
 
 // usual tells whether an address is one of Internet mail, with a domain of more
 // than one label; X.400 has others.

@@ -153,7 +153,8 @@ func (c *Classifier) worded(res Result, r Reply) Result {
 
 // aboutCommand tells whether the codes speak of our commands or of the content,
 // not of an address: 500 to 504 (RFC 5321 section 4.2.2), X.5.1 and more, X.6
-// (RFC 3463 sections 3.6 and 3.7).
+// (RFC 3463 sections 3.6 and 3.7), and X.7 but for those few that RFC 5248 and RFC
+// 7293 give to addresses.
 func aboutCommand(r Reply) bool {
 	if r.Code >= 500 && r.Code <= 504 {
 		return true
@@ -162,7 +163,7 @@ func aboutCommand(r Reply) bool {
 		return false
 	}
 	subject, detail := r.Enhanced[2], r.Enhanced[4:]
-	return subject == '5' && detail != "0" || subject == '6'
+	return subject == '5' && detail != "0" || subject == '6' || subject == '7' && detail != "13" && detail != "17" && detail != "18"
 }
 
 // beforeRecipient tells whether the server had not been told of any recipient
