@@ -16,7 +16,7 @@ type sample struct {
 	place    string
 	kind     string // or several, with commas between: those who wrote it do not agree
 	category string // as kind
-	living   bool // the address may live: it must not be suppressed
+	living   bool   // the address may live: it must not be suppressed
 	stage    string
 	text     string
 	open     bool // of a file that has been looked at as a whole: none of it is held back
