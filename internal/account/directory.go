@@ -26,7 +26,7 @@ type TenantReader interface {
 type MailReader interface {
 	NearestDomain(ctx context.Context, account relay.ID, names []string) (*relay.Domain, error)
 	Sender(ctx context.Context, account relay.ID, address string) (*relay.Sender, error)
-	Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]*relay.Suppression, error)
+	Suppressed(ctx context.Context, account relay.ID, stream relay.Stream, addresses []string) ([]*relay.Suppression, error)
 	Suppressions(ctx context.Context, account relay.ID, f relay.SuppressionFilter) ([]*relay.Suppression, error)
 }
 
@@ -234,10 +234,10 @@ func (d *Directory) suppressesNothing(ctx context.Context, account relay.ID) (bo
 	return len(some) == 0, nil
 }
 
-// Suppressed gives those of the addresses that the account must not send to,
-// for themselves or for their domains. What is new in the list counts within a
-// second.
-func (d *Directory) Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]string, error) {
+// Suppressed gives, by address, why the account must not send mail of a stream to
+// those of the addresses that are suppressed, for themselves or for their domains.
+// What is new in the list counts within a second.
+func (d *Directory) Suppressed(ctx context.Context, account relay.ID, stream relay.Stream, addresses []string) (map[string]*relay.Suppression, error) {
 	nothing, err := d.suppressesNothing(ctx, account)
 	if err != nil {
 		return nil, fmt.Errorf("look up suppressions: %w", err)
@@ -247,28 +247,50 @@ func (d *Directory) Suppressed(ctx context.Context, account relay.ID, addresses 
 	}
 	asked := make(map[string]bool, len(addresses))
 	for _, a := range addresses {
-		a = strings.ToLower(a)
-		asked[a] = true
-		if at := strings.LastIndexByte(a, '@'); at >= 0 {
-			asked[a[at:]] = true
+		for _, s := range suppressing(a) {
+			asked[s] = true
 		}
 	}
-	found, err := d.store.Suppressed(ctx, account, slices.Sorted(maps.Keys(asked)))
-	if err != nil {
-		return nil, fmt.Errorf("look up suppressions: %w", err)
+	found, err := d.store.Suppressed(ctx, account, stream, slices.Sorted(maps.Keys(asked)))
+	if err != nil || len(found) == 0 {
+		return nil, wrapped(err)
 	}
-	hit := make(map[string]bool, len(found))
+	hit := make(map[string]*relay.Suppression, len(found))
 	for _, s := range found {
-		hit[s.Address] = true
+		hit[s.Address] = s
 	}
-	var all []string
+	all := map[string]*relay.Suppression{}
 	for _, a := range addresses {
-		low := strings.ToLower(a)
-		if at := strings.LastIndexByte(low, '@'); hit[low] || at >= 0 && hit[low[at:]] {
-			all = append(all, a)
+		for _, s := range suppressing(a) {
+			if by := hit[s]; by != nil {
+				all[a] = by
+				break
+			}
 		}
 	}
 	return all, nil
+}
+
+func wrapped(err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("look up suppressions: %w", err)
+}
+
+// suppressing are what of a list suppresses an address: itself, its domain, and all
+// below a name that its domain is below.
+func suppressing(address string) []string {
+	address = strings.ToLower(address)
+	at := strings.LastIndexByte(address, '@')
+	if at < 0 {
+		return []string{address}
+	}
+	all := []string{address, address[at:]}
+	for _, rest, more := strings.Cut(address[at+1:], "."); more; _, rest, more = strings.Cut(rest, ".") {
+		all = append(all, "@."+rest)
+	}
+	return all
 }
 
 // UserRights is what a user may do in an account: an operator everything, whoever

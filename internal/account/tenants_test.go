@@ -2,6 +2,7 @@ package account
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -292,7 +293,7 @@ func TestSuppressions(t *testing.T) {
 	}
 	_, err = l.Add(t.Context(), viewer, nil)
 	wantCode(t, "a viewer adds", err, relay.Forbidden)
-	_, err = l.Remove(t.Context(), viewer, nil)
+	_, err = l.Remove(t.Context(), viewer, relay.Unsuppression{})
 	wantCode(t, "a viewer removes", err, relay.Forbidden)
 	_, err = l.List(t.Context(), Caller{Account: f.account}, relay.SuppressionFilter{})
 	wantCode(t, "somebody looks", err, relay.Forbidden)
@@ -304,7 +305,7 @@ func TestSuppressions(t *testing.T) {
 		_, err := l.Add(t.Context(), developer, []relay.Suppression{bad})
 		wantCode(t, bad.Address, err, relay.Invalid)
 	}
-	if n, err := l.Remove(t.Context(), developer, []string{"ANN@example.com", "x@example.com"}); err != nil || n != 1 {
+	if n, err := l.Remove(t.Context(), developer, relay.Unsuppression{Addresses: []string{"ANN@example.com", "x@example.com"}}); err != nil || n != 1 {
 		t.Errorf("removed %d, %v", n, err)
 	}
 }
@@ -395,21 +396,23 @@ func TestSuppressed(t *testing.T) {
 	book, l := NewDirectory(f.db), &Suppressions{Store: f.db}
 	ask := func(want ...string) {
 		t.Helper()
-		got, err := book.Suppressed(t.Context(), f.account, []string{"Ann@example.com", "ben@EXAMPLE.org", "nobody", ""})
+		found, err := book.Suppressed(t.Context(), f.account, relay.Transactional, []string{"Ann@example.com", "ben@EXAMPLE.org", "d@mail.eu.example.net", "e@example.net", "nobody", ""})
+		got := slices.Sorted(maps.Keys(found))
 		if err != nil || !slices.Equal(got, want) {
 			t.Errorf("suppressed: %q, %v; want %q", got, err, want)
 		}
 	}
 	ask()
-	if _, err := l.Add(t.Context(), operator.In(f.account), []relay.Suppression{{Address: "ann@example.com"}, {Address: "@example.org"}, {Address: "c@example.com"}}); err != nil {
+	if _, err := l.Add(t.Context(), operator.In(f.account), []relay.Suppression{{Address: "ann@example.com"}, {Address: "@example.org"}, {Address: "c@example.com"}, {Address: "@.example.net"},
+		{Address: "e@example.net", Stream: relay.Broadcast}}); err != nil {
 		t.Fatal(err)
 	}
 	book.lists[f.account] = list{time.Now().Add(-emptyFor), true} // a second later
-	ask("Ann@example.com", "ben@EXAMPLE.org")
-	if _, err := l.Remove(t.Context(), operator.In(f.account), []string{"@example.org"}); err != nil {
+	ask("Ann@example.com", "ben@EXAMPLE.org", "d@mail.eu.example.net")
+	if _, err := l.Remove(t.Context(), operator.In(f.account), relay.Unsuppression{Addresses: []string{"@example.org"}}); err != nil {
 		t.Fatal(err)
 	}
-	ask("Ann@example.com")
+	ask("Ann@example.com", "d@mail.eu.example.net")
 }
 
 // What an operator has blocked or closed, an operator opens: not who manages the

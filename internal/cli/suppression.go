@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"flag"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"postrider/internal/api"
+	"postrider/internal/config"
 )
 
 func suppressionCommand() command {
@@ -16,6 +18,7 @@ func suppressionCommand() command {
 		example: `
 postrider suppression add -note "asked by phone" ann@example.com
 postrider suppression add @example.net           # the whole domain
+postrider suppression add -stream broadcast -reason unsubscribe ann@example.com
 postrider suppression list -text example.com
 postrider suppression remove ann@example.com`,
 		run: runSuppression}
@@ -25,7 +28,10 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 	var p place
 	p.clientFlags(fs)
 	p.accountFlag(fs)
-	reason := fs.String("reason", "", "add, list: `reason`: manual, bounce, complaint or unsubscribe")
+	reason := fs.String("reason", "", "add, list: `reason`: manual, bounce, soft-bounce, complaint or unsubscribe")
+	stream := fs.String("stream", "", "`stream`: transactional or broadcast; add, remove: for it alone; list: what holds for it")
+	lasts := fs.String("for", "", "add: holds for this `time` only, such as 90d")
+	confirm := fs.String("confirm", "", "remove: `complaint`: although the owner of the address called mail spam")
 	note := fs.String("note", "", "add: `words` for people")
 	text := fs.String("text", "", "list: `part` of the address")
 	asJSON := fs.Bool("json", false, "print JSON; list: one object a line")
@@ -44,18 +50,31 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 	switch verb {
 	case "list":
 		q := url.Values{"limit": {"1000"}}
-		for name, v := range map[string]string{"text": *text, "reason": *reason} {
+		for name, v := range map[string]string{"text": *text, "reason": *reason, "stream": *stream} {
 			if v != "" {
 				q.Set(name, v)
 			}
 		}
-		return printList(ctx, e, c, "/v1/suppressions", q, *asJSON, "ADDRESS\tREASON\tSINCE\tNOTE", func(s api.Suppression) []string {
-			return []string{s.Address, s.Reason, stamp(s.Created), s.Note}
+		return printList(ctx, e, c, "/v1/suppressions", q, *asJSON, "ADDRESS\tSTREAM\tREASON\tSINCE\tUNTIL\tNOTE", func(s api.Suppression) []string {
+			until := "-"
+			if !s.Expires.IsZero() {
+				until = stamp(s.Expires)
+			}
+			return []string{s.Address, cmp.Or(s.Stream, "all"), s.Reason, stamp(s.Created), until, s.Note}
 		})
 	case "add":
 		var in api.NewSuppressions
+		n := api.NewSuppression{Reason: *reason, Note: *note, Stream: *stream}
+		if *lasts != "" {
+			var d config.Duration
+			if err := d.UnmarshalText([]byte(*lasts)); err != nil {
+				return badUsage(e, fs, "-for: %v", err)
+			}
+			n.Expires = time.Now().Add(time.Duration(d)).UTC()
+		}
 		for _, a := range words {
-			in.Data = append(in.Data, api.NewSuppression{Address: a, Reason: *reason, Note: *note})
+			n.Address = a
+			in.Data = append(in.Data, n)
 		}
 		var out api.AddedSuppressions
 		if err := c.Post(ctx, "/v1/suppressions", in, &out); err != nil {
@@ -66,8 +85,18 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 		}
 		fmt.Fprintf(e.Stdout, "%d new of %d.\n", out.Added, len(words))
 	case "remove":
+		q := url.Values{}
+		for name, v := range map[string]string{"stream": *stream, "confirm": *confirm} {
+			if v != "" {
+				q.Set(name, v)
+			}
+		}
 		for _, a := range words {
-			if err := c.Delete(ctx, where("/v1/suppressions", a), nil); err != nil {
+			path := where("/v1/suppressions", a)
+			if len(q) > 0 {
+				path += "?" + q.Encode()
+			}
+			if err := c.Delete(ctx, path, nil); err != nil {
 				return err
 			}
 		}

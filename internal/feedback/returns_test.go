@@ -201,7 +201,7 @@ func TestReturned(t *testing.T) {
 			if tt.category != "" && last.Diagnosis.Category != tt.category || !strings.Contains(last.Reply.Text, tt.words) || last.Diagnosis.Text == "" {
 				t.Errorf("event %+v %+v", last.Reply, last.Diagnosis)
 			}
-			found, err := b.store.Suppressed(t.Context(), b.account, []string{"ann@dead.test"})
+			found, err := b.store.Suppressed(t.Context(), b.account, 0, []string{"ann@dead.test"})
 			if err != nil || (len(found) > 0) != (tt.suppress != "") || len(found) > 0 && (found[0].Reason != tt.suppress || found[0].Event != last.ID) {
 				t.Errorf("suppressed %+v, %v", found, err)
 			}

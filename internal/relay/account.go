@@ -127,21 +127,3 @@ type Sender struct {
 	Asked    time.Time `json:"asked"`   // when the link was sent
 	Verified time.Time `json:"verified,omitzero"`
 }
-
-// Suppression is an address, or a domain, that an account must not send to.
-type Suppression struct {
-	Account ID        `json:"account"`
-	Address string    `json:"address"` // lower case; "@example.com" is a whole domain
-	Reason  string    `json:"reason"`  // "manual", "bounce", "complaint", "unsubscribe"
-	Note    string    `json:"note,omitempty"`
-	Event   ID        `json:"event,omitzero"` // the proof
-	Created time.Time `json:"created"`
-}
-
-// SuppressionFilter says which suppressions are wanted, as ChangeFilter does.
-type SuppressionFilter struct {
-	Text   string // part of the address
-	Reason string
-	After  string // an address: the last one of the page before
-	Limit  int
-}

@@ -135,9 +135,15 @@ type Outcome struct {
 	// of an attempt. It is dealt with then: settling ends it in the same transaction.
 	Answers ID
 	// Suppress is the reason for which Address is not to be sent to any more (see
-	// Suppression), or empty. Only with Answers or an Engagement.
-	Suppress string
-	Address  string // of the recipient, in the form that suppressions have
+	// Suppression), or empty; SuppressStream of which mail, 0: of all.
+	Suppress       string
+	SuppressStream Stream
+	// Soft, where it has a number of failures, says that this is one of those that
+	// suppress Address when there are so many.
+	Soft SoftRule
+	// Address of the recipient, in the form that suppressions have. With what was
+	// delivered it says that soft failures before do not count any more.
+	Address string
 	// Engagement is needed where Kind Engages.
 	Engagement *Engagement
 	// Null says that the message is from the null sender, as reports and alerts of

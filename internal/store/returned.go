@@ -95,7 +95,7 @@ const bounceDelivered = "update delivery set state = ?, updated = ?, code = ?, e
 
 // settleLate writes what comes of mail that came back, or of what a recipient did.
 // Whoever ends the row of a mail is the one to write; no lease is asked for.
-func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums *tally) error {
+func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums *tally, v *verdicts) error {
 	if err := w.unlessUnknown(ctx, o); err != nil {
 		return err
 	}
@@ -134,7 +134,8 @@ func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums 
 	counted := *o
 	counted.Kind = kind
 	sums.add(db.clock, &counted)
-	return db.suppressReturned(ctx, w, o, event[0].([]byte))
+	v.add(o, kind, toID(event[0].([]byte)))
+	return nil
 }
 
 // unlessUnknown is an error where the account has no such delivery.
@@ -144,25 +145,4 @@ func (w *writer) unlessUnknown(ctx context.Context, o *relay.Outcome) error {
 		return nil // it is there; what else unsettled says is of no concern
 	}
 	return err
-}
-
-// suppressReturned keeps the recipient from being sent to again, with the event
-// as proof.
-func (db *DB) suppressReturned(ctx context.Context, w *writer, o *relay.Outcome, event []byte) error {
-	if o.Suppress == "" || o.Address == "" {
-		return nil
-	}
-	s := []relay.Suppression{{Account: o.Account, Address: o.Address, Reason: o.Suppress, Note: text(o.Diagnosis.Text), Event: toID(event), Created: o.At}}
-	before, err := w.countSuppressions(ctx, o.Account, s)
-	if err != nil || before > 0 {
-		return err
-	}
-	if err := w.insert(ctx, suppressionTable, []any{o.Account[:], text(o.Address), text(o.Suppress), text(s[0].Note), event, db.clock.micros(o.At)}); err != nil {
-		return err
-	}
-	c := relay.Change{At: o.At, Account: o.Account, Actor: relay.Actor{Name: "postrider"}, Action: "suppression.add", Object: "1"}
-	if c.After, err = document(s); err != nil {
-		return err
-	}
-	return db.note(ctx, w, &c)
 }

@@ -14,6 +14,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"time"
 
@@ -126,6 +127,7 @@ type DB struct {
 	slots chan *slot // those that nobody writes on now
 
 	clock *clock
+	part  int64 // where the turns of its writers begin
 	// ids makes the ids of events, by the database's clock. Where there is one
 	// slot, their order is the order of commits.
 	ids *uuid.Gen
@@ -164,7 +166,7 @@ func bare(d Dialect, handle *sql.DB, writers int) *DB {
 	for n := range writers {
 		db.slots <- &slot{number: int64(n)}
 	}
-	db.clock = &clock{now: time.Now}
+	db.clock, db.part = &clock{now: time.Now}, rand.Int64N(suppressionParts)
 	db.ids = uuid.NewGenWithOptions(uuid.WithEpochFunc(func() time.Time { return db.clock.theirs() }))
 	return db
 }

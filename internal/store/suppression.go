@@ -1,128 +1,264 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"postrider/internal/relay"
 )
 
-var suppressionTable = newTable("suppression", " on conflict do nothing", columns(blob, "account"), columns(words, "address reason note"),
-	columns(blob, "event"), columns(number, "created"))
+// Whoever is suppressed for good stays so as it is; what holds for a time gives
+// way to what holds longer, and everything to a complaint, which is not to be
+// taken off the list without a thought.
+var suppressionTable = newTable("suppression", " on conflict (account, address, stream) do update set reason = excluded.reason, note = excluded.note,"+
+	" event = excluded.event, created = excluded.created, expires = case when suppression.expires = 0 then 0 else excluded.expires end"+
+	" where suppression.reason <> 'complaint' and (excluded.reason = 'complaint' or suppression.expires > 0 and (excluded.expires = 0 or excluded.expires > suppression.expires))",
+	columns(blob, "account"), columns(words, "address reason note"), columns(blob, "event"), columns(number, "created stream expires strange"))
 
 // listed is how many addresses an entry of the audit log names, of those that
 // are suppressed at once.
 const listed = 100
 
 // Suppress adds to the account's suppressions, and says how many are new. What
-// is suppressed already stays as it is.
+// is suppressed already stays as it is, but for what the new one outlasts, and
+// for complaints.
 func (db *DB) Suppress(ctx context.Context, by relay.Actor, account relay.ID, list []relay.Suppression) (added int64, err error) {
 	if account.IsZero() || account == relay.Everyone {
 		return 0, &relay.Error{Code: relay.Invalid, Text: "A suppression needs an account."}
 	}
-	seen := make(map[string]bool, len(list))
-	list = slices.DeleteFunc(slices.Clone(list), func(s relay.Suppression) bool {
-		again := seen[s.Address]
-		seen[s.Address] = true
-		return again
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Account = account
+	}
+	err = db.write(ctx, "suppression.add", func(ctx context.Context, w *writer) error {
+		added, err = db.suppress(ctx, w, by, list)
+		return err
 	})
-	return db.editSuppressions(ctx, by, account, "suppression.add", len(list), func(ctx context.Context, w *writer) (int64, any, error) {
-		before, err := w.countSuppressions(ctx, account, list)
-		if err != nil {
-			return 0, nil, err
-		}
-		rows := make([][]any, len(list))
-		for i, s := range list {
-			rows[i] = []any{account[:], text(s.Address), text(s.Reason), text(s.Note), s.Event[:], db.clock.micros(s.Created)}
-		}
-		if err := w.insert(ctx, suppressionTable, rows...); err != nil {
-			return 0, nil, err
-		}
-		after, err := w.countSuppressions(ctx, account, list)
-		return after - before, list[:min(len(list), listed)], err
-	})
+	return added, err
 }
 
-// countSuppressions counts those of the list's addresses that are suppressed.
-func (w *writer) countSuppressions(ctx context.Context, account relay.ID, list []relay.Suppression) (n int64, err error) {
+// suppress adds to the suppressions of accounts within a transaction, with an
+// entry in the audit log for each account, and says how many are new.
+func (db *DB) suppress(ctx context.Context, w *writer, by relay.Actor, list []relay.Suppression) (fresh int64, err error) {
+	now := db.clock.now()
+	for some := range accountsOf(list) {
+		account := some[0].Account
+		here, err := db.suppressionsOf(ctx, w, account, some)
+		if err != nil {
+			return 0, err
+		}
+		var change []relay.Suppression
+		for _, s := range some {
+			before := here[s.Key()]
+			if before != nil && !outlasts(before, &s) {
+				continue
+			}
+			if before == nil || !before.Holds(now) {
+				fresh++
+			}
+			change = append(change, s)
+		}
+		if len(change) == 0 {
+			continue
+		}
+		if err := db.addSuppressions(ctx, w, account, change); err != nil {
+			return 0, err
+		}
+		c := relay.Change{At: now, Account: account, Actor: by, Action: "suppression.add", Object: fmt.Sprint(len(change))}
+		if c.After, err = document(change[:min(len(change), listed)]); err != nil {
+			return 0, err
+		}
+		if err := db.note(ctx, w, &c); err != nil {
+			return 0, err
+		}
+	}
+	return fresh, nil
+}
+
+// outlasts tells what the statement that adds tells too: whether one on the list
+// gives way to another.
+func outlasts(before, s *relay.Suppression) bool {
+	return before.Reason != relay.ReasonComplaint && (s.Reason == relay.ReasonComplaint ||
+		!before.Expires.IsZero() && (s.Expires.IsZero() || s.Expires.After(before.Expires)))
+}
+
+// accountsOf cuts a list by accounts, and into parts that fit a statement: each
+// address and stream once, a complaint before anything else, in one order for all
+// who write.
+func accountsOf(list []relay.Suppression) func(yield func([]relay.Suppression) bool) {
+	list = slices.Clone(list)
+	for i := range list {
+		list[i].Address, list[i].Note, list[i].Reason = text(list[i].Address), text(list[i].Note), text(list[i].Reason)
+	}
+	order := func(a, b relay.Suppression) int {
+		return cmp.Or(a.Account.Compare(b.Account), strings.Compare(a.Address, b.Address), cmp.Compare(a.Stream, b.Stream))
+	}
+	slices.SortStableFunc(list, func(a, b relay.Suppression) int {
+		return cmp.Or(order(a, b), cmp.Compare(bit(b.Reason == relay.ReasonComplaint), bit(a.Reason == relay.ReasonComplaint)))
+	})
+	list = slices.CompactFunc(list, func(a, b relay.Suppression) bool { return order(a, b) == 0 })
+	return func(yield func([]relay.Suppression) bool) {
+		for start := 0; start < len(list); {
+			end := start + 1
+			for end < len(list) && list[end].Account == list[start].Account {
+				end++
+			}
+			if !yield(list[start:end:end]) {
+				return
+			}
+			start = end
+		}
+	}
+}
+
+// suppressionsOf reads what stands in the account's list of the addresses of list.
+func (db *DB) suppressionsOf(ctx context.Context, w *writer, account relay.ID, list []relay.Suppression) (map[relay.SuppressionKey]*relay.Suppression, error) {
 	addresses := make([]string, len(list))
 	for i, s := range list {
 		addresses[i] = s.Address
 	}
-	for some := range inParts(addresses) {
-		err := w.query(ctx, "select count(*) from suppression where account = ? and address in (?"+repeatMark(len(some)-1)+")",
-			func(row scanner) error {
-				var found int64
-				err := row.Scan(&found)
-				n += found
-				return err
-			}, texts([]any{account[:]}, some)...)
+	here := map[relay.SuppressionKey]*relay.Suppression{}
+	for some := range inParts(slices.Compact(addresses)) {
+		found, err := look(ctx, w, db.scanSuppression, "select "+suppressionColumns+" from suppression where account = ? and address in (?"+repeatMark(len(some)-1)+")",
+			texts([]any{account[:]}, some)...)
 		if err != nil {
-			return 0, err
-		}
-	}
-	return n, nil
-}
-
-func (db *DB) editSuppressions(ctx context.Context, by relay.Actor, account relay.ID, action string, n int, f func(ctx context.Context, w *writer) (int64, any, error)) (changed int64, err error) {
-	err = db.edit(ctx, action, func(ctx context.Context, w *writer) (*edit, error) {
-		changed = 0
-		if n == 0 {
-			return nil, nil
-		}
-		var what any
-		var err error
-		if changed, what, err = f(ctx, w); err != nil || changed == 0 {
 			return nil, err
 		}
-		e := &edit{by: by, account: account, action: action, object: fmt.Sprint(changed), silent: true}
-		if action == "suppression.remove" {
-			e.before = what
-		} else {
-			e.after = what
+		for _, s := range found {
+			here[s.Key()] = s
 		}
-		return e, nil
-	})
-	return changed, err
+	}
+	return here, nil
+}
+
+// addSuppressions writes rows, and tells of them all who keep addresses in memory.
+func (db *DB) addSuppressions(ctx context.Context, w *writer, account relay.ID, list []relay.Suppression) error {
+	// The turn comes first: whoever takes the next one of this part waits until this
+	// transaction ends.
+	turn, err := w.nextTurn(ctx, db.part)
+	if err != nil {
+		return err
+	}
+	rows := make([][]any, len(list))
+	news := map[relay.Stream][]string{}
+	for i, s := range list {
+		rows[i] = []any{account[:], s.Address, s.Reason, s.Note, s.Event[:], db.clock.micros(s.Created), int64(s.Stream), db.clock.micros(s.Expires), int64(0)}
+		news[s.Stream] = append(news[s.Stream], s.Address)
+	}
+	if err := w.insert(ctx, suppressionTable, rows...); err != nil {
+		return err
+	}
+	return w.addNews(ctx, turn, account, news)
+}
+
+// suppressionParts is how many writers can add at once without waiting for another.
+const suppressionParts = 64
+
+// turn is a place in the order of what was added.
+type turn struct{ part, value int64 }
+
+func (w *writer) nextTurn(ctx context.Context, seed int64) (t turn, err error) {
+	t.part = (seed + w.number) % suppressionParts
+	err = w.query(ctx, "insert into suppression_turn (part, value) values (?, 1) on conflict (part) do update set value = suppression_turn.value + 1 returning value",
+		func(row scanner) error { return row.Scan(&t.value) }, t.part)
+	return t, err
+}
+
+func (w *writer) addNews(ctx context.Context, t turn, account relay.ID, news map[relay.Stream][]string) error {
+	for stream, addresses := range news {
+		if err := w.send(ctx, "insert into suppression_news (part, turn, account, stream, at, addresses) values (?, ?, ?, ?, "+w.dialect.Now+", ?)",
+			t.part, t.value, account[:], int64(stream), strings.Join(addresses, "\n")); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Unsuppress takes addresses off the account's suppressions, and says how many
-// were there.
-func (db *DB) Unsuppress(ctx context.Context, by relay.Actor, account relay.ID, addresses []string) (removed int64, err error) {
-	return db.editSuppressions(ctx, by, account, "suppression.remove", len(addresses), func(ctx context.Context, w *writer) (int64, any, error) {
-		var gone int64
-		for some := range inParts(addresses) {
-			n, err := w.exec(ctx, "delete from suppression where account = ? and address in (?"+repeatMark(len(some)-1)+")", texts([]any{account[:]}, some)...)
-			if err != nil {
-				return 0, nil, err
-			}
-			gone += n
+// rows were there. A relay.Error Conflict says that one of them complained.
+func (db *DB) Unsuppress(ctx context.Context, by relay.Actor, account relay.ID, u relay.Unsuppression) (removed int64, err error) {
+	err = db.edit(ctx, "suppression.remove", func(ctx context.Context, w *writer) (*edit, error) {
+		removed = 0
+		list := make([]relay.Suppression, len(u.Addresses))
+		for i, a := range u.Addresses {
+			list[i].Address = text(a)
 		}
-		return gone, addresses[:min(len(addresses), listed)], nil
+		slices.SortFunc(list, func(a, b relay.Suppression) int { return strings.Compare(a.Address, b.Address) })
+		here, err := db.suppressionsOf(ctx, w, account, list)
+		if err != nil {
+			return nil, err
+		}
+		var gone []*relay.Suppression
+		for key, s := range here {
+			if u.Stream != 0 && key.Stream != u.Stream {
+				continue
+			}
+			if s.Reason == relay.ReasonComplaint && !u.Complaints {
+				return nil, complained(s)
+			}
+			gone = append(gone, s)
+		}
+		if len(gone) == 0 {
+			return nil, nil
+		}
+		slices.SortFunc(gone, func(a, b *relay.Suppression) int {
+			return cmp.Or(strings.Compare(a.Address, b.Address), cmp.Compare(a.Stream, b.Stream))
+		})
+		addresses := make([]string, len(gone))
+		for i, s := range gone {
+			addresses[i] = s.Address
+		}
+		for some := range inParts(slices.Compact(addresses)) {
+			where, args := "account = ? and address in (?"+repeatMark(len(some)-1)+")", texts([]any{account[:]}, some)
+			if u.Stream != 0 {
+				where, args = where+" and stream = ?", append(args, int64(u.Stream))
+			}
+			if !u.Complaints { // one may have come just now
+				where += " and reason <> 'complaint'"
+			}
+			n, err := w.exec(ctx, "delete from suppression where "+where, args...)
+			if err != nil {
+				return nil, err
+			}
+			removed += n
+		}
+		return &edit{by: by, account: account, action: "suppression.remove", object: fmt.Sprint(removed), before: gone[:min(len(gone), listed)], silent: true}, nil
 	})
+	return removed, err
 }
 
-const suppressionColumns = "account, address, reason, note, event, created"
+func complained(s *relay.Suppression) error {
+	return &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("The owner of %s has called mail of this account spam, so it stays suppressed.", s.Address),
+		Advice: "Each further complaint costs the reputation of your domain. If they asked for your mail since, say so: confirm the removal of complaints."}
+}
+
+const suppressionColumns = "account, address, stream, reason, note, event, created, expires"
 
 func (db *DB) scanSuppression(row scanner) (*relay.Suppression, error) {
 	var s relay.Suppression
 	var account, event []byte
-	var created int64
-	if err := row.Scan(&account, &s.Address, &s.Reason, &s.Note, &event, &created); err != nil {
+	var created, expires int64
+	if err := row.Scan(&account, &s.Address, &s.Stream, &s.Reason, &s.Note, &event, &created, &expires); err != nil {
 		return nil, err
 	}
-	s.Account, s.Event, s.Created = toID(account), toID(event), db.clock.time(created)
+	s.Account, s.Event, s.Created, s.Expires = toID(account), toID(event), db.clock.time(created), db.clock.time(expires)
 	return &s, nil
 }
 
-// Suppressed gives those of the addresses that the account must not send to, as
-// they stand in its list.
-func (db *DB) Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]*relay.Suppression, error) {
+// Suppressed gives those of the addresses that the account must not send mail of
+// a stream to now, as they stand in its list; stream 0: of any.
+func (db *DB) Suppressed(ctx context.Context, account relay.ID, stream relay.Stream, addresses []string) ([]*relay.Suppression, error) {
 	var all []*relay.Suppression
+	only, rest := "", []any{db.clock.micros(db.clock.now())}
+	if stream != 0 {
+		only, rest = " and stream in (0, ?)", append(rest, int64(stream))
+	}
 	for some := range inParts(addresses) {
 		found, err := collect(ctx, db, "look for suppressions", db.scanSuppression, "select "+suppressionColumns+" from suppression where account = ? and address in (?"+
-			repeatMark(len(some)-1)+") order by address", texts([]any{account[:]}, some)...)
+			repeatMark(len(some)-1)+") and (expires = 0 or expires > ?)"+only+" order by address, stream", append(texts([]any{account[:]}, some), rest...)...)
 		if err != nil {
 			return nil, err
 		}
@@ -139,9 +275,12 @@ func (db *DB) Suppressions(ctx context.Context, account relay.ID, f relay.Suppre
 	if f.Reason != "" {
 		c.add("reason = ?", text(f.Reason))
 	}
-	if f.After != "" {
-		c.add("address > ?", text(f.After))
+	if f.Stream != 0 {
+		c.add("stream in (0, ?)", int64(f.Stream))
 	}
-	return collect(ctx, db, "read suppressions", db.scanSuppression, "select "+suppressionColumns+" from suppression where "+c.String()+" order by address, account limit ?",
+	if a := f.After; a.Address != "" {
+		c.add("address >= ? and (address > ? or account > ? or account = ? and stream > ?)", text(a.Address), text(a.Address), a.Account[:], a.Account[:], int64(a.Stream))
+	}
+	return collect(ctx, db, "read suppressions", db.scanSuppression, "select "+suppressionColumns+" from suppression where "+c.String()+" order by address, account, stream limit ?",
 		append(c.args, page(f.Limit))...)
 }

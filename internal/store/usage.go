@@ -94,8 +94,8 @@ func (db *DB) Usage(ctx context.Context, account relay.ID, now time.Time) ([]*re
 	}, "select account, subject, start, ends, used from taken where "+c.String()+" order by account, subject, start", c.args...)
 }
 
-// Sweep removes what has ended and nobody asks for any more: old requests, usage
-// and locks. It is called now and then.
+// Sweep removes what has ended and nobody asks for any more: old requests, usage,
+// locks, suppressions that held for a time, failures that count no more, old news. It is called now and then.
 func (db *DB) Sweep(ctx context.Context) error {
 	return db.write(ctx, "sweep", func(ctx context.Context, w *writer) error {
 		long := sweepSlack.Microseconds()
@@ -103,6 +103,9 @@ func (db *DB) Sweep(ctx context.Context) error {
 			"delete from once where expires < " + w.dialect.Now + " - ?",
 			"delete from taken where ends < " + w.dialect.Now + " - ?",
 			"delete from mutex where expires < " + w.dialect.Now + " - ?",
+			"delete from suppression where expires > 0 and expires < " + w.dialect.Now + " - ?",
+			"delete from suppression_news where at < " + w.dialect.Now + " - ?",
+			"delete from soft_failure where ends < " + w.dialect.Now + " - ?",
 		} {
 			if _, err := w.exec(ctx, statement, long); err != nil {
 				return err

@@ -1,6 +1,7 @@
 package submit
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
@@ -20,7 +21,7 @@ import (
 // admission is what a message that may go needs further on.
 type admission struct {
 	order      limit.Order
-	suppressed map[int]bool // places of recipients in the envelope, from 0
+	suppressed map[int]*relay.Suppression // by places of recipients in the envelope, from 0
 	warning    relay.Diagnosis
 }
 
@@ -116,13 +117,13 @@ func (e *Entrance) admit(ctx context.Context, d *Draft, f *message.Facts) (admis
 		}
 	}
 	a := admission{warning: joined(v.Warnings)}
-	if a.suppressed, err = e.suppressed(ctx, &p, d.Envelope.Recipients); err != nil {
+	if a.suppressed, err = e.suppressed(ctx, &p, cmp.Or(d.Stream, d.Identity.Stream), d.Envelope.Recipients); err != nil {
 		return admission{}, err
 	}
 	if p.account.Muted == relay.SuppressRefuse {
 		for i, r := range d.Envelope.Recipients {
-			if a.suppressed[i] {
-				return admission{}, refuseSuppressed(r.Address)
+			if by := a.suppressed[i]; by != nil {
+				return admission{}, refuseSuppressed(r.Address, by)
 			}
 		}
 	}
@@ -190,24 +191,20 @@ func recipient(address string) policy.Name {
 	return policy.NameOf("RCPT", a)
 }
 
-// suppressed gives the places of recipients that nothing may be sent to.
-func (e *Entrance) suppressed(ctx context.Context, p *party, to []relay.Recipient) (map[int]bool, error) {
+// suppressed gives the places of recipients that nothing of a stream may be sent to.
+func (e *Entrance) suppressed(ctx context.Context, p *party, stream relay.Stream, to []relay.Recipient) (map[int]*relay.Suppression, error) {
 	keys := make([]string, len(to))
 	for i, r := range to {
 		keys[i] = recipient(r.Address).Key
 	}
-	found, err := e.directory.Suppressed(ctx, p.Account, keys)
+	found, err := e.directory.Suppressed(ctx, p.Account, stream, keys)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}
-	hit := make(map[string]bool, len(found))
-	for _, f := range found {
-		hit[f] = true
-	}
-	places := map[int]bool{}
+	places := map[int]*relay.Suppression{}
 	for i, k := range keys {
-		if k != "" && hit[k] {
-			places[i] = true
+		if by := found[k]; k != "" && by != nil {
+			places[i] = by
 		}
 	}
 	return places, nil
@@ -215,12 +212,22 @@ func (e *Entrance) suppressed(ctx context.Context, p *party, to []relay.Recipien
 
 const unsuppress = "If it may get mail again, take it off the account's list of suppressions."
 
-func suppressed(address string) relay.Diagnosis {
-	return relay.Diagnosis{Category: "suppressed", Text: fmt.Sprintf("Nothing is sent to %s: it is on the account's list of suppressions.", address), Advice: unsuppress}
+// because says why an address is on the list.
+func because(by *relay.Suppression) string {
+	why := map[string]string{relay.ReasonBounce: "mail to it bounced", relay.ReasonSoftBounce: "mail to it failed again and again", relay.ReasonComplaint: "its owner called mail spam",
+		relay.ReasonUnsubscribe: "its owner unsubscribed", relay.ReasonManual: "it was put there"}[by.Reason]
+	if by.Stream != 0 {
+		return fmt.Sprintf("it is on the account's list of suppressions for %s mail (%s)", by.Stream, why)
+	}
+	return fmt.Sprintf("it is on the account's list of suppressions (%s)", why)
 }
 
-func refuseSuppressed(address string) error {
-	return &relay.Error{Code: relay.Suppressed, Text: fmt.Sprintf("Nothing may be sent to <%s>: it is on the account's list of suppressions.", message.Clean(address, 320)), Advice: unsuppress}
+func suppressed(address string, by *relay.Suppression) relay.Diagnosis {
+	return relay.Diagnosis{Category: "suppressed", Text: fmt.Sprintf("Nothing is sent to %s: %s.", address, because(by)), Advice: unsuppress}
+}
+
+func refuseSuppressed(address string, by *relay.Suppression) error {
+	return &relay.Error{Code: relay.Suppressed, Text: fmt.Sprintf("Nothing may be sent to <%s>: %s.", message.Clean(address, 320), because(by)), Advice: unsuppress}
 }
 
 // joined makes one warning of several.
@@ -314,9 +321,9 @@ func (e *Entrance) Recipient(ctx context.Context, id *account.Identity, sender, 
 	if p.account.Muted != relay.SuppressRefuse {
 		return nil
 	}
-	found, err := e.suppressed(ctx, &p, []relay.Recipient{{Address: address}})
-	if err == nil && len(found) > 0 {
-		err = refuseSuppressed(address)
+	found, err := e.suppressed(ctx, &p, id.Stream, []relay.Recipient{{Address: address}})
+	if err == nil && found[0] != nil {
+		err = refuseSuppressed(address, found[0])
 	}
 	return err
 }

@@ -34,8 +34,9 @@ type Directory interface {
 	Domain(ctx context.Context, account relay.ID, name string) (*relay.Domain, error)
 	// Sender tells whether a single address is verified.
 	Sender(ctx context.Context, account relay.ID, address string) (verified bool, err error)
-	// Suppressed gives those of the addresses that nothing may be sent to.
-	Suppressed(ctx context.Context, account relay.ID, addresses []string) ([]string, error)
+	// Suppressed gives, by address, why nothing of that stream may be sent to some of
+	// them.
+	Suppressed(ctx context.Context, account relay.ID, stream relay.Stream, addresses []string) (map[string]*relay.Suppression, error)
 	// UserRights is what a user may do in an account.
 	UserRights(ctx context.Context, in, user relay.ID) (account.Rights, error)
 }
@@ -102,8 +103,8 @@ func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 		return relay.ID{}, err
 	}
 	for i, v := range s.Deliveries {
-		if a.suppressed[i] {
-			v.State, v.Diagnosis = relay.Cancelled, suppressed(v.Recipient.Address)
+		if by := a.suppressed[i]; by != nil {
+			v.State, v.Diagnosis = relay.Cancelled, suppressed(v.Recipient.Address, by)
 		}
 	}
 	undo, err := e.limiter.Take(ctx, a.order)

@@ -110,7 +110,7 @@ func BenchmarkSuppressed(b *testing.B, e Engine) {
 		for i := range asked {
 			asked[i] = suppressed((n*7919 + i*104729) % (2 * million)) // one half is there
 		}
-		found, err := f.db.Suppressed(f.Context(), f.me, asked)
+		found, err := f.db.Suppressed(f.Context(), f.me, relay.Transactional, asked)
 		if err != nil || len(found) < 20 {
 			b.Fatalf("found %d, %v", len(found), err)
 		}

@@ -111,7 +111,7 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		return 0, f.db.RemoveSender(f.Context(), somebody, as, of.sender.ID)
 	},
 	"Suppressed": func(f *fixture, as relay.ID, of belongings) (int, error) {
-		all, err := f.db.Suppressed(f.Context(), as, []string{"a@x.test"})
+		all, err := f.db.Suppressed(f.Context(), as, 0, []string{"a@x.test"})
 		return len(all), err
 	},
 	"Suppressions": func(f *fixture, as relay.ID, of belongings) (int, error) {
@@ -119,7 +119,7 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		return len(all), err
 	},
 	"Unsuppress": func(f *fixture, as relay.ID, of belongings) (int, error) {
-		n, err := f.db.Unsuppress(f.Context(), somebody, as, []string{"a@x.test"})
+		n, err := f.db.Unsuppress(f.Context(), somebody, as, relay.Unsuppression{Addresses: []string{"a@x.test"}})
 		return int(n), err
 	},
 	"Changes": func(f *fixture, as relay.ID, of belongings) (int, error) {
@@ -220,7 +220,7 @@ var unbound = []string{
 	// the node's work
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
-	"AddReturned", "Returned", "EndReturned",
+	"AddReturned", "Returned", "EndReturned", "SuppressionNews",
 }
 
 var isolationTests = []test{

@@ -152,7 +152,7 @@ var sendingTests = []test{
 		for i := range 201 {
 			asked = append(asked, fmt.Sprintf("a%03d@x.test", i))
 		}
-		found, err := f.db.Suppressed(f.Context(), f.me, asked)
+		found, err := f.db.Suppressed(f.Context(), f.me, relay.Broadcast, asked)
 		if err != nil || len(found) != 202 {
 			f.Errorf("found %d of 202: %v", len(found), err)
 		}
@@ -173,13 +173,13 @@ var sendingTests = []test{
 			n      int
 		}{
 			"text": {relay.SuppressionFilter{Text: "00"}, 12}, "wildcard": {relay.SuppressionFilter{Text: "%"}, 0}, "reason": {relay.SuppressionFilter{Reason: "manual"}, 1},
-			"after": {relay.SuppressionFilter{After: "a247@x.test"}, 2}, "limit": {relay.SuppressionFilter{Limit: 7}, 7}, "usual limit": {relay.SuppressionFilter{}, relay.DefaultLimit},
+			"after": {relay.SuppressionFilter{After: list[247].Key()}, 2}, "limit": {relay.SuppressionFilter{Limit: 7}, 7}, "usual limit": {relay.SuppressionFilter{}, relay.DefaultLimit},
 		} {
 			if got, err := f.db.Suppressions(f.Context(), f.me, c.filter); err != nil || len(got) != c.n {
 				f.Errorf("%s: %d, want %d: %v", what, len(got), c.n, err)
 			}
 		}
-		if removed, err := f.db.Unsuppress(f.Context(), somebody, f.me, asked); err != nil || removed != 202 {
+		if removed, err := f.db.Unsuppress(f.Context(), somebody, f.me, relay.Unsuppression{Addresses: asked}); err != nil || removed != 202 {
 			f.Errorf("removed %d: %v", removed, err)
 		}
 		changes, err := f.db.Changes(f.Context(), f.me, relay.ChangeFilter{Action: "suppression"})

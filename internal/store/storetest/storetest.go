@@ -61,6 +61,7 @@ func Run(t *testing.T, e Engine) {
 		{"webhook", webhookTests},
 		{"returned", returnedTests},
 		{"recent", recentTests},
+		{"suppression", suppressionTests},
 		{"schema", schemaTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
