@@ -294,7 +294,7 @@ func (d *Dispatcher) Stats() Stats {
 // settle makes an outcome durable. The error is logged here: whoever delivers
 // can do nothing about it, and the store's lease brings the delivery back.
 func (d *Dispatcher) settle(it *queue.Item, site string, o relay.Outcome) {
-	o.Provider = d.config.Provider(it.Delivery.Domain, o.Host)
+	o.Provider, o.Message = d.config.Provider(it.Delivery.Domain, o.Host), it.Message
 	o.Null = it.Message.Envelope.Sender == ""
 	err := d.queue.Settle(d.settling, o)
 	if err != nil && !errors.Is(err, store.ErrSettled) {

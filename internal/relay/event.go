@@ -92,6 +92,10 @@ type Event struct {
 	// not known.
 	Provider   string
 	Engagement *Engagement // of what a recipient did; nil of all else
+	// Source is our address at the last attempt, of what came after the attempts;
+	// else Attempt has it.
+	Source string
+	Mark   Mark
 
 	// Of the message and the delivery, for people who follow the events.
 	Sender, Recipient, Subject, HeaderID string
@@ -126,6 +130,9 @@ type Outcome struct {
 	Diagnosis Diagnosis
 	Attempt   *Attempt // counted as an attempt when not nil
 	Provider  string   // public name of the receiving service; empty: not known
+	// Message is the delivery's, where it is at hand: settling counts by it. Nil: it
+	// is read.
+	Message *Message
 	// Notice asks for a DSN to the sender about this delivery (one of the
 	// Notify constants), or 0. NoticeDue is when to write it: failures that come
 	// until then share one DSN.

@@ -79,7 +79,7 @@ type mail struct {
 	messages, contents, deliveries, events [][]any
 
 	cancelled [][]any // diagnosis of deliveries that are not to be made, and their keys
-	tally     *tally
+	sums      sums
 
 	bytes  int  // in contents
 	leased bool // a delivery is in our hand
@@ -109,7 +109,7 @@ func (w *writer) putMail(ctx context.Context, lease int64, m *mail) error {
 			return err
 		}
 	}
-	if err := w.putTally(ctx, lease, m.tally); err != nil {
+	if err := w.putSums(ctx, lease, &m.sums); err != nil {
 		return err
 	}
 	return w.insert(ctx, eventTable, m.events...)
@@ -160,6 +160,7 @@ func (db *DB) gather(ctx context.Context, w *writer, to *mail, lease int64, s *r
 			return fmt.Errorf("put content of %s: %w", m.ID, err)
 		}
 	}
+	to.sums.accepted(db.clock, m, int64(len(s.Deliveries)))
 	warning, err := encodeDetail(detail{Diagnosis: s.Warning})
 	if err != nil {
 		return fmt.Errorf("encode event: %w", err)
@@ -202,10 +203,7 @@ func (db *DB) gatherCancelled(to *mail, m *relay.Message, d *relay.Delivery) err
 	}
 	to.events = append(to.events, e)
 	to.cancelled = append(to.cancelled, []any{text(d.Diagnosis.Category), text(d.Diagnosis.Text), text(d.Diagnosis.Advice), m.ID[:], int64(d.ID.N)})
-	if to.tally == nil {
-		to.tally = newTally()
-	}
-	to.tally.add(db.clock, &relay.Outcome{Account: m.Account, At: m.Received, Kind: relay.EventCancelled})
+	to.sums.add(db.clock, &relay.Outcome{Delivery: d.ID, Account: m.Account, At: m.Received, Kind: relay.EventCancelled, Diagnosis: d.Diagnosis, Message: m}, &detail{})
 	return nil
 }
 

@@ -42,7 +42,7 @@ func recentOf(clock *clock, o *relay.Outcome) (recentKey, bool) {
 }
 
 // putRecent writes what was added up, in an order that is the same for all.
-func (w *writer) putRecent(ctx context.Context, lease int64, sums map[recentKey]int64) error {
+func (w *writer) putRecent(ctx context.Context, part int64, sums map[recentKey]int64) error {
 	keys := make([]recentKey, 0, len(sums))
 	for k := range sums {
 		keys = append(keys, k)
@@ -53,7 +53,7 @@ func (w *writer) putRecent(ctx context.Context, lease int64, sums map[recentKey]
 	rows := make([][]any, len(keys))
 	for i := range keys {
 		k := &keys[i]
-		rows[i] = []any{k.slot, k.account[:], int64(k.kind), k.provider, k.category, (lease*8 + w.number) % tallyParts, sums[*k]}
+		rows[i] = []any{k.slot, k.account[:], int64(k.kind), k.provider, k.category, part, sums[*k]}
 	}
 	return w.insert(ctx, recentTable, rows...)
 }

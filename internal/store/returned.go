@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -95,7 +96,7 @@ const bounceDelivered = "update delivery set state = ?, updated = ?, code = ?, e
 
 // settleLate writes what comes of mail that came back, or of what a recipient did.
 // Whoever ends the row of a mail is the one to write; no lease is asked for.
-func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums *tally, v *verdicts) error {
+func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums *sums, v *verdicts) error {
 	if err := w.unlessUnknown(ctx, o); err != nil {
 		return err
 	}
@@ -120,7 +121,13 @@ func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums 
 			}
 		}
 	}
-	doc, err := encodeDetail(detailOf(o))
+	told := *o
+	told.Kind = kind
+	d, err := w.lateDetail(ctx, &told)
+	if err != nil {
+		return err
+	}
+	doc, err := encodeDetail(d)
 	if err != nil {
 		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
 	}
@@ -131,11 +138,31 @@ func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums 
 	if err := w.insert(ctx, eventTable, event); err != nil {
 		return err
 	}
-	counted := *o
-	counted.Kind = kind
-	sums.add(db.clock, &counted)
+	sums.add(db.clock, &told, &d)
 	v.add(o, kind, toID(event[0].([]byte)))
 	return nil
+}
+
+// lateDetail is the detail of what came after the attempts. The event has the
+// provider and the source of the delivery, so that it tells by itself where it
+// counts; the outcome gets the provider too.
+func (w *writer) lateDetail(ctx context.Context, o *relay.Outcome) (d detail, err error) {
+	provider := ""
+	err = w.query(ctx, "select provider, source from delivery where message = ? and n = ? and account = ?", func(row scanner) error {
+		return row.Scan(&provider, &d.Source)
+	}, o.Delivery.Message[:], int64(o.Delivery.N), o.Account[:])
+	if err != nil {
+		return d, err
+	}
+	o.Provider = cmp.Or(o.Provider, provider)
+	mark, err := w.marked(ctx, o)
+	if o.Kind == relay.EventBounced {
+		mark = relay.MarkLate
+	}
+	source := d.Source
+	d = detailOf(o)
+	d.Source, d.Mark = source, mark
+	return d, err
 }
 
 // unlessUnknown is an error where the account has no such delivery.

@@ -186,6 +186,8 @@ type detail struct {
 	Attempt    *relay.Attempt    `json:"attempt,omitempty"`
 	Provider   string            `json:"provider,omitempty"`
 	Engagement *relay.Engagement `json:"engagement,omitempty"`
+	Source     string            `json:"source,omitempty"` // of what came after the attempts
+	Mark       relay.Mark        `json:"mark,omitempty"`
 }
 
 func detailOf(o *relay.Outcome) detail {
@@ -218,6 +220,7 @@ func scanEvent(row scanner) (*relay.Event, error) {
 			return nil, fmt.Errorf("read event %s: %w", e.ID, err)
 		}
 		e.Reply, e.Diagnosis, e.Attempt, e.Provider, e.Engagement = d.Reply, d.Diagnosis, d.Attempt, d.Provider, d.Engagement
+		e.Source, e.Mark = d.Source, d.Mark
 	}
 	return &e, nil
 }

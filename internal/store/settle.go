@@ -28,8 +28,8 @@ import (
 //
 // The content of a message goes when its last delivery is final and no DSN is
 // to be written about it, unless it is archived. Outcomes are counted by account,
-// day and kind. What they say of addresses is written with them: suppressions, and
-// failures that may come to one.
+// day and kind, and for reports by all that these tell apart. What they say of
+// addresses is written with them: suppressions, and failures that may come to one.
 func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []error {
 	return db.each(ctx, "settle", len(batch), db.settling(lease, batch))
 }
@@ -37,12 +37,13 @@ func (db *DB) Settle(ctx context.Context, lease int64, batch []relay.Outcome) []
 func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 	return func(ctx context.Context, w *writer, parts []int, fail func(int, error)) error {
 		var s outcomes
-		sums, v := newTally(), &verdicts{}
+		var sums sums
+		v := &verdicts{}
 		for _, i := range parts {
 			o := &batch[i]
 			switch {
 			case o.Late():
-				if err := db.settleLate(ctx, w, o, sums, v); err != nil {
+				if err := db.settleLate(ctx, w, o, &sums, v); err != nil {
 					u, ok := err.(untouched)
 					if !ok {
 						return err
@@ -64,14 +65,14 @@ func (db *DB) settling(lease int64, batch []relay.Outcome) batch {
 			if err != nil {
 				return err
 			}
-			if err := db.settled(ctx, w, now, changed, batch, sums, v, fail); err != nil {
+			if err := db.settled(ctx, w, now, changed, batch, &sums, v, fail); err != nil {
 				return err
 			}
 		}
 		if err := db.conclude(ctx, w, v); err != nil {
 			return err
 		}
-		return w.putTally(ctx, lease, sums)
+		return w.putSums(ctx, lease, &sums)
 	}
 }
 
@@ -222,7 +223,7 @@ func (w *writer) setStates(ctx context.Context, lease int64, s outcomes) (map[re
 
 // settled writes what belongs to the changes: events and notices. It drops content
 // that nothing needs any more, and says of the others why they did not change.
-func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[relay.DeliveryID]bool, batch []relay.Outcome, sums *tally, v *verdicts, fail func(int, error)) error {
+func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[relay.DeliveryID]bool, batch []relay.Outcome, sums *sums, v *verdicts, fail func(int, error)) error {
 	var events, notices [][]any
 	var final []relay.ID
 	for i, part := range s.parts {
@@ -241,7 +242,7 @@ func (db *DB) settled(ctx context.Context, w *writer, s outcomes, changed map[re
 			return err
 		}
 		events = append(events, e)
-		sums.add(db.clock, o)
+		sums.add(db.clock, o, &detail{})
 		v.add(o, o.Kind, toID(e[0].([]byte)))
 		switch {
 		case o.Notice != 0:

@@ -140,9 +140,12 @@ type tally struct {
 	recent map[recentKey]int64
 }
 
-func newTally() *tally { return &tally{map[tallyKey]int64{}, map[recentKey]int64{}} }
+func newTally() tally { return tally{map[tallyKey]int64{}, map[recentKey]int64{}} }
 
 func (t *tally) add(clock *clock, o *relay.Outcome) {
+	if t.days == nil {
+		*t = newTally()
+	}
 	t.days[tallyKey{o.Account, dayMicros(fromMicros(clock.micros(o.At))), o.Kind}]++
 	if k, counts := recentOf(clock, o); counts {
 		t.recent[k]++
@@ -150,8 +153,8 @@ func (t *tally) add(clock *clock, o *relay.Outcome) {
 }
 
 // putTally writes what was added up, in an order that is the same for all.
-func (w *writer) putTally(ctx context.Context, lease int64, t *tally) error {
-	if t == nil || len(t.days) == 0 {
+func (w *writer) putTally(ctx context.Context, part int64, t *tally) error {
+	if len(t.days) == 0 {
 		return nil
 	}
 	keys := make([]tallyKey, 0, len(t.days))
@@ -164,12 +167,12 @@ func (w *writer) putTally(ctx context.Context, lease int64, t *tally) error {
 	rows := make([][]any, len(keys))
 	for i := range keys {
 		k := &keys[i]
-		rows[i] = []any{k.account[:], k.day, int64(k.kind), (lease*8 + w.number) % tallyParts, t.days[*k]}
+		rows[i] = []any{k.account[:], k.day, int64(k.kind), part, t.days[*k]}
 	}
 	if err := w.insert(ctx, tallyTable, rows...); err != nil {
 		return err
 	}
-	return w.putRecent(ctx, lease, t.recent)
+	return w.putRecent(ctx, part, t.recent)
 }
 
 // Outcomes counts the outcomes of an account by day and kind, from the day that

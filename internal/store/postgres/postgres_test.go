@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"flag"
 	"maps"
@@ -56,6 +57,13 @@ func engine(server *postgres.Server, via func(url string) string, seen pgx.Query
 			db := handle(config, 1)
 			_, err = db.ExecContext(ctx, numbered(statement), args...)
 			return errors.Join(err, db.Close())
+		},
+		Look: func(place string) (*sql.DB, error) {
+			config, err := parse(place)
+			if err != nil {
+				return nil, err
+			}
+			return handle(config, 1), nil
 		},
 	}
 }

@@ -32,6 +32,7 @@ var engine = storetest.Engine{
 		_, err := db.ExecContext(ctx, statement, args...)
 		return errors.Join(err, db.Close())
 	},
+	Look: func(place string) (*sql.DB, error) { return handle(place, 1, writerPragmas), nil },
 }
 
 func TestStore(t *testing.T) { storetest.Run(t, engine) }

@@ -40,6 +40,7 @@ func BenchmarkMail(b *testing.B, e Engine) {
 		for i := range mail {
 			mail[i] = Submission(f.me, now, content, fmt.Sprintf("rcpt%d@example.net", sent+i))
 			done[i] = benchOutcome(mail[i].Deliveries[0], now)
+			done[i].Message = mail[i].Message // as an attempt has it
 		}
 		put := time.Now()
 		mustAll(b, f.db.Put(f.Context(), f.lease, mail))

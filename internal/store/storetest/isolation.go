@@ -138,6 +138,10 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Recent(f.Context(), as, noon.Add(-time.Hour))
 		return len(all), err
 	},
+	"Counts": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Counts(f.Context(), as, relay.CountFilter{})
+		return len(all), err
+	},
 	"Webhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		return 0, second(f.db.Webhook(f.Context(), as, of.webhook.ID))
 	},
@@ -272,7 +276,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Recent", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Recent", "Counts", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {

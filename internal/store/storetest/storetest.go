@@ -5,6 +5,7 @@ package storetest
 import (
 	"bytes"
 	"context"
+	"database/sql"
 	"encoding/binary"
 	"fmt"
 	"io"
@@ -36,6 +37,8 @@ type Engine struct {
 	Upgrade func(ctx context.Context, place, migration string) error
 	// Exec runs a statement behind the store's back; arguments stand for "?".
 	Exec func(ctx context.Context, place, statement string, args ...any) error
+	// Look opens the database to look into it, without the store's own code.
+	Look func(place string) (*sql.DB, error)
 }
 
 // Run runs the suite.
@@ -58,6 +61,7 @@ func Run(t *testing.T, e Engine) {
 		{"log", logTests},
 		{"count", countTests},
 		{"tally", tallyTests},
+		{"rollup", rollupTests},
 		{"webhook", webhookTests},
 		{"returned", returnedTests},
 		{"recent", recentTests},
