@@ -26,6 +26,8 @@ func (r ring) Login(_ context.Context, client netip.Addr, _, password string) (*
 	return nil, &relay.Error{Code: relay.Unauthenticated, Text: "User name or password is wrong.", Advice: "Check both."}
 }
 
+func (r ring) Alive(context.Context, *account.Identity) bool { return true }
+
 func (r ring) Caller(_ context.Context, id *account.Identity, client netip.Addr) (account.Caller, error) {
 	return account.Caller{Actor: relay.Actor{Credential: id.Credential, Name: "key good one"}, Account: id.Account, Rights: account.OfCredential(&relay.Credential{Kind: id.Kind, Scopes: id.Scopes}, 0)}, nil
 }

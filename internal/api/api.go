@@ -26,6 +26,7 @@ import (
 	"postrider/internal/domain"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/tail"
 	"postrider/internal/webhook"
 )
 
@@ -59,6 +60,7 @@ type Config struct {
 	Senders      *domain.Senders
 	Webhooks     *webhook.Manager
 	Doctor       Doctor
+	Live         *tail.Live
 }
 
 // Log is what is known of deliveries.
@@ -102,11 +104,12 @@ type Server struct {
 	problemSchema *huma.Schema
 	counting      chan struct{} // holds one while what waits is counted
 	bodies        bodies
+	pace          streamPace
 }
 
 // New makes a server with its own routes; others are added with Register.
 func New(c Config) *Server {
-	s := &Server{config: c, mux: http.NewServeMux(), counting: make(chan struct{}, 1)}
+	s := &Server{config: c, mux: http.NewServeMux(), counting: make(chan struct{}, 1), pace: usualPace}
 	h := huma.DefaultConfig("Postrider", c.Info.Version)
 	h.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	h.DocsPath = "" // the page would load a script from elsewhere
@@ -144,6 +147,7 @@ func schemaName(t reflect.Type, hint string) string {
 func (s *Server) routes() {
 	s.statusRoutes()
 	s.mailRoutes()
+	s.liveRoutes()
 	s.queueRoutes()
 	s.sendRoutes()
 	s.credentialRoutes()
@@ -182,6 +186,9 @@ const exchangeTime = 15 * time.Minute
 // for up to drain.
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, drain time.Duration, log *slog.Logger) error {
 	s := newServer(h, log, exchangeTime)
+	s.BaseContext = func(net.Listener) context.Context {
+		return context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx.Done())
+	}
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
@@ -198,6 +205,15 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, drain time.Dura
 		return nil
 	}
 	return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+}
+
+type stoppingKey struct{}
+
+// stopping is closed when the server that a request came to is to end; nil where
+// nobody says so.
+func stopping(ctx context.Context) <-chan struct{} {
+	done, _ := ctx.Value(stoppingKey{}).(<-chan struct{})
+	return done
 }
 
 // newServer makes a server that gives no client more than that time for a request

@@ -18,6 +18,8 @@ type Keys interface {
 	Login(ctx context.Context, client netip.Addr, user, password string) (*account.Identity, error)
 	// Caller is who acts with an identity, and what they may do.
 	Caller(ctx context.Context, id *account.Identity, client netip.Addr) (account.Caller, error)
+	// Alive tells whether an identity still holds, and brings it up to date.
+	Alive(ctx context.Context, id *account.Identity) bool
 }
 
 // Tenants finds accounts by id or name.
@@ -105,6 +107,12 @@ func (s *Server) identify(r *http.Request, x *exchange, right Right) error {
 		return err
 	}
 	x.caller = c
+	return s.narrow(r, c, right)
+}
+
+// narrow has the caller act in the account that the request names, and tells
+// whether they may.
+func (s *Server) narrow(r *http.Request, c *Caller, right Right) error {
 	if which := r.URL.Query().Get("account"); which != "" {
 		found, err := s.config.Tenants.Find(r.Context(), c.Account, which)
 		if err != nil {
@@ -131,7 +139,32 @@ func (s *Server) callerOf(r *http.Request, x *exchange) (*Caller, error) {
 	if err != nil {
 		return nil, err
 	}
+	return s.bearer(r, x, id)
+}
+
+// still tells whether a caller may go on with what takes long: whether the key
+// holds, and is good for the same still. Where the store can't say, they may.
+func (s *Server) still(r *http.Request, x *exchange, right Right) error {
+	if x.control || x.caller == nil || x.caller.Identity == nil {
+		return nil
+	}
+	if !s.config.Keys.Alive(r.Context(), x.caller.Identity) {
+		return &relay.Error{Code: relay.Unauthenticated, Text: "The key does not hold any more.", Advice: "Use another one."}
+	}
+	c, err := s.bearer(r, x, x.caller.Identity)
+	if err == nil {
+		err = s.narrow(r, c, right)
+	}
+	if relay.CodeOf(err) == relay.Unavailable {
+		return nil
+	}
+	return err
+}
+
+// bearer is who acts with a key.
+func (s *Server) bearer(r *http.Request, x *exchange, id *account.Identity) (*Caller, error) {
 	c := &Caller{Identity: id, home: id.Account}
+	var err error
 	if c.Caller, err = s.config.Keys.Caller(r.Context(), id, x.client); err != nil {
 		return nil, err
 	}

@@ -136,6 +136,11 @@ var ErrNoServer = errors.New("no server answers")
 
 // ask gives an answer that is no refusal; the caller closes its body.
 func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (*http.Response, error) {
+	return c.askWith(ctx, method, path, body, func(http.Header) {})
+}
+
+// askWith is ask with more in the header.
+func (c *Client) askWith(ctx context.Context, method, path string, body io.Reader, more func(http.Header)) (*http.Response, error) {
 	if c.Account != "" && !strings.Contains(path, "account=") {
 		mark := "?"
 		if strings.Contains(path, "?") {
@@ -156,6 +161,7 @@ func (c *Client) ask(ctx context.Context, method, path string, body io.Reader) (
 	if c.key != "" {
 		req.Header.Set("Authorization", "Bearer "+c.key)
 	}
+	more(req.Header)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		if ctx.Err() != nil {

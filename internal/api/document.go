@@ -144,7 +144,11 @@ func (s *Server) describe(method, path string, op *huma.Operation) docOperation 
 			continue
 		}
 		d.Status = status
-		if m := resp.Content["application/json"]; m != nil {
+		m := resp.Content["application/json"]
+		if m == nil {
+			m = resp.Content[eventStream]
+		}
+		if m != nil {
 			d.AnswerFields = s.fields("", m.Schema, 0)
 			if b, err := json.MarshalIndent(m.Example, "", "  "); err == nil && m.Example != nil {
 				d.Answer = string(b)

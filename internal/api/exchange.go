@@ -156,7 +156,10 @@ func (a *answered) Write(p []byte) (int, error) {
 // Unwrap lets http.ResponseController reach the connection.
 func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
-// Flush sends what has been written.
+// FlushError sends what has been written.
+func (a *answered) FlushError() error { return http.NewResponseController(a.ResponseWriter).Flush() }
+
+// Flush is FlushError for who does not want to know.
 func (a *answered) Flush() {
-	_ = http.NewResponseController(a.ResponseWriter).Flush() // who does not take it as it comes gets it at the end
+	_ = a.FlushError() // who does not take it as it comes gets it at the end
 }

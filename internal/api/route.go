@@ -27,7 +27,10 @@ type Route struct {
 	Status    int           // of success; 0: 200, or 204 where nothing is answered
 	MaxBody   int64         // bytes; 0: 1 MiB
 	BodyTime  time.Duration // longest time for the body; 0: 30 seconds
-	Example   Example
+	// Streams describes the data of a stream of Server-Sent Events; nil: the answer
+	// is no stream.
+	Streams func(huma.Registry) *huma.Schema
+	Example Example
 }
 
 // Example is a request that works, and its answer. Names in it are those that
@@ -60,6 +63,9 @@ func Register[I, O any](s *Server, r Route, handler func(context.Context, *I) (*
 	if r.OfAccount {
 		op.Parameters = append(op.Parameters, &huma.Param{Name: "account", In: "query", Schema: &huma.Schema{Type: huma.TypeString},
 			Description: "Id or name of the account that is meant, for operators and for accounts with sub-accounts"})
+	}
+	if r.Streams != nil {
+		op.Responses["200"] = &huma.Response{Description: "A stream of Server-Sent Events", Content: map[string]*huma.MediaType{eventStream: {Schema: streamSchema(r.Streams(s.huma.OpenAPI().Components.Schemas))}}}
 	}
 	declared := &op
 	op.Middlewares = huma.Middlewares{func(ctx huma.Context, next func(huma.Context)) {

@@ -163,9 +163,13 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 	p.accountFlag(fs)
 	s.flags(fs, usual)
 	follow := fs.Bool("follow", false, "go on and show each event as it happens, until interrupted")
+	kinds := fs.String("event", "", "with -follow: `kinds` of events, separated by commas, such as complained or feedback, beside those of -outcome")
 	asJSON := fs.Bool("json", false, "print one JSON object a line")
 	if err := parseFlags(e, fs, args); err != nil {
 		return err
+	}
+	if *kinds != "" && !*follow {
+		return badUsage(e, fs, "-event goes with -follow; -outcome finds deliveries")
 	}
 	q, err := s.query(time.Now())
 	if err != nil {
@@ -176,7 +180,10 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 		return err
 	}
 	if *follow {
-		return followLog(ctx, e, c, s, *asJSON)
+		if q, err = live(q, *kinds); err != nil {
+			return badUsage(e, fs, "%v", err)
+		}
+		return followLog(ctx, e, c, q, *asJSON)
 	}
 	var found []api.Delivery
 	ask := s.limit
@@ -237,55 +244,53 @@ func attempts(n int) string {
 }
 
 // followLog shows events as they happen. It outlives the server's restarts.
-func followLog(ctx context.Context, e *Env, c *api.Client, s search, asJSON bool) error {
-	f := newFollower(c, relay.FirstIDAt(time.Now()))
-	tick := time.NewTicker(300 * time.Millisecond)
-	defer tick.Stop()
-	began, away := false, false
-	for {
-		events, err := f.next(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil && !began:
-			return err
-		case err != nil && !away:
-			fmt.Fprintf(e.Stderr, "Waiting for the server: %v\n", err)
-		case err == nil && away:
+func followLog(ctx context.Context, e *Env, c *api.Client, q url.Values, asJSON bool) error {
+	away := false
+	stream := &api.Stream{Path: "/v1/events/stream?" + q.Encode(), Begun: func() {
+		if away {
 			fmt.Fprintln(e.Stderr, "The server answers again.")
 		}
-		began, away = true, err != nil
-		for _, ev := range events {
-			if !s.matches(ev) {
-				continue
-			}
-			if asJSON {
-				if err := printLine(e.Stdout, ev); err != nil {
-					return err
-				}
-				continue
-			}
-			fmt.Fprintln(e.Stdout, eventLine(ev))
+		away = false
+	}, Broken: func(err error) {
+		if !away {
+			fmt.Fprintf(e.Stderr, "Waiting for the server: %v\n", err)
 		}
-		if len(events) > 0 {
-			continue // there may be more at once
+		away = true
+	}}
+	end, err := api.Follow(ctx, c, stream, func(_ string, ev api.LiveEvent) error {
+		if asJSON {
+			return printLine(e.Stdout, ev)
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
+		_, err := fmt.Fprintln(e.Stdout, eventLine(ev.Event))
+		return err
+	})
+	switch {
+	case ctx.Err() != nil:
+		return nil
+	case err == nil:
+		return errors.New(end.Text)
 	}
+	return err
 }
 
-// matches tells whether an event is of a delivery that the flags ask for.
-func (s *search) matches(ev api.Event) bool {
-	has := func(text, part string) bool { return strings.Contains(strings.ToLower(text), strings.ToLower(part)) }
-	message, _, _ := strings.Cut(ev.Delivery, "-")
-	return has(ev.Recipient, s.recipient) && (has(ev.Sender, s.sender) || s.sender == relay.NullSender && ev.Sender == "") && has(ev.Reply.String(), s.reply) && has(ev.Subject, s.subject) &&
-		(s.message == "" || s.message == message || strings.Trim(s.message, "<>") == strings.Trim(ev.HeaderID, "<>")) &&
-		(s.domain == "" || strings.HasSuffix(strings.ToLower(ev.Recipient), "@"+strings.ToLower(s.domain))) &&
-		(s.outcome == "" || slices.Contains(split(s.outcome), ev.Kind))
+// live is what of the search concerns events as they come.
+func live(q url.Values, kinds string) (url.Values, error) {
+	out := url.Values{}
+	for name := range q {
+		switch name {
+		case "state":
+			// What leads to them. One leads to "queued" from more than one side.
+			out.Set("kind", strings.ReplaceAll(q.Get(name), "queued", "accepted,released,rescheduled"))
+		case "recipient", "sender", "message", "subject", "reply", "domain", "credential", "tag", "stream", "category", "since":
+			out.Set(name, q.Get(name))
+		default:
+			return nil, fmt.Errorf("-follow has no use for -%s", name)
+		}
+	}
+	if kinds != "" {
+		out.Set("kind", strings.Trim(out.Get("kind")+","+kinds, ","))
+	}
+	return out, nil
 }
 
 func eventLine(ev api.Event) string {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -124,15 +125,20 @@ func TestLogSaysThatThereIsMore(t *testing.T) {
 func TestFollowOutlivesTheServer(t *testing.T) {
 	dir := t.TempDir()
 	asked := make(chan bool, 100)
-	events := `{"data":[]}`
+	events := "retry: 2000\n\nid: 06bw8sf8dhkx94jkm5k3vz1m00\ndata: {\"kind\":\"accepted\",\"recipient\":\"before@one.test\"}\n\n"
+	var came []string // Last-Event-ID
 	serve := func() *http.Server {
 		ln, err := net.Listen("unix", filepath.Join(dir, api.SocketName))
 		if err != nil {
 			t.Fatal(err)
 		}
-		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Type", "text/event-stream")
 			w.Write([]byte(events))
+			w.(http.Flusher).Flush()
+			came = append(came, r.Header.Get("Last-Event-ID"))
 			asked <- true
+			<-r.Context().Done()
 		})}
 		go s.Serve(ln)
 		return s
@@ -150,10 +156,13 @@ func TestFollowOutlivesTheServer(t *testing.T) {
 	<-asked
 	s.Close()
 	<-waiting
-	events = `{"data":[{"id":"06bw8sf8dhkx94jkm5k3vz1m3r","kind":"delivered","recipient":"ok@one.test"}]}`
+	events = "id: 06bw8sf8dhkx94jkm5k3vz1m3r\ndata: {\"kind\":\"delivered\",\"recipient\":\"ok@one.test\"}\n\n"
 	s = serve()
 	defer s.Close()
 	if status := <-done; status != 0 || out.String() == "" {
 		t.Errorf("status %d, %q, %q", status, out.String(), errs.String())
+	}
+	if want := []string{"", "06bw8sf8dhkx94jkm5k3vz1m00"}; !slices.Equal(came, want) {
+		t.Errorf("it came with %q, want %q", came, want)
 	}
 }

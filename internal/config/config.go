@@ -193,10 +193,12 @@ type Doctor struct {
 
 // API is where the HTTP API is served.
 type API struct {
-	Listen string   `toml:"listen" doc:"host:port of the API, such as :8025. It is served with TLS and the relay's certificate, but for loopback addresses. Empty: off."`
-	URL    string   `toml:"url" doc:"Address at which others reach it, without a path: https://relay.example.com:8025. Links in mail and the API's description have it. Empty: made of hostname and listen."`
-	Plain  bool     `toml:"plain" doc:"Serve it without TLS on other addresses too; for a proxy in front that has TLS."`
-	Proxy  []Prefix `toml:"proxy_from" doc:"Networks of such proxies: what they say in X-Forwarded-For is believed."`
+	Listen         string   `toml:"listen" doc:"host:port of the API, such as :8025. It is served with TLS and the relay's certificate, but for loopback addresses. Empty: off."`
+	URL            string   `toml:"url" doc:"Address at which others reach it, without a path: https://relay.example.com:8025. Links in mail and the API's description have it. Empty: made of hostname and listen."`
+	Plain          bool     `toml:"plain" doc:"Serve it without TLS on other addresses too; for a proxy in front that has TLS."`
+	Proxy          []Prefix `toml:"proxy_from" doc:"Networks of such proxies: what they say in X-Forwarded-For is believed."`
+	Streams        int      `toml:"streams" doc:"Most streams of events and of tests that are open at once on this node."`
+	AccountStreams int      `toml:"account_streams" doc:"Of these, most for one account."`
 }
 
 // Secure tells whether the API is served with TLS.

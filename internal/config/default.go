@@ -68,6 +68,7 @@ func Default() Config {
 		DNS:      DNS{Timeout: 5 * second},
 		Asked:    Asked{DANE: true, STS: true},
 		Reports:  Reports{Send: true},
+		API:      API{Streams: 200, AccountStreams: 20},
 		Webhooks: Webhooks{Timeout: 15 * second, GiveUp: 3 * day},
 		Notices:  Notices{Gather: 10 * second, Delay: 4 * hour},
 		Log:      Log{Level: "info", Format: "text"},

@@ -178,6 +178,8 @@ func (v *checker) http(c *Config) {
 	if u, err := url.Parse(c.API.URL); c.API.URL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil) {
 		v.add("api.url", "%s is not where an API is; want one such as \"https://relay.example.com:8025\", without a path", quote(c.API.URL))
 	}
+	v.count("api.streams", c.API.Streams, 1, 900) // of a thousand connections
+	v.count("api.account_streams", c.API.AccountStreams, 1, 900)
 	v.networks("api.proxy_from", c.API.Proxy, "anybody could then pass for any address; name the proxies")
 }
 

@@ -39,7 +39,7 @@ func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *
 		Credentials: credentials, Audit: d.store, Limits: d.limiter, Book: d.directory, Suppressions: &account.Suppressions{Store: d.store},
 		Accounts: &account.Tenants{Store: d.store, NewID: submit.NewID, Changed: changed},
 		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
-		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Doctor: d.doctor,
+		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Doctor: d.doctor, Live: d.live,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
 	if d.web != nil {
 		d.web = netutil.LimitListener(d.web, mostRequests)

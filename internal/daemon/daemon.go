@@ -33,6 +33,7 @@ import (
 	"postrider/internal/smtpd"
 	"postrider/internal/store"
 	"postrider/internal/submit"
+	"postrider/internal/tail"
 	"postrider/internal/webhook"
 )
 
@@ -58,6 +59,7 @@ type Daemon struct {
 	senders    *domain.Senders
 	hooks      *webhook.Manager
 	webhooks   *webhook.Service
+	live       *tail.Live
 	doctor     *doctor.Doctor
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
@@ -217,6 +219,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if err := d.wireWebhooks(resolver); err != nil {
 		return err
 	}
+	d.live = tail.NewLive(d.store, tail.Limits{All: c.API.Streams, Account: c.API.AccountStreams}, d.log)
 	d.wireAPI(home, entrance, credentials)
 	d.watch.join(ctx, d)
 	return nil
@@ -288,6 +291,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
 	g.Go(func() error { return d.webhooks.Run(running) })
+	g.Go(func() error { return d.live.Run(running) })
 	g.Go(func() error { return d.sweep(running) })
 	g.Go(func() error { return d.limiter.Run(running) })
 	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })

@@ -156,6 +156,16 @@ func (db *DB) Tail(ctx context.Context, lease int64, after relay.ID, limit int) 
 		" and e.account in (select p.account from webhook_progress p where p.lease = ? and p.active = 1) order by e.id limit ?", after[:], lease, limit)
 }
 
+// Heads gives the first of the account's events after that id, in the order of
+// ids. Asked for an account that has few of many it reads them all; ScanEvents is
+// for that.
+func (db *DB) Heads(ctx context.Context, account, after relay.ID, limit int) ([]*relay.EventHead, error) {
+	var c conditions
+	c.account("account", account)
+	c.add("id > ?", after[:])
+	return collect(ctx, db, "follow events", scanHead, "select id, account, kind from event where "+c.String()+" order by id limit ?", append(c.args, limit)...)
+}
+
 // LastEvent is the greatest id of an event that there is.
 func (db *DB) LastEvent(ctx context.Context) (last relay.ID, err error) {
 	err = db.read(ctx, "select id from event order by id desc limit 1", func(row scanner) error {
@@ -183,13 +193,13 @@ func (db *DB) Horizon() (horizon relay.ID, whole bool) {
 }
 
 // ScanEvents looks at the first rows events after one id, up to another, and
-// gives those of the account; end is how far it came. It takes the same time
+// gives those of the account, or of Everyone; end is how far it came. It takes the same time
 // however few are the account's.
 func (db *DB) ScanEvents(ctx context.Context, account, after, to relay.ID, rows int) (found []relay.EventHead, end relay.ID, err error) {
 	n := 0
 	err = db.read(ctx, "select id, account, kind from event where id > ? and id <= ? order by id limit ?", func(row scanner) error {
 		h, err := scanHead(row)
-		if end = h.ID; h.Account == account {
+		if end = h.ID; h.Account == account || account == relay.Everyone {
 			found = append(found, *h)
 		}
 		n++

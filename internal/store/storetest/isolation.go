@@ -171,6 +171,10 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, _, err := f.db.ScanEvents(f.Context(), as, relay.ID{}, relay.Everyone, 1000)
 		return len(all), err
 	},
+	"Heads": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Heads(f.Context(), as, relay.ID{}, 1000)
+		return len(all), err
+	},
 	"EventsByID": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		heads, _, err := f.db.ScanEvents(f.Context(), of.account.ID, relay.ID{}, relay.Everyone, 1000)
 		if err != nil {
@@ -276,7 +280,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Recent", "Counts", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Recent", "Counts", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {

@@ -189,6 +189,16 @@ var webhookTests = []test{
 		if rest, err := f.db.Tail(f.Context(), f.lease, heads[0].ID, 10); err != nil || len(rest) != 1 || *rest[0] != *heads[1] {
 			f.Errorf("the rest %+v, %v", rest, err)
 		}
+		if own, err := f.db.Heads(f.Context(), f.me, heads[0].ID, 10); err != nil || len(own) != 1 || *own[0] != *heads[1] {
+			f.Errorf("heads of the account %+v, %v", own, err)
+		}
+		all, err := f.db.Heads(f.Context(), relay.Everyone, heads[0].ID, 3)
+		if err != nil || len(all) != 3 || all[0].ID.Compare(all[1].ID) >= 0 || all[0].Account == f.me {
+			f.Errorf("heads of all %+v, %v", all, err)
+		}
+		if some, end, err := f.db.ScanEvents(f.Context(), relay.Everyone, heads[0].ID, all[1].ID, 10); err != nil || len(some) != 2 || end != all[1].ID {
+			f.Errorf("a look for all %+v to %s, %v", some, end, err)
+		}
 		// Few of many: a look takes so many rows, and tells how far it came.
 		found, end, err := f.db.ScanEvents(f.Context(), f.me, relay.ID{}, relay.Everyone, 3)
 		if err != nil || len(found) != 1 || found[0] != *heads[0] || end.Compare(heads[0].ID) <= 0 || end.Compare(heads[1].ID) >= 0 {
