@@ -66,6 +66,8 @@ func TestCharsets(t *testing.T) {
 		"Content-Type: text/plain; charset=gb2312\n\n\xd3\xc3\xbb\xa7\xb2\xbb\xb4\xe6\xd4\xda":         "用户不存在",
 		"Content-Type: text/plain; charset=iso-2022-jp\n\n\x1b$B08@hITL@\x1b(B":                        "宛先不明",
 		"Content-Type: text/plain; charset=iso-2022-jp\n\n宛先不明":                                        "宛先不明", // wrongly labelled
+		"Content-Type: text/plain; charset=utf-7\n\nbob+AEA-corp.example +- 1+1":                       "bob@corp.example + 1+1",
+		"Content-Type: text/plain; charset=unicode-1-1-utf-7\n\n+Zi5nCk4NX1M-":                         "昮朊不当",
 		"Content-Type: text/plain; charset=nonsense\n\nn\xe9ant":                                       "néant",
 		"Content-Type: text/plain\nContent-Transfer-Encoding: base64\n\nRW1wZsOkbmdlcg==":              "Empfänger",
 	} {

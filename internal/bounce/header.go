@@ -1,9 +1,11 @@
 package bounce
 
 import (
+	"encoding/base64"
 	"io"
 	"mime"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"golang.org/x/net/html"
@@ -142,6 +144,9 @@ func decodeCharset(p message.Part) string {
 	if _, params, err := mime.ParseMediaType(parseHeader(p.Header).get("content-type")); err == nil || params != nil {
 		charset = strings.ToLower(params["charset"])
 	}
+	if strings.HasSuffix(charset, "utf-7") {
+		return fromUTF7(string(b))
+	}
 	escapes := strings.HasPrefix(charset, "iso-2022") && strings.Contains(string(b), "\x1b")
 	if !escapes && utf8.Valid(b) {
 		return string(b)
@@ -157,6 +162,38 @@ func decodeCharset(p message.Part) string {
 		}
 	}
 	return strings.ToValidUTF8(string(b), "?")
+}
+
+// fromUTF7 reads UTF-7 (RFC 2152), which old systems of Microsoft write. What is
+// none is left as it is.
+func fromUTF7(s string) string {
+	var out strings.Builder
+	for {
+		before, rest, ok := strings.Cut(s, "+")
+		out.WriteString(before)
+		if !ok {
+			return out.String()
+		}
+		n := 0
+		for n < len(rest) && (rest[n] == '/' || rest[n] == '+' || rest[n] >= '0' && rest[n] <= '9' || rest[n] >= 'A' && rest[n] <= 'Z' || rest[n] >= 'a' && rest[n] <= 'z') {
+			n++
+		}
+		coded := rest[:n]
+		s = strings.TrimPrefix(rest[n:], "-")
+		b, err := base64.RawStdEncoding.DecodeString(coded)
+		switch {
+		case n == 0:
+			out.WriteByte('+')
+		case err != nil || len(b)%2 != 0:
+			out.WriteString("+" + coded)
+		default:
+			units := make([]uint16, 0, len(b)/2)
+			for i := 0; i < len(b); i += 2 {
+				units = append(units, uint16(b[i])<<8|uint16(b[i+1]))
+			}
+			out.WriteString(string(utf16.Decode(units)))
+		}
+	}
 }
 
 // stripHTML gives the words of an HTML text, a line for each block.

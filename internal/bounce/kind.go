@@ -28,7 +28,7 @@ func (rd *reader) kind(top header) Kind {
 		return Report
 	case replied:
 		return AutoReply
-	case strings.HasPrefix(strings.ToLower(top.get("content-type")), "multipart/report"):
+	case strings.HasPrefix(strings.ToLower(top.get("content-type")), "multipart/report") && !strings.Contains(strings.ToLower(top.get("content-type")), "tlsrpt"):
 		return Report
 	}
 	return Unknown

@@ -135,7 +135,7 @@ func (r *Report) readStatus(b []byte) {
 			r.ReportingMTA = hostOf(v)
 		case "arrival-date":
 			r.Arrival = parseDate(v)
-		case "original-recipient", "final-recipient", "action", "status", "remote-mta", "diagnostic-code",
+		case "original-recipient", "final-recipient", "action", "status", "remote-mta", "diagnostic-code", "x-supplementary-info",
 			"last-attempt-date", "final-log-id", "will-retry-until":
 			if rc == nil || name == "final-recipient" && rc.Final != "" {
 				if len(r.Recipients) == maxRecipients {
@@ -183,6 +183,10 @@ func (rc *Recipient) set(name, v string) {
 		rc.Reply = v
 		if typ, rest, ok := strings.Cut(v, ";"); ok && !strings.Contains(strings.TrimSpace(typ), " ") {
 			rc.Reply = strings.TrimSpace(rest)
+		}
+	case "x-supplementary-info": // Microsoft's, with or in place of the diagnostic code
+		if _, rest, ok := strings.Cut(v, ";"); ok && rc.Reply == "" {
+			rc.Reply = strings.TrimSpace(strings.TrimSuffix(rest, ">"))
 		}
 	case "last-attempt-date":
 		rc.LastAttempt = parseDate(v)
