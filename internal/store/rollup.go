@@ -18,9 +18,10 @@ import (
 // hourMicros is the beginning of the hour that a stored time lies in.
 func hourMicros(at int64) int64 { return at - at%time.Hour.Microseconds() }
 
-var rollupTable = newTable("rollup", " on conflict (account, at, digest, part) do update set count = rollup.count + excluded.count",
+var rollupTable = newTable("rollup", " on conflict (account, at, digest, part) do update set count = rollup.count + excluded.count,"+
+	" message = excluded.message, n = excluded.n",
 	columns(blob, "account"), columns(number, "at"), columns(blob, "digest"), columns(number, "part stream kind mark latency"), columns(blob, "credential"),
-	columns(words, "category provider sending source tag"), columns(number, "count"))
+	columns(words, "category provider sending source tag"), columns(number, "count"), columns(blob, "message"), columns(number, "n"))
 
 // rollupKey is all that events are told apart by.
 type rollupKey struct {
@@ -47,16 +48,23 @@ func (k *rollupKey) digest() []byte {
 // sums adds up the events of a transaction, to be written at its end.
 type sums struct {
 	days tally
-	cube map[rollupKey]int64
+	cube map[rollupKey]cell
 	// unread wait for their messages to be read.
 	unread []counted
 }
 
+// cell is how often something happened, and to which delivery the last time, where
+// people will ask for an example.
+type cell struct {
+	count   int64
+	example relay.DeliveryID
+}
+
 // counted is an event that is to be counted.
 type counted struct {
-	message relay.ID
-	at      int64 // as it is stored
-	key     rollupKey
+	delivery relay.DeliveryID
+	at       int64 // as it is stored
+	key      rollupKey
 }
 
 // add counts what was settled. The outcome's provider and source are those that its
@@ -67,7 +75,7 @@ func (s *sums) add(clock *clock, o *relay.Outcome, d *detail) {
 	if !o.Kind.Counted() {
 		return
 	}
-	c := counted{o.Delivery.Message, at, rollupKey{account: o.Account, at: hourMicros(at), kind: int64(o.Kind), mark: int64(d.Mark),
+	c := counted{o.Delivery, at, rollupKey{account: o.Account, at: hourMicros(at), kind: int64(o.Kind), mark: int64(d.Mark),
 		category: text(categoryOf(o)), provider: text(o.Provider), source: d.Source}}
 	if o.Attempt != nil && o.Attempt.Source.IsValid() {
 		c.key.source = o.Attempt.Source.String()
@@ -82,7 +90,7 @@ func (s *sums) add(clock *clock, o *relay.Outcome, d *detail) {
 // accepted counts n deliveries of a message that is being put.
 func (s *sums) accepted(clock *clock, m *relay.Message, n int64) {
 	at := clock.micros(m.Received)
-	s.count(clock, &counted{m.ID, at, rollupKey{account: m.Account, at: hourMicros(at), kind: int64(relay.EventAccepted)}}, m, n)
+	s.count(clock, &counted{relay.DeliveryID{Message: m.ID}, at, rollupKey{account: m.Account, at: hourMicros(at), kind: int64(relay.EventAccepted)}}, m, n)
 }
 
 // categoryOf is what the event is told apart by, beside its kind.
@@ -110,14 +118,19 @@ func (s *sums) count(clock *clock, c *counted, m *relay.Message, n int64) {
 		}
 		k.latency = int64(relay.Latency(time.Duration(c.at-from) * time.Microsecond))
 	}
-	if s.cube == nil {
-		s.cube = map[rollupKey]int64{}
+	var example relay.DeliveryID
+	switch relay.Kind(k.kind) {
+	case relay.EventDeferred, relay.EventBounced, relay.EventExpired, relay.EventCancelled, relay.EventComplained:
+		example = c.delivery
 	}
-	s.cube[k] += n
+	if s.cube == nil {
+		s.cube = map[rollupKey]cell{}
+	}
+	s.cube[k] = cell{s.cube[k].count + n, example}
 	for i, tag := range m.Tags {
 		if tag != "" && !slices.Contains(m.Tags[:i], tag) {
 			k.tag = text(tag)
-			s.cube[k] += n
+			s.cube[k] = cell{s.cube[k].count + n, example}
 		}
 	}
 }
@@ -132,18 +145,14 @@ func (w *writer) putSums(ctx context.Context, lease int64, s *sums) error {
 		return err
 	}
 	rows := make([][]any, 0, len(s.cube))
-	for k, n := range s.cube {
-		rows = append(rows, rollupRow(&k, part, n))
+	for k, c := range s.cube {
+		rows = append(rows, []any{slices.Clone(k.account[:]), k.at, k.digest(), part, k.stream, k.kind, k.mark, k.latency, slices.Clone(k.credential[:]),
+			k.category, k.provider, k.domain, k.source, k.tag, c.count, slices.Clone(c.example.Message[:]), int64(c.example.N)})
 	}
 	slices.SortFunc(rows, func(a, b []any) int {
 		return cmp.Or(bytes.Compare(a[0].([]byte), b[0].([]byte)), cmp.Compare(a[1].(int64), b[1].(int64)), bytes.Compare(a[2].([]byte), b[2].([]byte)))
 	})
 	return w.insert(ctx, rollupTable, rows...)
-}
-
-func rollupRow(k *rollupKey, part, n int64) []any {
-	return []any{slices.Clone(k.account[:]), k.at, k.digest(), part, k.stream, k.kind, k.mark, k.latency, slices.Clone(k.credential[:]),
-		k.category, k.provider, k.domain, k.source, k.tag, n}
 }
 
 // readCounted reads the messages of events whose messages were not at hand: orders,
@@ -154,7 +163,7 @@ func (w *writer) readCounted(ctx context.Context, s *sums) error {
 	}
 	messages := map[relay.ID]*relay.Message{}
 	for _, c := range s.unread {
-		messages[c.message] = nil
+		messages[c.delivery.Message] = nil
 	}
 	ids := slices.SortedFunc(maps.Keys(messages), relay.ID.Compare)
 	for some := range inParts(ids) {
@@ -179,7 +188,7 @@ func (w *writer) readCounted(ctx context.Context, s *sums) error {
 		}
 	}
 	for i := range s.unread {
-		if m := messages[s.unread[i].message]; m != nil {
+		if m := messages[s.unread[i].delivery.Message]; m != nil {
 			s.count(w.clock, &s.unread[i], m, 1)
 		}
 	}
@@ -211,7 +220,7 @@ func (w *writer) marked(ctx context.Context, o *relay.Outcome) (mark relay.Mark,
 	return mark, nil
 }
 
-// dimension is how one is stored.
+// dimensions are how they are stored.
 var dimensions = map[relay.Dimension]string{relay.ByAccount: "account", relay.ByStream: "stream", relay.ByCategory: "category", relay.ByProvider: "provider",
 	relay.ByCredential: "credential", relay.ByDomain: "sending", relay.BySource: "source", relay.ByTag: "tag", relay.ByLatency: "latency"}
 
@@ -330,4 +339,24 @@ func scanCount(row scanner, by []string) (*relay.Count, error) {
 	err := row.Scan(append(targets, &n.N)...)
 	n.At, n.Account, n.Credential = fromMicros(at), toID(account), toID(credential)
 	return &n, err
+}
+
+// Example gives one of the deliveries that are counted, of the last hour there is
+// one of; the zero id where there is none.
+func (db *DB) Example(ctx context.Context, account relay.ID, f relay.CountFilter) (id relay.DeliveryID, err error) {
+	c, err := countConditions(account, f)
+	if err != nil {
+		return id, err
+	}
+	c.add("n > 0")
+	err = db.read(ctx, "select message, n from rollup where "+c.String()+" order by at desc limit 1", func(row scanner) error {
+		var message []byte
+		err := row.Scan(&message, &id.N)
+		id.Message = toID(message)
+		return err
+	}, c.args...)
+	if err != nil {
+		return id, db.fail("find an example", err)
+	}
+	return id, nil
 }

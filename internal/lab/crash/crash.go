@@ -48,6 +48,8 @@ type Result struct {
 	Refused       int     `json:"refused"`         // messages answered 4xx or 5xx: they do not count as acknowledged
 	Drain         float64 `json:"drain"`           // seconds from the end of the load until the queue was empty
 	Torn          int     `json:"torn"`            // rows of the store that contradict each other
+	Counted       int     `json:"counted"`         // events that reports count
+	Miscounted    int     `json:"miscounted"`      // counts of reports that do not agree with the events
 	Stuck         int     `json:"stuck"`           // deliveries that were still live at the end; 1000: that many or more
 	Comparison
 }
@@ -65,6 +67,7 @@ func (r *Result) Err() error {
 	fail(r.FalseReports, "false reports")
 	fail(r.Strange, "messages that nobody sent")
 	fail(r.Torn, "rows torn")
+	fail(r.Miscounted, "counts wrong")
 	fail(r.Stuck, "deliveries stuck")
 	if r.Repeated > r.Bound {
 		errs = append(errs, fmt.Errorf("%d repeated, but at most %d attempts were in flight", r.Repeated, r.Bound))
@@ -336,11 +339,15 @@ func (h *harness) finish(ctx context.Context) error {
 	if err := h.relay.Stop(); err != nil {
 		return err
 	}
-	torn, err := h.engine.inspect(ctx)
+	torn, counts, err := h.engine.inspect(ctx)
 	if err != nil {
 		return err
 	}
 	h.result.Torn = torn
+	h.result.Counted, h.result.Miscounted = counts.Events, counts.Wrong
+	for _, w := range counts.First {
+		h.say("  counted wrong: %s", w)
+	}
 	h.result.Comparison = *compare(h.sent, h.got)
 	h.result.Refused = h.sent.refused
 	for _, e := range h.result.examples {

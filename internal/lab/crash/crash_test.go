@@ -23,7 +23,7 @@ func TestRun(t *testing.T) {
 			if err := r.Err(); err != nil {
 				t.Error(err)
 			}
-			if r.Cycles != 4 || r.Messages < 50 || r.Peak == 0 || o.Servers && r.Servers == 0 {
+			if r.Cycles != 4 || r.Messages < 50 || r.Counted < 100 || r.Peak == 0 || o.Servers && r.Servers == 0 {
 				t.Errorf("the run was no test: %+v", r)
 			}
 			line, err := json.Marshal(r)

@@ -6,20 +6,22 @@ import (
 	"fmt"
 	"net/url"
 	"path/filepath"
+	"time"
 
 	_ "github.com/jackc/pgx/v5/stdlib" // to look into the store without the store's own code
 	_ "modernc.org/sqlite"
 
 	"postrider/internal/lab/postgres"
 	"postrider/internal/relay"
+	"postrider/internal/store/recount"
 )
 
 // engine is a store under test.
 type engine struct {
 	settings string // TOML that chooses it
 	// inspect looks for rows that contradict each other, once the relay has
-	// stopped.
-	inspect func(ctx context.Context) (torn int, err error)
+	// stopped, and recounts what is counted for reports.
+	inspect func(ctx context.Context) (torn int, counts *recount.Result, err error)
 	// order checks in a trace that what is acknowledged was synced before, and
 	// gives the calls that matter.
 	order func(calls []call) ([]string, error)
@@ -32,7 +34,7 @@ type engine struct {
 func openEngine(ctx context.Context, name, dir string) (engine, error) {
 	switch name {
 	case "sqlite":
-		return engine{inspect: func(ctx context.Context) (int, error) {
+		return engine{inspect: func(ctx context.Context) (int, *recount.Result, error) {
 			return inspectSQLite(ctx, filepath.Join(dir, "data", "postrider.db"))
 		}, order: orderSQLite}, nil
 	case "postgres":
@@ -42,7 +44,7 @@ func openEngine(ctx context.Context, name, dir string) (engine, error) {
 		}
 		return engine{server: s, settings: fmt.Sprintf("store = %q\n", s.URL()), order: func(calls []call) ([]string, error) {
 			return orderPostgres(calls, s.Addr())
-		}, inspect: func(ctx context.Context) (int, error) { return inspectPostgres(ctx, s.URL()) }}, nil
+		}, inspect: func(ctx context.Context) (int, *recount.Result, error) { return inspectPostgres(ctx, s.URL()) }}, nil
 	}
 	return engine{}, fmt.Errorf("store %q is not known here: sqlite or postgres", name)
 }
@@ -55,28 +57,28 @@ func (e engine) close() error {
 	return e.server.Close()
 }
 
-func inspectPostgres(ctx context.Context, dsn string) (int, error) {
+func inspectPostgres(ctx context.Context, dsn string) (int, *recount.Result, error) {
 	db, err := sql.Open("pgx", dsn)
 	if err != nil {
-		return 0, fmt.Errorf("look into the store: %w", err)
+		return 0, nil, fmt.Errorf("look into the store: %w", err)
 	}
 	defer db.Close()
 	return inspect(ctx, db)
 }
 
-func inspectSQLite(ctx context.Context, file string) (int, error) {
+func inspectSQLite(ctx context.Context, file string) (int, *recount.Result, error) {
 	name := url.URL{Scheme: "file", OmitHost: true, Path: file, RawQuery: "mode=ro"}
 	db, err := sql.Open("sqlite", name.String())
 	if err != nil {
-		return 0, fmt.Errorf("look into the store: %w", err)
+		return 0, nil, fmt.Errorf("look into the store: %w", err)
 	}
 	defer db.Close()
 	var verdict string
 	if err := db.QueryRowContext(ctx, "pragma integrity_check").Scan(&verdict); err != nil {
-		return 0, fmt.Errorf("check the store: %w", err)
+		return 0, nil, fmt.Errorf("check the store: %w", err)
 	}
 	if verdict != "ok" {
-		return 0, fmt.Errorf("check the store: %s", verdict)
+		return 0, nil, fmt.Errorf("check the store: %s", verdict)
 	}
 	return inspect(ctx, db)
 }
@@ -86,7 +88,7 @@ func inspectSQLite(ctx context.Context, file string) (int, error) {
 // without its first event, content that nothing needs, and none where it is
 // needed. The numbers in the statements are the engine's own: no placeholders
 // that engines write differently.
-func inspect(ctx context.Context, db *sql.DB) (torn int, err error) {
+func inspect(ctx context.Context, db *sql.DB) (torn int, counts *recount.Result, err error) {
 	count := func(format string, args ...any) {
 		var n int
 		if err == nil {
@@ -104,7 +106,8 @@ func inspect(ctx context.Context, db *sql.DB) (torn int, err error) {
 	count("message m where exists (select 1 from content c where c.message = m.id) and not " + needed)
 	count("message m where not exists (select 1 from content c where c.message = m.id) and " + needed)
 	if err != nil {
-		return 0, fmt.Errorf("look for torn rows: %w", err)
+		return 0, nil, fmt.Errorf("look for torn rows: %w", err)
 	}
-	return torn, nil
+	counts, err = recount.Check(ctx, db, time.Hour)
+	return torn, counts, err
 }

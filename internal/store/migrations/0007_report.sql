@@ -8,7 +8,8 @@ alter table delivery add column marks bigint not null default 0;
 -- What became of mail, by the hour it happened in and by all that it is told apart
 -- by; at is the hour's beginning, or the day's where hours are kept no longer. An
 -- event counts once with the empty tag and once with each tag of its message.
--- digest is that of all that stands behind it but count. Those who write at once
+-- digest is that of all that stands between it and count. message and n are one of
+-- the deliveries that failed so. Those who write at once
 -- write to different parts, and none waits for another; who reads adds them up.
 create table rollup (
 	account    blob   not null,
@@ -26,6 +27,8 @@ create table rollup (
 	source     text   not null,
 	tag        text   not null,
 	count      bigint not null,
+	message    blob   not null,
+	n          bigint not null,
 	primary key (account, at, digest, part)
 ) without rowid;
 

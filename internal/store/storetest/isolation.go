@@ -142,6 +142,10 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Counts(f.Context(), as, relay.CountFilter{})
 		return len(all), err
 	},
+	"Example": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		id, err := f.db.Example(f.Context(), as, relay.CountFilter{})
+		return min(id.N, 1), err
+	},
 	"Webhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		return 0, second(f.db.Webhook(f.Context(), as, of.webhook.ID))
 	},
@@ -224,7 +228,7 @@ var unbound = []string{
 	"CredentialByUser", "CredentialByKey", "NetworkCredentials", "UseCredentials", "UserByEmail", "Memberships", "SenderByToken",
 	// of no account
 	"SetPlan", "RemovePlan", "Plan", "Plans", "PutFile", "EnsureFile", "File", "Files", "RemoveFile", "Lock", "Unlock", "CountTLS", "TLSDomains", "TLSCounts", "DropTLS",
-	"DirectoryChanged", "Sweep", "Backup", "Close", "Now", "Ahead",
+	"DirectoryChanged", "Sweep", "MergeCounts", "DropCounts", "Backup", "Close", "Now", "Ahead",
 	// the node's work
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
@@ -280,7 +284,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Recent", "Counts", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Recent", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {

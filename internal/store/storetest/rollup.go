@@ -153,6 +153,55 @@ var rollupTests = []test{
 		f.equal("counted from then", f.counts(f.me, relay.CountFilter{Kinds: []relay.Kind{relay.EventDelivered}, By: []relay.Dimension{relay.ByLatency}}),
 			[]string{fmt.Sprint("delivered latency=", relay.Latency(10*time.Second), " 1")})
 	}},
+	{"an example", func(f *fixture) {
+		s := f.message("a@x.test", "b@x.test")
+		f.put(f.lease, s)
+		bounced := outcome(s.Deliveries[1], relay.EventBounced)
+		bounced.Diagnosis.Category = "hard/no-such-mailbox"
+		f.settle(f.lease, outcome(s.Deliveries[0], relay.EventDelivered), bounced)
+		of := func(category string) relay.CountFilter {
+			return relay.CountFilter{Since: noon, Kinds: []relay.Kind{relay.EventBounced}, Where: map[relay.Dimension][]string{relay.ByCategory: {category}}}
+		}
+		got, err := f.db.Example(f.Context(), f.me, of("hard/no-such-mailbox"))
+		f.must(err)
+		f.equal("example", got, s.Deliveries[1].ID)
+		if got, err := f.db.Example(f.Context(), f.me, of("soft/mailbox-full")); err != nil || got != (relay.DeliveryID{}) {
+			f.Errorf("of what never was: %v, %v", got, err)
+		}
+	}},
+	{"hours become days, and go", func(f *fixture) {
+		// More than one piece, over three days, in several parts.
+		for day := range 3 {
+			for hour := range 24 {
+				s := f.message("a@x.test")
+				s.Message.Received = noon.AddDate(0, 0, day-3).Truncate(24 * time.Hour).Add(time.Duration(hour) * time.Hour)
+				for t := range 10 {
+					s.Message.Tags = append(s.Message.Tags, fmt.Sprint(t))
+				}
+				f.put(0, s)
+				o := outcome(s.Deliveries[0], relay.EventBounced)
+				o.At = s.Message.Received.Add(time.Minute)
+				f.settle(f.lease, o)
+			}
+		}
+		rows := func(per relay.Period) int { return len(f.counts(f.me, relay.CountFilter{Per: per})) }
+		f.equal("hours at first", rows(relay.PerHour), 3*24*2)
+		f.exec("update rollup set part = 7 where kind = 4 and at % 7200000000 = 0")
+		var g sync.WaitGroup
+		for range 3 {
+			g.Go(func() { f.must(f.db.MergeCounts(f.Context(), noon.AddDate(0, 0, -1))) })
+		}
+		g.Wait()
+		f.equal("days, and the hours of the last one", rows(relay.PerHour), 2*2+24*2)
+		f.equal("days", rows(relay.PerDay), 3*2)
+		f.recount(24 * time.Hour)
+		f.must(f.db.MergeCounts(f.Context(), noon.Add(48*time.Hour)))
+		f.equal("days only", rows(relay.PerHour), 3*2)
+		f.equal("in all", f.counts(f.me, relay.CountFilter{}), []string{"accepted 72", "bounced 72"})
+		f.recount(24 * time.Hour)
+		f.must(f.db.DropCounts(f.Context(), noon.AddDate(0, 0, -2)))
+		f.equal("what is kept", f.counts(f.me, relay.CountFilter{}), []string{"accepted 48", "bounced 48"})
+	}},
 	{"settled by many at once", func(f *fixture) {
 		// Every outcome twice, from everywhere: each counts once.
 		const messages, each = 20, 5
