@@ -34,6 +34,7 @@ type Config struct {
 	Doctor   Doctor     `toml:"doctor" doc:"What \"postrider doctor\" asks of others."`
 	API      API        `toml:"api" doc:"The HTTP API (docs/api.md), for programs and for the command line from afar. On the relay's own machine the control socket serves it in any case."`
 	Webhooks Webhooks   `toml:"webhooks" doc:"How events are sent to programs of the accounts. See docs/webhooks.md."`
+	Tracking Tracking   `toml:"tracking" doc:"Links in mail that lead to this relay: opens, clicks, unsubscribing. See docs/tracking.md."`
 	HTTP     HTTP       `toml:"http" doc:"Metrics and health, for who watches the relay."`
 	Log      Log        `toml:"log" doc:"The relay's own log, on standard error."`
 }
@@ -202,14 +203,33 @@ type API struct {
 }
 
 // Secure tells whether the API is served with TLS.
-func (a *API) Secure() bool {
-	host, _, err := splitAddress(a.Listen, 0)
-	if err != nil || a.Plain {
+func (a *API) Secure() bool { return secure(a.Listen, a.Plain) }
+
+// secure tells whether a port is served with TLS: beyond this machine, unless
+// plain says otherwise.
+func secure(listen string, plain bool) bool {
+	host, _, err := splitAddress(listen, 0)
+	if err != nil || plain {
 		return false
 	}
 	addr, err := netip.ParseAddr(host)
 	return host != "localhost" && (err != nil || !addr.IsLoopback())
 }
+
+// Tracking is where links in mail lead to.
+type Tracking struct {
+	Listen  string   `toml:"listen" doc:"host:port that links in mail lead to, such as :443. It is served with TLS, but for loopback addresses. Empty: off, and no links are made."`
+	URL     string   `toml:"url" doc:"Address at which others reach it, without a path: https://track.example.com. Empty: made of service.tracking_host (without one, hostname) and listen."`
+	Plain   bool     `toml:"plain" doc:"Serve it without TLS on other addresses too; for a proxy in front that has TLS."`
+	Proxy   []Prefix `toml:"proxy_from" doc:"Networks of such proxies: what they say in X-Forwarded-For is believed."`
+	Domains bool     `toml:"own_hosts" doc:"Mail in the name of a verified domain has links on the domain's own tracking host, where its CNAME is in order and there is a certificate for it: by tls.acme, or of tls.cert. Behind a proxy that is the proxy's business."`
+	Life    Duration `toml:"links_for" doc:"How long after its message a link counts. Later ones still lead on, and are recorded no more."`
+	Private string   `toml:"do_not_track" doc:"What becomes of requests with DNT: 1 or Sec-GPC: 1. anonymous: recorded without the client's address and program. ignore: not recorded. record: like any other."`
+	Early   Duration `toml:"machine_within" doc:"Clicks and opens so soon after the delivery are taken for those of a machine. 0: none are."`
+}
+
+// Secure tells whether links are served with TLS.
+func (t *Tracking) Secure() bool { return secure(t.Listen, t.Plain) }
 
 // Webhooks is how events are sent.
 type Webhooks struct {

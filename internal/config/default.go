@@ -70,6 +70,7 @@ func Default() Config {
 		Reports:  Reports{Send: true},
 		API:      API{Streams: 200, AccountStreams: 20},
 		Webhooks: Webhooks{Timeout: 15 * second, GiveUp: 3 * day},
+		Tracking: Tracking{Domains: true, Life: 365 * day, Private: "anonymous", Early: 3 * second},
 		Notices:  Notices{Gather: 10 * second, Delay: 4 * hour},
 		Log:      Log{Level: "info", Format: "text"},
 	}

@@ -77,11 +77,25 @@ func (c *Config) resolve(m machine) error {
 	}
 	c.API.URL = strings.TrimSuffix(c.API.URL, "/")
 	c.Service.fill(c.Hostname)
+	c.Tracking.fill(cmp.Or(c.Service.TrackHost, c.Hostname))
 	c.Reports.fill(c.Service.Domain)
 	if c.Notices.From == "" {
 		c.Notices.From = "MAILER-DAEMON@" + c.Hostname
 	}
 	return nil
+}
+
+func (t *Tracking) fill(host string) {
+	if _, port, err := splitAddress(t.Listen, 1); err == nil && t.URL == "" {
+		scheme, usual := "http", 80
+		if t.Secure() {
+			scheme, usual = "https", 443
+		}
+		if t.URL = scheme + "://" + strings.ToLower(host); port != usual {
+			t.URL += fmt.Sprintf(":%d", port)
+		}
+	}
+	t.URL = strings.TrimSuffix(t.URL, "/")
 }
 
 func (r *Reports) fill(domain string) {

@@ -172,15 +172,36 @@ func (v *checker) listeners(listen []Listener) {
 func (v *checker) http(c *Config) {
 	v.port(c, "http.listen", c.HTTP.Listen)
 	v.port(c, "api.listen", c.API.Listen)
-	if _, port, err := splitAddress(c.API.Listen, 0); err == nil && port != 0 && c.API.Listen == c.HTTP.Listen {
-		v.clash("api.listen", "http.listen", "%q is taken by http.listen", c.API.Listen)
+	v.port(c, "tracking.listen", c.Tracking.Listen)
+	for _, p := range []struct{ key, address, with, other string }{{"api.listen", c.API.Listen, "http.listen", c.HTTP.Listen},
+		{"tracking.listen", c.Tracking.Listen, "http.listen", c.HTTP.Listen}, {"tracking.listen", c.Tracking.Listen, "api.listen", c.API.Listen}} {
+		if _, port, err := splitAddress(p.address, 0); err == nil && port != 0 && p.address == p.other {
+			v.clash(p.key, p.with, "%q is taken by %s", p.address, p.with)
+		}
 	}
-	if u, err := url.Parse(c.API.URL); c.API.URL != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" || u.User != nil) {
+	if !isBase(c.API.URL) {
 		v.add("api.url", "%s is not where an API is; want one such as \"https://relay.example.com:8025\", without a path", quote(c.API.URL))
 	}
 	v.count("api.streams", c.API.Streams, 1, 900) // of a thousand connections
 	v.count("api.account_streams", c.API.AccountStreams, 1, 900)
 	v.networks("api.proxy_from", c.API.Proxy, "anybody could then pass for any address; name the proxies")
+	v.tracking(&c.Tracking)
+}
+
+func (v *checker) tracking(t *Tracking) {
+	if !isBase(t.URL) {
+		v.add("tracking.url", "%s is not where links lead to; want one such as \"https://track.example.com\", without a path", quote(t.URL))
+	}
+	v.networks("tracking.proxy_from", t.Proxy, "anybody could then pass for any address; name the proxies")
+	v.positive("tracking.links_for", t.Life)
+	v.oneOf("tracking.do_not_track", t.Private, "anonymous", "ignore", "record")
+	v.zeroOrMore("tracking.machine_within", t.Early)
+}
+
+// isBase tells whether s is empty, or the address of a web server without a path.
+func isBase(s string) bool {
+	u, err := url.Parse(s)
+	return s == "" || err == nil && u.Host != "" && (u.Scheme == "https" || u.Scheme == "http") && strings.Trim(u.Path, "/") == "" && u.RawQuery == "" && u.Fragment == "" && u.User == nil
 }
 
 func (v *checker) port(c *Config, key, address string) {

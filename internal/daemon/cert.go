@@ -86,6 +86,12 @@ func (s *certs) get(name string) *tls.Certificate {
 	return s.own.Load()
 }
 
+// serves tells whether clients that ask for a name get a certificate for it.
+func (s *certs) serves(name string) bool {
+	c := s.get(name)
+	return c != nil && c.Leaf != nil && c.Leaf.VerifyHostname(name) == nil
+}
+
 // expires is when the certificate that most clients get runs out.
 func (s *certs) expires() time.Time { return s.get("").Leaf.NotAfter }
 

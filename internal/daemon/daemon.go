@@ -71,6 +71,7 @@ type Daemon struct {
 	certs      *certs
 	server     *smtpd.Server
 	api        *api.Server
+	track      tracking
 	web        net.Listener // of the API; nil: only the control socket serves it
 	watch      *watch
 }
@@ -108,6 +109,9 @@ func Open(ctx context.Context, c config.Config, log *slog.Logger) (_ *Daemon, er
 	if d.web, err = bindAPI(ctx, c); err != nil {
 		return nil, err
 	}
+	if d.track.ln, err = bindTracking(ctx, c); err != nil {
+		return nil, err
+	}
 	joined := time.Now()
 	lease, err := d.store.Join(ctx, c.Node)
 	if err != nil {
@@ -135,6 +139,9 @@ func (d *Daemon) abandon() {
 	}
 	if d.web != nil {
 		d.web.Close()
+	}
+	if d.track.ln != nil {
+		d.track.ln.Close()
 	}
 	if d.certs != nil && d.certs.acme != nil {
 		d.certs.acme.Close()
@@ -209,6 +216,10 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		return err
 	}
 	d.outward.into(&leaving)
+	if err := d.wireRenderer(); err != nil {
+		return err
+	}
+	leaving.Renderer = d.track.renderer
 	d.outward.reportBy(d, resolver, entrance, home)
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,
@@ -220,6 +231,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		return err
 	}
 	d.live = tail.NewLive(d.store, tail.Limits{All: c.API.Streams, Account: c.API.AccountStreams}, d.log)
+	if err := d.wireTracking(); err != nil {
+		return err
+	}
 	d.wireAPI(home, entrance, credentials)
 	d.watch.join(ctx, d)
 	return nil
@@ -301,6 +315,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 		g.Go(func() error { return d.certs.acme.Run(running) })
 	}
 	g.Go(func() error { return d.serveAPI(running) })
+	g.Go(func() error { return d.serveTracking(running) })
 	g.Go(func() error { return d.node.keep(running, d.watch.countReaps(d.store)) })
 	for _, p := range d.ports {
 		g.Go(func() error { return d.server.Serve(running, p.Listener, p.config) })

@@ -24,7 +24,7 @@ const (
 	ReturnPath = "return-path"
 	SPF        = "spf"
 	DMARC      = "dmarc"
-	Tracking   = "tracking"
+	Tracking   = relay.CheckTracking
 )
 
 // How DKIM keys are published.

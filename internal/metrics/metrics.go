@@ -22,6 +22,7 @@ type Metrics struct {
 	smtpMetrics
 	deliveryMetrics
 	storeMetrics
+	trackMetrics
 	errors *prometheus.CounterVec // by class
 }
 
@@ -40,6 +41,7 @@ func New(reg *prometheus.Registry, version string) *Metrics {
 	m.smtpMetrics = newSMTP(reg)
 	m.deliveryMetrics = newDelivery(reg)
 	m.storeMetrics = newStore(reg)
+	m.trackMetrics = newTrack(reg)
 	return m
 }
 

@@ -26,6 +26,23 @@ type Domain struct {
 	Version    int64      `json:"version"`
 }
 
+// CheckTracking is the check of a domain's tracking host.
+const CheckTracking = "tracking"
+
+// TrackingHost is the domain's own host for links in its mail, where it leads to
+// the relay; empty: there is none, or not now.
+func (d *Domain) TrackingHost() string {
+	if d.Tracking == "" || d.Verified.IsZero() {
+		return ""
+	}
+	for _, f := range d.Findings {
+		if f.Check == CheckTracking && f.Status == Good {
+			return d.Tracking + "." + d.Name
+		}
+	}
+	return ""
+}
+
 // BrokenRule says what follows when a domain's records have been gone for longer
 // than the grace period.
 type BrokenRule string

@@ -111,6 +111,9 @@ type Engagement struct {
 	// Privacy Protection", "security scanner"; empty: a person, as far as can be
 	// told.
 	Machine string `json:"machine,omitempty"`
+	// Proxy names a program that asked because a person did: "Gmail image proxy".
+	// Client and UserAgent are its own then.
+	Proxy string `json:"proxy,omitempty"`
 	// Method is how somebody unsubscribed: "one-click", "page" or "mail".
 	Method string `json:"method,omitempty"`
 	Group  string `json:"group,omitempty"` // that was left; empty: all mail of the stream

@@ -123,7 +123,8 @@ func (db *DB) setDomain(ctx context.Context, by relay.Actor, account relay.ID, d
 }
 
 // sameDomain tells whether two differ in nothing but what each check writes. Which
-// records are bad is more than that: mail may be refused for it.
+// records are bad is more than that: mail may be refused for it. So is whether the
+// tracking host is good: links lead there.
 func sameDomain(a, b *relay.Domain) (bool, error) {
 	var docs [2][]byte
 	for i, d := range []relay.Domain{*a, *b} {
@@ -139,10 +140,10 @@ func sameDomain(a, b *relay.Domain) (bool, error) {
 	return bytes.Equal(docs[0], docs[1]), nil
 }
 
-// badOf names what is bad.
+// badOf names what is bad, and the tracking host where it is good.
 func badOf(all []relay.Finding) (bad []relay.Finding) {
 	for _, f := range all {
-		if f.Status == relay.Bad {
+		if f.Status == relay.Bad || f.Check == relay.CheckTracking && f.Status == relay.Good {
 			bad = append(bad, relay.Finding{Check: f.Check, Name: f.Name, Type: f.Type})
 		}
 	}

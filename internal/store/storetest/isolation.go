@@ -230,7 +230,7 @@ var unbound = []string{
 	"SetPlan", "RemovePlan", "Plan", "Plans", "PutFile", "EnsureFile", "File", "Files", "RemoveFile", "Lock", "Unlock", "CountTLS", "TLSDomains", "TLSCounts", "DropTLS",
 	"DirectoryChanged", "Sweep", "MergeCounts", "DropCounts", "Backup", "Close", "Now", "Ahead",
 	// the node's work
-	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
+	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "Linked", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
 	"AddReturned", "Returned", "EndReturned", "SuppressionNews",
 }

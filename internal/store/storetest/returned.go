@@ -143,6 +143,29 @@ var returnedTests = []test{
 		}
 		f.settle(f.lease, outcome(m.Deliveries[0], relay.EventDelivered)) // its lease is untouched
 	}},
+	{"what links are about", func(f *fixture) {
+		var ids []relay.DeliveryID
+		for range 3 {
+			ids = append(ids, f.delivered().ID)
+		}
+		ids = append(ids, relay.DeliveryID{Message: ids[0].Message, N: 99}, relay.DeliveryID{Message: relay.ID{5}, N: 1})
+		for range 60 { // more than one statement takes
+			ids = append(ids, relay.DeliveryID{Message: relay.ID{6}, N: 1})
+		}
+		ids = append(ids, f.delivered().ID)
+		found, err := f.db.Linked(f.Context(), ids)
+		if err != nil || len(found) != 4 {
+			f.Fatalf("%d found, %v", len(found), err)
+		}
+		for _, d := range found {
+			if d.Account != f.me || d.State != relay.Delivered || !slices.Contains(ids, d.ID) {
+				f.Errorf("found %+v", d)
+			}
+		}
+		if none, err := f.db.Linked(f.Context(), nil); err != nil || none != nil {
+			f.Errorf("of nothing: %v, %v", none, err)
+		}
+	}},
 	{"what recipients do", func(f *fixture) {
 		d := f.delivered()
 		click := relay.Outcome{Delivery: d.ID, Account: f.me, Kind: relay.EventClicked, At: noon.Add(time.Hour), Provider: "Gmail",

@@ -106,11 +106,17 @@ var sendingTests = []test{
 		if f.version() != version {
 			f.Error("a check that found nothing new raised the version")
 		}
+		d.Findings = []relay.Finding{{Check: relay.CheckTracking, Status: relay.Good}}
+		f.must(f.db.CheckedDomain(f.Context(), somebody, f.me, d))
+		if f.version() == version {
+			f.Error("a tracking host that works now is nothing new")
+		}
+		version = f.version()
 		d.Failing = noon
 		f.must(f.db.CheckedDomain(f.Context(), somebody, f.me, d))
 		all, err := f.db.Changes(f.Context(), f.me, relay.ChangeFilter{Action: "domain.check"})
 		f.must(err)
-		if f.version() == version || len(all) != 1 {
+		if f.version() == version || len(all) != 2 {
 			f.Errorf("%d checks are audited", len(all))
 		}
 		f.equal("checked", f.get(f.db.Domain(f.Context(), f.me, d.ID)), d)
