@@ -27,6 +27,7 @@ type Config struct {
 	Asked    Asked      `toml:"tls_policy" doc:"What receivers may ask of TLS before they get mail. See docs/tls.md."`
 	Reports  Reports    `toml:"tls_reports" doc:"Daily reports to receivers that ask for them: how TLS with their servers went (RFC 8460)."`
 	Route    []Route    `toml:"route" doc:"Where mail for a domain goes. The most exact domain wins; without a route a domain goes to its MX."`
+	Suppress Suppress   `toml:"suppression" doc:"Which failures keep an address from further mail of the account. See docs/accounts.md."`
 	Feedback Feedback   `toml:"feedback" doc:"How what receivers say is understood."`
 	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
 	Service  Service    `toml:"service" doc:"The relay's own place in the DNS, which the records of sending domains lead to. \"postrider domain zone\" prints what must stand there. See docs/domains.md."`
@@ -154,6 +155,14 @@ type Route struct {
 	Password string   `toml:"password_file" doc:"File with the password for AUTH, in its first line."`
 	CA       string   `toml:"ca" doc:"File with certificates to trust for this route, PEM. Empty: those of the system."`
 	Private  []Prefix `toml:"allow_private" doc:"Private or loopback networks that this route may deliver to. A host:port with a literal address allows that address by itself."`
+}
+
+// Suppress is whom failures suppress.
+type Suppress struct {
+	Hard   bool     `toml:"hard_bounces" doc:"An address that is certainly dead is suppressed at once, with the reason bounce."`
+	Soft   int      `toml:"soft_bounces" doc:"So many failures that may pass, on different days within soft_window and with no delivery between, suppress an address, with the reason soft-bounce. 0: never."`
+	Window Duration `toml:"soft_window" doc:"How long such a failure counts."`
+	For    Duration `toml:"soft_for" doc:"How long a soft-bounce suppression holds; then the address gets mail again. 0: until somebody removes it."`
 }
 
 // Feedback is how replies are understood.

@@ -71,6 +71,7 @@ func Default() Config {
 		API:      API{Streams: 200, AccountStreams: 20},
 		Webhooks: Webhooks{Timeout: 15 * second, GiveUp: 3 * day},
 		Tracking: Tracking{Domains: true, Life: 365 * day, Private: "anonymous", Early: 3 * second},
+		Suppress: Suppress{Hard: true, Soft: 5, Window: 30 * day, For: 30 * day},
 		Notices:  Notices{Gather: 10 * second, Delay: 4 * hour},
 		Log:      Log{Level: "info", Format: "text"},
 	}

@@ -393,6 +393,11 @@ func (v *checker) receivers(c *Config) {
 		}
 	}
 	v.networks("webhooks.allow_private", c.Webhooks.Private, "anybody could then make the relay connect to the inside of your network")
+	if c.Suppress.Soft < 0 {
+		v.add("suppression.soft_bounces", "%d is less than nothing", c.Suppress.Soft)
+	}
+	v.positive("suppression.soft_window", c.Suppress.Window)
+	v.zeroOrMore("suppression.soft_for", c.Suppress.For)
 	v.positive("webhooks.timeout", c.Webhooks.Timeout)
 	v.positive("webhooks.give_up", c.Webhooks.GiveUp)
 	v.address("tls_reports.from", c.Reports.From)

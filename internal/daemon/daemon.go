@@ -212,6 +212,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
 	leaving.Diagnose, leaving.Provider = d.rules.Diagnose, d.rules.Provider
+	leaving.Suppress = suppressRule(c)
 	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {
 		return err
 	}

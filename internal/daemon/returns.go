@@ -5,9 +5,11 @@ import (
 	"strings"
 	"time"
 
+	"postrider/internal/config"
 	"postrider/internal/feedback"
 	"postrider/internal/relay"
 	"postrider/internal/signing"
+	"postrider/internal/suppression"
 )
 
 // wireReturns makes what takes the mail that comes back and what deals with it. A
@@ -23,7 +25,13 @@ func (d *Daemon) wireReturns() error {
 		hosts = append(hosts, strings.ToLower(c.Service.ReturnHost))
 	}
 	d.inbox = feedback.NewInbox(hosts, paths, d.store, d.directory, d.log)
-	d.returns = feedback.NewReturns(feedback.ReturnsConfig{Node: c.Node, Gather: time.Duration(c.Notices.Gather),
+	d.returns = feedback.NewReturns(feedback.ReturnsConfig{Node: c.Node, Gather: time.Duration(c.Notices.Gather), Suppress: suppressRule(c),
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, d.queue, d.rules, d.log)
 	return nil
+}
+
+// suppressRule says which failures keep an address from further mail.
+func suppressRule(c config.Config) suppression.Rule {
+	s := c.Suppress
+	return suppression.Rule{Hard: s.Hard, Soft: relay.SoftRule{Failures: s.Soft, Within: time.Duration(s.Window), Lasts: time.Duration(s.For)}}
 }

@@ -17,6 +17,7 @@ import (
 	"postrider/internal/schedule"
 	"postrider/internal/smtpclient"
 	"postrider/internal/store"
+	"postrider/internal/suppression"
 	"postrider/internal/tlspolicy"
 )
 
@@ -93,6 +94,8 @@ type Config struct {
 	Renderer    Renderer      // nil: everybody gets what was accepted
 	// Diagnose puts a failure into plain words; nil: feedback.Diagnose.
 	Diagnose func(stage string, r relay.Reply, host string) relay.Diagnosis
+	// Suppress says which failures keep an address from further mail.
+	Suppress suppression.Rule
 	// Provider gives the public name of a receiving service, by the recipient's domain
 	// and the host that answered; nil: nobody knows any.
 	Provider func(domain, host string) string

@@ -10,6 +10,7 @@ import (
 	"postrider/internal/relay"
 	"postrider/internal/smtp"
 	"postrider/internal/smtpclient"
+	"postrider/internal/suppression"
 )
 
 // delivered is the outcome of an attempt that the receiver said yes to.
@@ -21,6 +22,7 @@ func (d *Dispatcher) delivered(it *queue.Item, a *relay.Attempt, host string, r 
 	if it.Delivery.Recipient.Notify&relay.NotifySuccess != 0 && !peerDSN {
 		d.notice(&o, it, relay.NotifySuccess)
 	}
+	d.judge(&o, it)
 	return o
 }
 
@@ -109,12 +111,14 @@ func (d *Dispatcher) failed(it *queue.Item, a *relay.Attempt, stage, host string
 		Host: host, Reply: r, Diagnosis: d.config.Diagnose(stage, r, host), Attempt: a}
 	if permanent {
 		d.notice(&o, it, relay.NotifyFailure)
+		d.judge(&o, it)
 		return o
 	}
 	next, more := d.config.Retry.Next(a.Ended, it.Delivery.Expires, it.Delivery.Attempts+1, rand.Float64())
 	if !more {
 		o.Kind = relay.EventExpired
 		d.notice(&o, it, relay.NotifyFailure)
+		d.judge(&o, it)
 		return o
 	}
 	o.Kind, o.Due = relay.EventDeferred, next
@@ -126,6 +130,12 @@ func (d *Dispatcher) failed(it *queue.Item, a *relay.Attempt, stage, host string
 		d.notice(&o, it, relay.NotifyDelay)
 	}
 	return o
+}
+
+// judge says what an end means for further mail to the address.
+func (d *Dispatcher) judge(o *relay.Outcome, it *queue.Item) {
+	o.Address = suppression.Key(it.Delivery.Recipient.Address)
+	d.config.Suppress.Judge(o)
 }
 
 // notice asks for a DSN where the sender wants one and there is a sender: never

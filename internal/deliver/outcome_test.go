@@ -12,6 +12,7 @@ import (
 	"postrider/internal/sink"
 	"postrider/internal/smtp"
 	"postrider/internal/smtpclient"
+	"postrider/internal/suppression"
 )
 
 func notify(n relay.Notify) func(*queue.Item) {
@@ -90,6 +91,7 @@ func TestDelivered(t *testing.T) {
 func TestReplies(t *testing.T) {
 	r := newRig(t).mx("receiver.test", "127.0.1.1")
 	r.config.Timeouts.Dot = time.Second
+	r.config.Suppress = suppression.Rule{Hard: true, Soft: relay.SoftRule{Failures: 5, Within: time.Hour}}
 	r.run()
 	r.sink("127.0.1.1", sink.Config{})
 	for _, tt := range []struct {
@@ -140,6 +142,10 @@ func TestReplies(t *testing.T) {
 		}
 		if o.Notice != 0 && !o.NoticeDue.Equal(o.At.Add(10*time.Second)) {
 			t.Errorf("%s: notice due after %v, want 10s", tt.local, o.NoticeDue.Sub(o.At))
+		}
+		dead, soft := o.Kind == relay.EventBounced && tt.local == "bounce", o.Kind == relay.EventExpired
+		if (o.Suppress == relay.ReasonBounce) != dead || (o.Soft.Failures == 5) != soft || dead && o.Address != "bounce@receiver.test" {
+			t.Errorf("%s: %s: suppress %q for %q, soft %d", tt.local, o.Kind, o.Suppress, o.Address, o.Soft.Failures)
 		}
 		if o.Kind != relay.EventDelivered && o.Diagnosis.Text == "" {
 			t.Errorf("%s: no diagnosis", tt.local)

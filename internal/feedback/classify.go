@@ -65,10 +65,14 @@ func diagnose(c *classify.Classifier, stage string, r relay.Reply, host string) 
 		return worded(categoryOf(res), res, final)
 	}
 	res := c.Classify(classify.Reply{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text, Stage: stage, Host: host})
+	// Of what our own resolver says alone nobody is dead: it may be wrong about all.
+	suppress := res.Suppress && final
 	if res.Meaning == "refused" && !final { // before it knew the message; another try is made
 		res = c.Meaning("deferred", "", host)
 	}
-	return worded(categoryOf(res), res, final)
+	d := worded(categoryOf(res), res, final)
+	d.Suppress = suppress
+	return d
 }
 
 func categoryOf(res classify.Result) string { return string(res.Kind) + "/" + res.Category }

@@ -15,10 +15,9 @@ import (
 	"postrider/internal/bounce"
 	"postrider/internal/classify"
 	"postrider/internal/message"
-	"postrider/internal/policy"
 	"postrider/internal/relay"
-	"postrider/internal/smtp"
 	"postrider/internal/store"
+	"postrider/internal/suppression"
 )
 
 // ReturnStore has what came back, and what it is about.
@@ -38,6 +37,8 @@ type Settler interface {
 type ReturnsConfig struct {
 	Node   string
 	Gather time.Duration // how long a DSN waits for further failures of the message
+	// Suppress says which bounces keep an address from further mail.
+	Suppress suppression.Rule
 	// Idle, where not nil, tells that this node is not to work at the moment.
 	Idle func() bool
 }
@@ -150,7 +151,7 @@ func (r *Returns) settle(ctx context.Context, m *relay.Returned) error {
 // outcome says what a mail that came back means for its delivery.
 func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Delivery) relay.Outcome {
 	now := r.now()
-	o := relay.Outcome{Delivery: m.Delivery, Account: m.Account, Kind: relay.EventFeedback, At: now, Answers: m.ID, Address: suppressible(d.Recipient.Address)}
+	o := relay.Outcome{Delivery: m.Delivery, Account: m.Account, Kind: relay.EventFeedback, At: now, Answers: m.ID, Address: suppression.Key(d.Recipient.Address)}
 	mail, err := bounce.Read(bytes.NewReader(m.Content))
 	if err != nil { // not of memory
 		r.log.Error("feedback can't be read", "id", m.ID, "err", err)
@@ -172,7 +173,7 @@ func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Deli
 	switch {
 	case mail.Kind == bounce.Complaint:
 		if v.Suppress {
-			o.Kind, o.Suppress = relay.EventComplained, "complaint"
+			o.Kind, o.Suppress = relay.EventComplained, relay.ReasonComplaint
 		}
 	case mail.Kind != bounce.Report:
 	case !own:
@@ -182,9 +183,8 @@ func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Deli
 		if about.Envelope.Sender != "" && d.Recipient.Notify.Wants(relay.NotifyFailure) { // RFC 5321 section 4.5.5
 			o.Notice, o.NoticeDue = relay.NotifyFailure, now.Add(r.config.Gather)
 		}
-		if v.Suppress {
-			o.Suppress = "bounce"
-		}
+		o.Diagnosis.Suppress = v.Suppress
+		r.config.Suppress.Judge(&o)
 	}
 	return o
 }
@@ -207,21 +207,11 @@ func verdict(mail bounce.Mail, c *classify.Classifier, to relay.Recipient) (v bo
 		asked = addr
 	}
 	for _, v := range all {
-		if a := v.Recipient.Address; a == "" || strings.EqualFold(suppressible(a), suppressible(to.Address)) || strings.EqualFold(a, asked) {
+		if a := v.Recipient.Address; a == "" || strings.EqualFold(suppression.Key(a), suppression.Key(to.Address)) || strings.EqualFold(a, asked) {
 			return v, true
 		}
 	}
 	return all[0], mail.Kind == bounce.Complaint
-}
-
-// suppressible is an address in the form that suppressions have; empty where it is
-// none.
-func suppressible(address string) string {
-	a, err := smtp.ParseAddress(address, true)
-	if err != nil {
-		return ""
-	}
-	return policy.NameOf("RCPT", a).Key
 }
 
 // maxWords is how much of a mail's words an event keeps, in characters.

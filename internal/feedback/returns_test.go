@@ -13,6 +13,7 @@ import (
 	"postrider/internal/relay"
 	"postrider/internal/store/storetest"
 	"postrider/internal/submit"
+	"postrider/internal/suppression"
 )
 
 // paths are return paths with the code "good".
@@ -57,7 +58,7 @@ func newReturns(t *testing.T) *returnsBench {
 	}
 	own := oneDomain{b.account, &relay.Domain{Name: "shop.test", ReturnPath: "bounce", Aligned: time.Now()}}
 	return &returnsBench{b, NewInbox([]string{"back.relay.test"}, paths{}, b.store, own, log),
-		NewReturns(ReturnsConfig{Node: "n"}, b.store, b.queue, rules, log)}
+		NewReturns(ReturnsConfig{Node: "n", Suppress: suppression.Rule{Hard: true}}, b.store, b.queue, rules, log)}
 }
 
 // sent is a delivered message of now, or of another time, from an envelope sender.

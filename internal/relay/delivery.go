@@ -110,6 +110,8 @@ type Diagnosis struct {
 	Category string `json:"category,omitempty"` // "hard/no-such-mailbox", "soft/greylisted", … (see package feedback)
 	Text     string `json:"text,omitempty"`     // what happened and why, one sentence
 	Advice   string `json:"advice,omitempty"`   // what to do; empty when nothing is to be done
+	// Suppress: the address is certainly dead. It is not kept; what it comes to is.
+	Suppress bool `json:"-"`
 }
 
 // Attempt is one try at a delivery.

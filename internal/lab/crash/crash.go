@@ -195,6 +195,9 @@ func (h *harness) serve(ctx context.Context, f func(context.Context) error) (err
 const settings = `
 [queue]
 retry = ["1s"]
+[suppression]
+hard_bounces = false
+soft_bounces = 0
 [notices]
 gather = "1s"
 [limits]
