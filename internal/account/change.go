@@ -73,6 +73,7 @@ func (m *Manager) Change(ctx context.Context, by Caller, want *relay.Credential)
 	c := *was
 	c.Name, c.Stream, c.RepairLF, c.Senders, c.Status, c.Reason = want.Name, want.Stream, want.RepairLF, want.Senders, want.Status, want.Reason
 	c.Limits, c.Pool, c.Opens, c.Clicks, c.Archive, c.Expires = want.Limits, want.Pool, want.Opens, want.Clicks, want.Archive, want.Expires
+	c.Group = want.Group
 	c.Networks, c.Scopes, c.Version = want.Networks, want.Scopes, want.Version
 	if err := setStatus(by, was, &c); err != nil {
 		return nil, err

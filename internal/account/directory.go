@@ -30,10 +30,17 @@ type MailReader interface {
 	Suppressions(ctx context.Context, account relay.ID, f relay.SuppressionFilter) ([]*relay.Suppression, error)
 }
 
+// GroupReader reads the groups of accounts, and who has left them.
+type GroupReader interface {
+	Groups(ctx context.Context, account relay.ID, after string, limit int) ([]*relay.Group, error)
+	Left(ctx context.Context, account relay.ID, group string, addresses []string) ([]*relay.Leaver, error)
+}
+
 // DirectoryStore is what a Directory keeps in memory.
 type DirectoryStore interface {
 	TenantReader
 	MailReader
+	GroupReader
 }
 
 // Directory is what acceptance and delivery must know at once, kept in memory.
@@ -48,6 +55,7 @@ type Directory struct {
 	senders map[nameOf]bool
 	people  map[relay.ID]person
 	lists   map[relay.ID]list
+	groups  map[relay.ID]map[string]*relay.Group // by id, and the default one by no id
 }
 
 type nameOf struct {
@@ -85,7 +93,7 @@ func (d *Directory) Forget() {
 	defer d.mu.Unlock()
 	d.turn++
 	d.tenants, d.domains, d.senders, d.people = map[relay.ID]tenant{}, map[nameOf]*relay.Domain{}, map[nameOf]bool{}, map[relay.ID]person{}
-	d.lists = map[relay.ID]list{}
+	d.lists, d.groups = map[relay.ID]list{}, map[relay.ID]map[string]*relay.Group{}
 }
 
 // recall gives what is kept under the key, or asks for it and keeps it, unless

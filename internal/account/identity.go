@@ -32,6 +32,7 @@ type Identity struct {
 	Opens   bool
 	Clicks  bool
 	Archive bool
+	Group   string // that mail is of which names none
 
 	key [32]byte // digest of the secret, to know again what was logged in with
 }

@@ -50,6 +50,7 @@ type Wish struct {
 	Opens    bool
 	Clicks   bool
 	Archive  bool
+	Group    string
 	Expires  time.Time // zero: never
 }
 
@@ -71,7 +72,7 @@ func (m *Manager) Add(ctx context.Context, by Caller, w Wish) (c *relay.Credenti
 		return nil, "", err
 	}
 	c = &relay.Credential{ID: id, Account: w.Account, Kind: w.Kind, Name: strings.TrimSpace(w.Name), Stream: w.Stream, RepairLF: w.RepairLF, Senders: w.Senders,
-		Status: w.Status, Scopes: w.Scopes, Owner: w.Owner, Limits: w.Limits, Pool: w.Pool, Opens: w.Opens, Clicks: w.Clicks, Archive: w.Archive,
+		Status: w.Status, Scopes: w.Scopes, Owner: w.Owner, Limits: w.Limits, Pool: w.Pool, Opens: w.Opens, Clicks: w.Clicks, Archive: w.Archive, Group: w.Group,
 		Networks: w.Networks, Expires: w.Expires, Created: time.Now()}
 	if c.Kind == KindKey && c.Owner.IsZero() {
 		c.Owner = by.User
@@ -121,6 +122,9 @@ func (m *Manager) check(ctx context.Context, by Caller, c *relay.Credential) err
 		return err
 	}
 	if err := fillSenders(c, c.Senders); err != nil {
+		return err
+	}
+	if err := m.checkGroup(ctx, c); err != nil {
 		return err
 	}
 	switch c.Kind {

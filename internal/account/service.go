@@ -219,7 +219,7 @@ func identity(c *relay.Credential, user string) *Identity {
 func (id *Identity) follow(c *relay.Credential) {
 	id.Stream, id.RepairLF, id.Senders, id.Status = c.Stream, c.RepairLF, c.Senders, c.Status
 	id.Scopes, id.Owner, id.Limits, id.Pool = c.Scopes, c.Owner, c.Limits, c.Pool
-	id.Opens, id.Clicks, id.Archive = c.Opens, c.Clicks, c.Archive
+	id.Opens, id.Clicks, id.Archive, id.Group = c.Opens, c.Clicks, c.Archive, c.Group
 }
 
 // secretKey is by what a secret is known again.

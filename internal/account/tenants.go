@@ -77,7 +77,7 @@ func (t *Tenants) Add(ctx context.Context, by Caller, want relay.Account) (*rela
 	if want.Limits != nil {
 		asked.Limits = want.Limits
 	}
-	asked.DNS, asked.Muted = want.DNS, want.Muted
+	asked.DNS, asked.Muted, asked.Title = want.DNS, want.Muted, want.Title
 	plan, err := t.check(ctx, by.In(id).Rights, a, &asked)
 	if err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (t *Tenants) check(ctx context.Context, rights Rights, was, a *relay.Accoun
 		need    Rights
 		todo    string
 	}{
-		{a.Name != was.Name || a.DNS != was.DNS || a.Muted != was.Muted, Manage, "change this account"},
+		{a.Name != was.Name || a.Title != was.Title || a.DNS != was.DNS || a.Muted != was.Muted, Manage, "change this account"},
 		{a.Status != was.Status || a.Reason != was.Reason, Control, "change this account's status"},
 		{!slices.Equal(a.Limits, was.Limits), Control, "change this account's limits"},
 		{a.Plan != was.Plan, Operate, "change this account's plan"},
@@ -239,6 +239,9 @@ func wellFormed(a *relay.Account) error {
 	}
 	if _, err := relay.ParseID(a.Name); err == nil {
 		return invalid("An account's name can't look like an id.", "Take other words.")
+	}
+	if a.Title = strings.TrimSpace(a.Title); unfit(a.Title) {
+		return invalid("A title has at most 128 bytes.", "Write what recipients know the account by.")
 	}
 	if len(a.Reason) > 1000 || len(a.Plan) > maxUser {
 		return invalid("The reason is too long.", "1000 bytes are the most.")

@@ -49,6 +49,7 @@ type Account struct {
 	ID       string             `json:"id"`
 	Parent   string             `json:"parent,omitempty" doc:"Id of the account that manages this one"`
 	Name     string             `json:"name"`
+	Title    string             `json:"title,omitempty" doc:"As recipients see it where they unsubscribe; none: the name"`
 	Status   relay.Status       `json:"status" enum:"active,sandbox,blocked" doc:"sandbox: sends to its own verified addresses only"`
 	Reason   string             `json:"reason,omitempty" doc:"Of the status"`
 	StatusBy relay.Authority    `json:"status_by,omitempty" enum:"manager,operator" doc:"Who set the status or closed the account, and alone may lift it"`
@@ -64,7 +65,7 @@ type Account struct {
 }
 
 func newAccount(a *relay.Account) Account {
-	out := Account{ID: a.ID.String(), Name: a.Name, Status: a.Status, Reason: a.Reason, StatusBy: a.StatusBy, Plan: a.Plan, Senders: a.Senders, DNS: a.DNS, Muted: a.Muted,
+	out := Account{ID: a.ID.String(), Name: a.Name, Title: a.Title, Status: a.Status, Reason: a.Reason, StatusBy: a.StatusBy, Plan: a.Plan, Senders: a.Senders, DNS: a.DNS, Muted: a.Muted,
 		Limits: limitTexts(a.Limits), Daily: a.Growth.Daily, Created: a.Created, Closed: moment(a.Closed), Version: a.Version}
 	if out.Status == "" {
 		out.Status = relay.Active
@@ -92,6 +93,7 @@ func (s *Server) listAccounts(ctx context.Context, p *Page) (*body[List[Account]
 // NewAccount is what POST /v1/accounts takes.
 type NewAccount struct {
 	Name    string             `json:"name" maxLength:"128"`
+	Title   string             `json:"title,omitempty" maxLength:"128" doc:"As recipients see it where they unsubscribe"`
 	Plan    string             `json:"plan,omitempty"`
 	Status  relay.Status       `json:"status,omitempty" enum:"active,sandbox,blocked"`
 	Reason  string             `json:"reason,omitempty"`
@@ -103,7 +105,7 @@ type NewAccount struct {
 
 func (s *Server) addAccount(ctx context.Context, in *body[NewAccount]) (*body[Account], error) {
 	n := &in.Body
-	a := relay.Account{Name: n.Name, Plan: n.Plan, Status: n.Status, Reason: n.Reason, Senders: n.Senders, DNS: n.DNS, Muted: n.Muted}
+	a := relay.Account{Name: n.Name, Title: n.Title, Plan: n.Plan, Status: n.Status, Reason: n.Reason, Senders: n.Senders, DNS: n.DNS, Muted: n.Muted}
 	if len(n.Limits) > 0 {
 		var err error
 		if a.Limits, err = limits(n.Limits); err != nil {
@@ -135,6 +137,7 @@ func (s *Server) getAccount(ctx context.Context, q *OneAccount) (*body[Account],
 // AccountChange is what PATCH /v1/accounts takes. What is left out stays.
 type AccountChange struct {
 	Name    *string             `json:"name,omitempty" maxLength:"128"`
+	Title   *string             `json:"title,omitempty" maxLength:"128" doc:"As recipients see it; empty: the name"`
 	Plan    *string             `json:"plan,omitempty" doc:"Empty: none"`
 	Status  *relay.Status       `json:"status,omitempty" enum:"active,sandbox,blocked"`
 	Reason  *string             `json:"reason,omitempty" doc:"Of the status; who is refused is told it"`
@@ -157,6 +160,7 @@ func (s *Server) changeAccount(ctx context.Context, in *struct {
 	}
 	a, n := *was, &in.Body
 	set(&a.Name, n.Name)
+	set(&a.Title, n.Title)
 	set(&a.Plan, n.Plan)
 	set(&a.Status, n.Status)
 	set(&a.Reason, n.Reason)

@@ -53,6 +53,7 @@ type Config struct {
 	Accounts     *account.Tenants
 	People       *account.People
 	Suppressions *account.Suppressions
+	Groups       *account.Groups
 	Audit        Audit
 	Limits       Limits
 	Book         Book
@@ -154,6 +155,7 @@ func (s *Server) routes() {
 	s.accountRoutes()
 	s.peopleRoutes()
 	s.suppressionRoutes()
+	s.groupRoutes()
 	s.auditRoutes()
 	s.limitRoutes()
 	s.domainRoutes()

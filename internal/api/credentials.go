@@ -60,6 +60,7 @@ type Credential struct {
 	Opens    bool            `json:"opens,omitempty" doc:"Opens of HTML mail are tracked"`
 	Clicks   bool            `json:"clicks,omitempty" doc:"Links are tracked"`
 	Archive  bool            `json:"archive,omitempty" doc:"Content is kept after the last delivery"`
+	Group    string          `json:"group,omitempty" doc:"Unsubscribe group of mail that names none"`
 	Used     *time.Time      `json:"used,omitempty" doc:"Last use, to the minute"`
 	UsedFrom string          `json:"used_from,omitempty" doc:"Address of the last use"`
 	Previous *time.Time      `json:"previous_until,omitempty" doc:"Until when the secret before the last rotation is good"`
@@ -72,7 +73,7 @@ type Credential struct {
 func newCredential(c *relay.Credential) Credential {
 	out := Credential{ID: c.ID.String(), Account: c.Account.String(), Kind: c.Kind, Name: c.Name, User: c.User,
 		Stream: c.Stream.String(), RepairLF: c.RepairLF, Senders: c.Senders, Status: c.Status, Reason: c.Reason, StatusBy: c.StatusBy, Scopes: c.Scopes,
-		Limits: limitTexts(c.Limits), Pool: c.Pool, Opens: c.Opens, Clicks: c.Clicks, Archive: c.Archive, Used: moment(c.Used),
+		Limits: limitTexts(c.Limits), Pool: c.Pool, Opens: c.Opens, Clicks: c.Clicks, Archive: c.Archive, Group: c.Group, Used: moment(c.Used),
 		Previous: moment(c.Previous.Until), Created: c.Created, Expires: moment(c.Expires), Revoked: moment(c.Revoked), Version: c.Version}
 	for _, p := range c.Networks {
 		out.Networks = append(out.Networks, p.String())
@@ -121,6 +122,7 @@ type NewCredential struct {
 	Opens    bool          `json:"opens,omitempty" doc:"Track opens of HTML mail"`
 	Clicks   bool          `json:"clicks,omitempty" doc:"Track links"`
 	Archive  bool          `json:"archive,omitempty" doc:"Keep content after the last delivery"`
+	Group    string        `json:"group,omitempty" maxLength:"64" doc:"Unsubscribe group of mail that names none"`
 	Expires  time.Time     `json:"expires,omitzero" doc:"When it ends; left out: never"`
 }
 
@@ -133,7 +135,7 @@ type AddedCredential struct {
 func (s *Server) addCredential(ctx context.Context, in *body[NewCredential]) (*body[AddedCredential], error) {
 	n := &in.Body
 	w := account.Wish{Account: CallerOf(ctx).Into(), Kind: n.Kind, Name: n.Name, User: n.User, Password: n.Password, RepairLF: n.RepairLF, Senders: n.Senders,
-		Status: n.Status, Scopes: n.Scopes, Pool: n.Pool, Opens: n.Opens, Clicks: n.Clicks, Archive: n.Archive, Expires: n.Expires}
+		Status: n.Status, Scopes: n.Scopes, Pool: n.Pool, Opens: n.Opens, Clicks: n.Clicks, Archive: n.Archive, Group: n.Group, Expires: n.Expires}
 	var err error
 	if n.Stream != "" {
 		if w.Stream, err = relay.ParseStream(n.Stream); err != nil {
@@ -209,6 +211,7 @@ type CredentialChange struct {
 	Opens    *bool          `json:"opens,omitempty"`
 	Clicks   *bool          `json:"clicks,omitempty"`
 	Archive  *bool          `json:"archive,omitempty"`
+	Group    *string        `json:"group,omitempty" maxLength:"64" doc:"Empty: none"`
 	Expires  *time.Time     `json:"expires,omitempty" doc:"0001-01-01T00:00:00Z: never"`
 	Version  *int64         `json:"version,omitempty" doc:"The one that you have seen"`
 }
@@ -240,6 +243,7 @@ func (s *Server) changeCredential(ctx context.Context, in *struct {
 	set(&c.Opens, n.Opens)
 	set(&c.Clicks, n.Clicks)
 	set(&c.Archive, n.Archive)
+	set(&c.Group, n.Group)
 	set(&c.Expires, n.Expires)
 	set(&c.Version, n.Version)
 	if n.Stream != nil {

@@ -70,7 +70,7 @@ type Event struct {
 	Diagnosis  relay.Diagnosis   `json:"diagnosis"`
 	Attempt    *relay.Attempt    `json:"attempt,omitempty"`
 	Provider   string            `json:"provider,omitempty" doc:"Public name of the receiving service"`
-	Engagement *relay.Engagement `json:"engagement,omitempty" doc:"Of opened, clicked and unsubscribed: what the recipient did"`
+	Engagement *relay.Engagement `json:"engagement,omitempty" doc:"Of opened, clicked, unsubscribed and resubscribed: what the recipient did"`
 	Sender     string            `json:"sender,omitempty"`
 	Recipient  string            `json:"recipient,omitempty"`
 	Subject    string            `json:"subject,omitempty"`

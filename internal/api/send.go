@@ -99,9 +99,16 @@ type NewMessage struct {
 	Raw         []byte            `json:"raw,omitempty" doc:"A whole message (RFC 5322), in base64; instead of all fields that it is made of. Its envelope is from, to, cc and bcc where they are given, else its own header. A Bcc field is removed"`
 	Envelope    *NewEnvelope      `json:"envelope,omitempty" doc:"Sender and recipients where they are not those of the header"`
 	Stream      string            `json:"stream,omitempty" enum:"transactional,broadcast" doc:"Kind of mail; the key's own unless said otherwise. A key for broadcasts can't send transactional mail"`
+	Unsubscribe *NewUnsubscribe   `json:"unsubscribe,omitempty" doc:"How recipients can have no more of this kind; as the key and the stream say where it is not there"`
 	SendAt      time.Time         `json:"send_at,omitzero" doc:"Not to be delivered before; at most 30 days ahead. Until then it can be cancelled, or given another time"`
 	Tags        []string          `json:"tags,omitempty" maxItems:"10" doc:"Words to find it again by, of up to 64 characters each"`
 	Metadata    map[string]string `json:"metadata,omitempty" doc:"What you want to be told again with its events: up to 50 values of up to 500 bytes"`
+}
+
+// NewUnsubscribe is how recipients of a message can have no more of its kind.
+type NewUnsubscribe struct {
+	Group   string `json:"group,omitempty" maxLength:"64" doc:"Id of the group that they leave; none: all mail of the stream. Who has left it gets nothing"`
+	Enabled *bool  `json:"enabled,omitempty" doc:"false: no link of ours; true where it is not there"`
 }
 
 // NewEnvelope overrides what the header says.
@@ -306,6 +313,12 @@ func (s *Server) draft(ctx context.Context, m *NewMessage) (*submit.Draft, error
 		d.Envelope.Release = m.SendAt
 	}
 	d.Content = message.Bytes(content)
+	if u := m.Unsubscribe; u != nil {
+		d.Group, d.Unsubscribe = u.Group, "on"
+		if u.Enabled != nil && !*u.Enabled {
+			d.Unsubscribe = "off"
+		}
+	}
 	x := exchangeOf(ctx)
 	d.Source = relay.Source{Protocol: "HTTP", Listener: "api", Client: netip.AddrPortFrom(x.client, 0)}
 	if x.control {

@@ -48,10 +48,11 @@ func same[T any](v T) T { return v }
 
 func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
-	var plan, status, reason, senders, dns, suppressed, limit string
+	var title, plan, status, reason, senders, dns, suppressed, limit string
 	var daily int64
 	p.clientFlags(fs)
 	p.accountFlag(fs)
+	fs.StringVar(&title, "title", "", "add, set: `name` that recipients see where they unsubscribe; else that of the account")
 	fs.StringVar(&plan, "plan", "", "add, set: `name` of a plan")
 	fs.StringVar(&status, "status", "", "add, set: `status`: active, sandbox (sends to its own verified addresses) or blocked")
 	fs.StringVar(&reason, "reason", "", "add, set: `why`; who is refused is told it")
@@ -82,13 +83,13 @@ func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	var out api.Account
 	switch verb {
 	case "add":
-		err = c.Post(ctx, "/v1/accounts", api.NewAccount{Name: words[0], Plan: plan, Status: relay.Status(status), Reason: reason, Senders: relay.SenderRule(senders),
+		err = c.Post(ctx, "/v1/accounts", api.NewAccount{Name: words[0], Title: title, Plan: plan, Status: relay.Status(status), Reason: reason, Senders: relay.SenderRule(senders),
 			DNS: relay.DNSRule(dns), Muted: relay.SuppressRule(suppressed), Limits: split(limit)}, &out)
 	case "show":
 		err = c.Get(ctx, where("/v1/accounts", words[0]), nil, &out)
 	case "set":
 		g := given(fs)
-		err = c.Patch(ctx, where("/v1/accounts", words[0]), api.AccountChange{Plan: ifGiven(g, "plan", plan, same), Reason: ifGiven(g, "reason", reason, same),
+		err = c.Patch(ctx, where("/v1/accounts", words[0]), api.AccountChange{Title: ifGiven(g, "title", title, same), Plan: ifGiven(g, "plan", plan, same), Reason: ifGiven(g, "reason", reason, same),
 			Status:  ifGiven(g, "status", status, func(s string) relay.Status { return relay.Status(s) }),
 			Senders: ifGiven(g, "senders", senders, func(s string) relay.SenderRule { return relay.SenderRule(s) }),
 			DNS:     ifGiven(g, "dns", dns, func(s string) relay.DNSRule { return relay.DNSRule(s) }),
@@ -120,7 +121,7 @@ func printAccount(out io.Writer, a api.Account) error {
 		daily = strconv.FormatInt(a.Daily, 10) + " recipients a day for now"
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
-	for _, line := range [][2]string{{"Account", a.Name}, {"Id", a.ID}, {"Parent", a.Parent}, {"Status", accountStatus(a)}, {"Reason", a.Reason}, {"Plan", a.Plan},
+	for _, line := range [][2]string{{"Account", a.Name}, {"Id", a.ID}, {"Title", a.Title}, {"Parent", a.Parent}, {"Status", accountStatus(a)}, {"Reason", a.Reason}, {"Plan", a.Plan},
 		{"Senders", string(a.Senders)}, {"DNS", string(a.DNS)}, {"Suppressed", string(a.Muted)}, {"Limits", strings.Join(a.Limits, ", ")}, {"New", daily}, {"Created", stamp(a.Created)}} {
 		if line[1] != "" {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], clean(line[1]))

@@ -53,6 +53,7 @@ func (f *credentialFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.add.Pool, "pool", "", "add, set: `pool` of source addresses")
 	fs.BoolVar(&f.add.RepairLF, "repair-lf", false, "add, set: repair bare line feeds, as old scanners send them")
 	fs.BoolVar(&f.add.Archive, "archive", false, "add, set: keep content after the last delivery")
+	fs.StringVar(&f.add.Group, "group", "", "add, set: `id` of the unsubscribe group of mail that names none; \"\" for none")
 	fs.StringVar(&f.until, "expires", "", "add, set: `time` at which it ends: 2026-12-31; \"never\" takes it back")
 	fs.StringVar(&f.reason, "reason", "", "block: `why`; who is refused is told it")
 	fs.DurationVar(&f.overlap, "overlap", 24*time.Hour, "rotate: how `long` the old secret is good yet: 24h, 0s")
@@ -128,7 +129,7 @@ func (f *credentialFlags) one(ctx context.Context, e *Env, c *api.Client, verb, 
 	case "set":
 		err = c.Patch(ctx, path, api.CredentialChange{Networks: ifGiven(g, "network", f.add.Networks, same), Senders: ifGiven(g, "sender", f.add.Senders, orNone), Scopes: ifGiven(g, "scope", f.add.Scopes, same),
 			Limits: ifGiven(g, "limit", f.add.Limits, orNone), Stream: ifGiven(g, "stream", f.add.Stream, same), Pool: ifGiven(g, "pool", f.add.Pool, same),
-			RepairLF: ifGiven(g, "repair-lf", f.add.RepairLF, same), Archive: ifGiven(g, "archive", f.add.Archive, same), Expires: ifGiven(g, "expires", f.add.Expires, same)}, &out)
+			RepairLF: ifGiven(g, "repair-lf", f.add.RepairLF, same), Archive: ifGiven(g, "archive", f.add.Archive, same), Group: ifGiven(g, "group", f.add.Group, same), Expires: ifGiven(g, "expires", f.add.Expires, same)}, &out)
 	}
 	if err != nil {
 		return err

@@ -34,6 +34,24 @@ func TestManage(t *testing.T) {
 	want(t, f.on("suppression", "list", "-account", "webshop"), "gone@x.test", "@y.test", "by phone")
 	want(t, f.on("suppression", "remove", "-account", "webshop", "gone@x.test"), "Removed 1")
 
+	list := filepath.Join(t.TempDir(), "left.csv")
+	if err := os.WriteFile(list, []byte("\ufeffid;Email;when\n1;eve@x.test;2020\n2; FAY@x.test ;2021\n3;;\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(t, f.on("account", "set", "-title", "The Shop", "webshop"), "Title", "The Shop")
+	want(t, f.on("group", "add", "-account", "webshop", "-name", "Newsletter", "-default", "news"), "Group news: Newsletter (public, the default one)")
+	want(t, f.on("group", "add", "-account", "webshop", "-hidden", "offers"), "Group offers: offers (hidden)")
+	want(t, f.on("group", "set", "-account", "webshop", "-position", "2", "-description", "weekly", "offers"), "Group offers")
+	want(t, f.on("group", "list", "-account", "webshop"), "news", "Newsletter", "yes", "hidden", "weekly")
+	want(t, f.on("group", "leave", "-account", "webshop", "-note", "by phone", "news", "ann@x.test", "Dan@x.test"), "2 new of 2")
+	want(t, f.on("group", "import", "-account", "webshop", "news", list), "2 new of 2")
+	want(t, f.on("group", "members", "-account", "webshop", "news"), "ann@x.test", "by phone", "fay@x.test")
+	want(t, f.on("group", "check", "-account", "webshop", "news", "dan@X.test"), "dan@x.test left news on")
+	want(t, f.on("group", "rejoin", "-account", "webshop", "news", "dan@x.test"), "1 get mail of news again")
+	want(t, f.on("group", "show", "-account", "webshop", "-json", "news"), `"default": true`)
+	want(t, f.on("group", "remove", "-account", "webshop", "offers"), "Removed")
+	want(t, f.on("credential", "add", "-account", "webshop", "-group", "news", "crm-news"), "crm-news")
+
 	want(t, f.on("credential", "add", "-account", "webshop", "-kind", "key", "-scope", "send,read", "-limit", "5 messages/second burst 9", "crm"), "prk_")
 	want(t, f.on("credential", "list", "-account", "webshop"), "crm", "may send, read", "at most 5 messages/second burst 9", "never")
 	want(t, f.on("credential", "set", "-account", "webshop", "-limit", "", "-sender", "shop.test", "crm"), "Changed key")
@@ -61,6 +79,10 @@ func TestManage(t *testing.T) {
 		{[]string{"user", "role", "-account", "webshop", "ann@shop.test", "king"}, "role"},
 		{[]string{"suppression", "remove", "never@x.test"}, "not on the list"},
 		{[]string{"plan", "remove", "none"}, "none"},
+		{[]string{"group", "remove", "-account", "webshop", "news"}, "3 addresses have left"},
+		{[]string{"group", "check", "-account", "webshop", "news", "ben@x.test"}, "has not left"},
+		{[]string{"group", "members", "nothing"}, "no group"},
+		{[]string{"credential", "set", "-account", "webshop", "-group", "nothing", "crm"}, "no group"},
 	} {
 		if _, errs, status := call(t, "", append(tt.args, "-data", f.Dir)...); status != 1 || !strings.Contains(errs, tt.want) {
 			t.Errorf("%v: status %d, %s", tt.args, status, errs)
@@ -107,7 +129,7 @@ func TestSendFromAfar(t *testing.T) {
 			t.Errorf("%v: status %d, %s", tt.args, status, errs)
 		}
 	}
-	for _, args := range [][]string{{"send"}, {"send", "-from", "a@b.test"}, {"send", "-from", "a@b.test", "-to", "c@d.test", "-at", "whenever"}, {"account"}, {"account", "add"}, {"user", "role", "x"}, {"plan", "set"}, {"suppression", "add"}, {"audit", "-n", "-1"}, {"audit", "-since", "whenever"}, {"limit", "x"}} {
+	for _, args := range [][]string{{"send"}, {"send", "-from", "a@b.test"}, {"send", "-from", "a@b.test", "-to", "c@d.test", "-at", "whenever"}, {"account"}, {"account", "add"}, {"user", "role", "x"}, {"plan", "set"}, {"suppression", "add"}, {"group"}, {"group", "leave", "news"}, {"audit", "-n", "-1"}, {"audit", "-since", "whenever"}, {"limit", "x"}} {
 		if _, errs, status := call(t, "", args...); status != 2 || errs == "" {
 			t.Errorf("%v: status %d, %s", args, status, errs)
 		}

@@ -49,6 +49,8 @@ func runSend(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	fs.Var(&headers, "header", "another header `field`, as \"Name: value\"; more than once for more")
 	fs.Var(&tags, "tag", "a `word` to find it again by; more than once for more")
 	fs.StringVar(&m.Stream, "stream", "", "`stream`: transactional or broadcast; else the credential's own")
+	group := fs.String("group", "", "`id` of the unsubscribe group that it is of")
+	unsubscribe := fs.Bool("unsubscribe", false, "whether recipients can unsubscribe by a link; else as the credential and the stream say")
 	later := fs.String("at", "", "not to be delivered before: a `time` (2026-01-31T15:04, 15:04)")
 	key := fs.String("key", "", "idempotency `key`: with it a repeated call sends nothing twice")
 	asJSON := fs.Bool("json", false, "print JSON")
@@ -68,6 +70,9 @@ func runSend(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 		}
 	}
 	m.Tags = tags
+	if g := given(fs); *group != "" || g.given["unsubscribe"] {
+		m.Unsubscribe = &api.NewUnsubscribe{Group: *group, Enabled: ifGiven(g, "unsubscribe", *unsubscribe, same)}
+	}
 	if *from != "" {
 		m.From, err = address(*from)
 	}

@@ -42,7 +42,7 @@ func (f *webhookFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string,
 	f.accountFlag(fs)
 	fs.BoolVar(&f.json, "json", false, "print JSON; list, failures: one object a line")
 	fs.StringVar(&f.address, "url", "", "set: another `address`")
-	fs.StringVar(&f.events, "event", "", "add, set: `kinds` of events, separated by commas: accepted, delivered, deferred, bounced, expired, held, released, cancelled, rescheduled, reported, feedback, complained, opened, clicked, unsubscribed; \"\" for all")
+	fs.StringVar(&f.events, "event", "", "add, set: `kinds` of events, separated by commas: accepted, delivered, deferred, bounced, expired, held, released, cancelled, rescheduled, reported, feedback, complained, opened, clicked, unsubscribed, resubscribed; \"\" for all")
 	fs.StringVar(&f.tags, "tag", "", "add, set: only of messages with one of these `tags`, separated by commas")
 	fs.StringVar(&f.credentials, "credential", "", "add, set: only of messages that came with one of these credentials, `ids` separated by commas")
 	fs.StringVar(&f.stream, "stream", "", "add, set: only of messages of this `stream`: transactional or broadcast; \"\" for both")

@@ -42,11 +42,15 @@ type Facts struct {
 	// Once is the value of an Idempotency-Key field, at most 255 characters. Such
 	// fields are for us alone: Prepend leaves them out.
 	Once string
+	// Group and Unsubscribe are the values of X-Postrider-Group and
+	// X-Postrider-Unsubscribe, at most 255 characters: for us alone too.
+	Group, Unsubscribe string
 	// Header is the header without such fields, where there were any; else nil.
 	Header []byte
 
 	HasDate, HasFrom, HasSender, HasSubject, HasMessageID bool
 	HasTo, HasCc, HasBcc, HasReturnPath, HasMIME, HasDKIM bool
+	HasListUnsubscribe                                    bool
 	HasType                                               bool  // Content-Type
 	Received                                              int   // number of Received fields
 	UTF8Header                                            bool  // bytes above 127 in the header
@@ -292,14 +296,27 @@ func (s *scanner) field(fl field) (ours bool) {
 	case "received":
 		f.Received++
 	case "idempotency-key", "x-postrider-idempotency-key":
-		if f.Once == "" {
-			f.Once = Clean(string(fl.value[:min(len(fl.value), 4*maxSubject)]), maxSubject)
-		}
+		ourValue(&f.Once, fl)
 		return true
+	case "x-postrider-group":
+		ourValue(&f.Group, fl)
+		return true
+	case "x-postrider-unsubscribe":
+		ourValue(&f.Unsubscribe, fl)
+		return true
+	case "list-unsubscribe":
+		f.HasListUnsubscribe = true
 	default:
 		s.rare(name, fl)
 	}
 	return false
+}
+
+// ourValue takes the value of a field that is for us alone, the first of its name.
+func ourValue(to *string, fl field) {
+	if *to == "" {
+		*to = Clean(string(fl.value[:min(len(fl.value), 4*maxSubject)]), maxSubject)
+	}
 }
 
 // The fields of one block of Resent fields (RFC 5322 section 3.6.6). Blocks are

@@ -33,6 +33,7 @@ type Credential struct {
 	Opens    bool      `json:"opens,omitempty"`   // opens of HTML mail are tracked
 	Clicks   bool      `json:"clicks,omitempty"`  // links are tracked
 	Archive  bool      `json:"archive,omitempty"` // content is kept after the last delivery
+	Group    string    `json:"group,omitempty"`   // that mail is of which names none
 
 	// Previous is the secret before the last rotation, which is taken until then.
 	Previous Previous   `json:"previous,omitzero"`

@@ -30,12 +30,14 @@ const (
 	EventOpened       Kind = 13
 	EventClicked      Kind = 14
 	EventUnsubscribed Kind = 15
+	EventResubscribed Kind = 16 // took that back
 )
 
 var kindNames = map[Kind]string{EventAccepted: "accepted", EventDelivered: "delivered", EventDeferred: "deferred",
 	EventBounced: "bounced", EventExpired: "expired", EventHeld: "held", EventReleased: "released", EventCancelled: "cancelled", EventReported: "reported",
 	EventRescheduled: "rescheduled", EventFeedback: "feedback", EventComplained: "complained",
-	EventOpened: "opened", EventClicked: "clicked", EventUnsubscribed: "unsubscribed"}
+	EventOpened: "opened", EventClicked: "clicked", EventUnsubscribed: "unsubscribed",
+	EventResubscribed: "resubscribed"}
 
 func (k Kind) String() string { return nameOf(kindNames, k) }
 
@@ -55,7 +57,7 @@ func (k Kind) Stays() bool {
 
 // Engages tells whether an event of this kind is what a recipient did with the
 // message.
-func (k Kind) Engages() bool { return k == EventOpened || k == EventClicked || k == EventUnsubscribed }
+func (k Kind) Engages() bool { return k >= EventOpened && k <= EventResubscribed }
 
 // State is the state of a delivery after an event of this kind that does not
 // leave it as it was.
@@ -114,9 +116,10 @@ type Engagement struct {
 	// Proxy names a program that asked because a person did: "Gmail image proxy".
 	// Client and UserAgent are its own then.
 	Proxy string `json:"proxy,omitempty"`
-	// Method is how somebody unsubscribed: "one-click", "page" or "mail".
+	// Method is how somebody unsubscribed, or took it back: "one-click", "page" or
+	// "mail".
 	Method string `json:"method,omitempty"`
-	Group  string `json:"group,omitempty"` // that was left; empty: all mail of the stream
+	Group  string `json:"group,omitempty"` // that was left, or joined again; empty: all mail of the stream
 }
 
 // Outcome is what one attempt, one order of an operator, one mail that came back

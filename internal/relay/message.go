@@ -90,6 +90,16 @@ type Message struct {
 	Tags       []string
 	Metadata   map[string]string
 	Archive    bool // content stays after the last delivery
+	OptOut     OptOut
+}
+
+// OptOut is how recipients of a message can have no more of its kind.
+type OptOut struct {
+	Group string `json:"group,omitempty"` // that they leave; empty: all mail of the stream
+	// Link: words that stand for our links in its texts become links.
+	Link bool `json:"link,omitempty"`
+	// Header: the fields of RFC 2369 and RFC 8058 are added; its sender has added none.
+	Header bool `json:"header,omitempty"`
 }
 
 // Content is the bytes of a message, with CRLF line ends. It can be opened many

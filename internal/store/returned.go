@@ -100,6 +100,9 @@ func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums 
 	if err := w.unlessUnknown(ctx, o); err != nil {
 		return err
 	}
+	if o.Kind == relay.EventUnsubscribed || o.Kind == relay.EventResubscribed {
+		return db.settleWish(ctx, w, o, sums)
+	}
 	if !o.Answers.IsZero() {
 		if err := w.endReturned(ctx, o.Answers); err != nil {
 			return err

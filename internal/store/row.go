@@ -67,6 +67,7 @@ type params struct {
 	About      string `json:"about,omitempty"`
 
 	Metadata map[string]string `json:"metadata,omitempty"`
+	OptOut   relay.OptOut      `json:"optout,omitzero"`
 }
 
 // joinTags puts each tag between line ends, so that one is found whole.
@@ -88,7 +89,7 @@ func encodeParams(m *relay.Message) ([]byte, error) {
 	e, s := &m.Envelope, &m.Source
 	p := params{UTF8: e.UTF8, RequireTLS: e.RequireTLS, Ret: e.Ret, EnvID: e.EnvID, Priority: e.Priority, Release: micros(e.Release),
 		EightBit: m.EightBit, UTF8Header: m.UTF8Header,
-		Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, User: s.User, Metadata: m.Metadata}
+		Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, User: s.User, Metadata: m.Metadata, OptOut: m.OptOut}
 	if s.Client.IsValid() {
 		p.Client = s.Client.String()
 	}
@@ -105,7 +106,7 @@ func decodeParams(m *relay.Message, b []byte) error {
 	}
 	e, s := &m.Envelope, &m.Source
 	e.UTF8, e.RequireTLS, e.Ret, e.EnvID, e.Priority, e.Release = p.UTF8, p.RequireTLS, p.Ret, p.EnvID, p.Priority, fromMicros(p.Release)
-	m.EightBit, m.UTF8Header, m.Metadata = p.EightBit, p.UTF8Header, p.Metadata
+	m.EightBit, m.UTF8Header, m.Metadata, m.OptOut = p.EightBit, p.UTF8Header, p.Metadata, p.OptOut
 	s.Helo, s.Protocol, s.Listener, s.TLS, s.User = p.Helo, p.Protocol, p.Listener, p.TLS, p.User
 	if p.Client != "" {
 		client, err := netip.ParseAddrPort(p.Client)

@@ -22,6 +22,8 @@ import (
 type admission struct {
 	order      limit.Order
 	suppressed map[int]*relay.Suppression // by places of recipients in the envelope, from 0
+	left       map[int]bool               // the same places, of those that have left the message's group
+	optOut     relay.OptOut
 	warning    relay.Diagnosis
 }
 
@@ -127,7 +129,25 @@ func (e *Entrance) admit(ctx context.Context, d *Draft, f *message.Facts) (admis
 			}
 		}
 	}
-	a.order = p.order(len(d.Envelope.Recipients)-len(a.suppressed), v.Sandbox != nil)
+	if a.optOut, err = e.optOut(ctx, &p, d, f); err != nil {
+		return admission{}, err
+	}
+	if a.left, err = e.left(ctx, &p, a.optOut.Group, d.Envelope.Recipients); err != nil {
+		return admission{}, err
+	}
+	muted := len(a.suppressed)
+	for i, r := range d.Envelope.Recipients {
+		if !a.left[i] {
+			continue
+		}
+		if p.account.Muted == relay.SuppressRefuse {
+			return admission{}, refuseUnsubscribed(r.Address, a.optOut.Group)
+		}
+		if a.suppressed[i] == nil {
+			muted++
+		}
+	}
+	a.order = p.order(len(d.Envelope.Recipients)-muted, v.Sandbox != nil)
 	return a, nil
 }
 
@@ -223,7 +243,11 @@ func because(by *relay.Suppression) string {
 }
 
 func suppressed(address string, by *relay.Suppression) relay.Diagnosis {
-	return relay.Diagnosis{Category: "suppressed", Text: fmt.Sprintf("Nothing is sent to %s: %s.", address, because(by)), Advice: unsuppress}
+	category := "suppressed"
+	if by.Reason == relay.ReasonUnsubscribe {
+		category = "unsubscribed"
+	}
+	return relay.Diagnosis{Category: category, Text: fmt.Sprintf("Nothing is sent to %s: %s.", address, because(by)), Advice: unsuppress}
 }
 
 func refuseSuppressed(address string, by *relay.Suppression) error {

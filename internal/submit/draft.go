@@ -17,4 +17,8 @@ type Draft struct {
 	Tags     []string
 	Metadata map[string]string
 	Once     *relay.Once // nil: the client gave no idempotency key
+	// Group is what recipients leave who want no more of its kind, and Unsubscribe
+	// whether they have a link for that: "on" or "off". Where both are empty it is as
+	// the header, the credential and the stream say.
+	Group, Unsubscribe string
 }

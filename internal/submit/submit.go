@@ -55,6 +55,7 @@ type Config struct {
 	Limits   policy.Limits
 	Rules    policy.Rules  // for accounts that have none of their own
 	Expire   time.Duration // how long a delivery is tried
+	Groups   Groups        // nil: there are none
 }
 
 // Entrance is the one way in, for every protocol and for our own reports.
@@ -97,12 +98,15 @@ func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 		return relay.ID{}, err
 	}
 	m.Account, m.Credential, m.Stream = d.Identity.Account, d.Identity.Credential, cmp.Or(d.Stream, d.Identity.Stream)
-	m.Tags, m.Metadata, m.Script, m.Archive = d.Tags, d.Metadata, facts.Script, d.Identity.Archive
+	m.Tags, m.Metadata, m.Script, m.Archive, m.OptOut = d.Tags, d.Metadata, facts.Script, d.Identity.Archive, a.optOut
 	s := &relay.Submission{Message: m, Content: facts.Prepend(e.header(m, facts), d.Content), Once: cmp.Or(d.Once, onceOf(&d.Envelope, &facts)), Warning: a.warning}
 	if err := e.addDeliveries(s); err != nil {
 		return relay.ID{}, err
 	}
 	for i, v := range s.Deliveries {
+		if a.left[i] {
+			v.State, v.Diagnosis = relay.Cancelled, unsubscribed(v.Recipient.Address, m.OptOut.Group)
+		}
 		if by := a.suppressed[i]; by != nil {
 			v.State, v.Diagnosis = relay.Cancelled, suppressed(v.Recipient.Address, by)
 		}

@@ -53,7 +53,7 @@ func NewManager(c Config, k Keeper, box Box, newID func() (relay.ID, error)) *Ma
 type Settings struct {
 	URL         *string   `json:"url,omitempty" doc:"Where events are posted to: https, a public address"`
 	Description *string   `json:"description,omitempty" maxLength:"200"`
-	Events      *[]string `json:"events,omitempty" doc:"Which events: accepted, delivered, deferred, bounced, expired, held, released, cancelled, rescheduled, reported, feedback, complained, opened, clicked, unsubscribed. None: all"`
+	Events      *[]string `json:"events,omitempty" doc:"Which events: accepted, delivered, deferred, bounced, expired, held, released, cancelled, rescheduled, reported, feedback, complained, opened, clicked, unsubscribed, resubscribed. None: all"`
 	Tags        *[]string `json:"tags,omitempty" doc:"Only of messages that have one of these tags"`
 	Credentials *[]string `json:"credentials,omitempty" doc:"Only of messages that came with one of these credentials, by id"`
 	Stream      *string   `json:"stream,omitempty" enum:",transactional,broadcast" doc:"Only of messages of this stream; empty: of both"`

@@ -19,6 +19,7 @@ type belongings struct {
 	sender     *relay.Sender
 	mail       *relay.Submission
 	webhook    *relay.Webhook
+	group      *relay.Group
 }
 
 // isolated are the methods that find what is the account's own, each asked for
@@ -122,6 +123,39 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		n, err := f.db.Unsuppress(f.Context(), somebody, as, relay.Unsuppression{Addresses: []string{"a@x.test"}})
 		return int(n), err
 	},
+	"Group": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.Group(f.Context(), as, of.group.ID))
+	},
+	"Groups": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Groups(f.Context(), as, "", 0)
+		return len(all), err
+	},
+	"SetGroup": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		mine := *of.group
+		mine.Account = as
+		return 0, f.db.SetGroup(f.Context(), somebody, as, &mine)
+	},
+	"RemoveGroup": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, f.db.RemoveGroup(f.Context(), somebody, as, of.group.ID, true)
+	},
+	"LeaveGroup": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.LeaveGroup(f.Context(), somebody, as, of.group.ID, []relay.Leaver{{Address: "new@x.test", Created: noon}}))
+	},
+	"RejoinGroup": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.RejoinGroup(f.Context(), somebody, as, of.group.ID, []string{"a@x.test"}))
+	},
+	"Left": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Left(f.Context(), as, of.group.ID, []string{"a@x.test"})
+		return len(all), err
+	},
+	"LeftBy": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.LeftBy(f.Context(), as, "a@x.test")
+		return len(all), err
+	},
+	"Leavers": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Leavers(f.Context(), as, of.group.ID, relay.LeaverFilter{})
+		return len(all), err
+	},
 	"Changes": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		all, err := f.db.Changes(f.Context(), as, relay.ChangeFilter{})
 		return count(all, func(c *relay.Change) bool { return c.Account == of.account.ID }), err
@@ -223,7 +257,7 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 // for the account that it names, and what finds out whose something is.
 var unbound = []string{
 	// making
-	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "AddWebhook", "Suppress", "Note", "Put", "TakeUsage",
+	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "AddWebhook", "AddGroup", "Suppress", "Note", "Put", "TakeUsage",
 	// logging in, and the links that verify
 	"CredentialByUser", "CredentialByKey", "NetworkCredentials", "UseCredentials", "UserByEmail", "Memberships", "SenderByToken",
 	// of no account
@@ -284,7 +318,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Recent", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Recent", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "Groups", "Left", "LeftBy", "Leavers", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {
@@ -320,6 +354,10 @@ func (f *fixture) again(of belongings) belongings {
 	f.must(f.db.AddSender(f.Context(), somebody, of.sender))
 	of.webhook = f.webhook(account)
 	f.failed(of.webhook)
+	of.group = f.group(account, "news "+serial)
+	if _, err := f.db.LeaveGroup(f.Context(), somebody, account, of.group.ID, []relay.Leaver{{Address: "a@x.test", Created: noon}}); err != nil {
+		f.Fatal(err)
+	}
 	if _, err := f.db.Suppress(f.Context(), somebody, account, []relay.Suppression{{Account: account, Address: "a@x.test", Reason: "manual", Created: noon}}); err != nil {
 		f.Fatal(err)
 	}

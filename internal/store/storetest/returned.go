@@ -172,7 +172,7 @@ var returnedTests = []test{
 			Engagement: &relay.Engagement{URL: "https://shop.test/?a=1", Client: netip.MustParseAddr("192.0.2.7"), UserAgent: "Mozilla/5.0", Machine: "security scanner"}}
 		f.settle(0, click)
 		left := click
-		left.Kind, left.Engagement = relay.EventUnsubscribed, &relay.Engagement{Method: "one-click", Group: "news"}
+		left.Kind, left.Engagement = relay.EventUnsubscribed, &relay.Engagement{Method: "one-click"}
 		left.Suppress, left.Address = "unsubscribe", "a@x.test"
 		f.settle(0, left)
 		s := f.story(d.ID.Message)

@@ -66,6 +66,7 @@ func Run(t *testing.T, e Engine) {
 		{"returned", returnedTests},
 		{"recent", recentTests},
 		{"suppression", suppressionTests},
+		{"group", groupTests},
 		{"schema", schemaTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {

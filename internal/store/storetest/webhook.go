@@ -14,7 +14,7 @@ func (f *fixture) webhook(account relay.ID) *relay.Webhook {
 	h := &relay.Webhook{ID: NewID(noon), Account: account, URL: "https://example.com/ü", Kinds: []relay.Kind{relay.EventBounced, relay.EventDelivered}, Tags: []string{"a"},
 		Stream: relay.Broadcast, Credentials: []relay.ID{{3}}, Batch: 10, Wait: time.Second, Status: relay.WebhookActive, Created: noon,
 		Secrets: []relay.WebhookSecret{{Sealed: []byte{1, 0, 255}, Created: noon, Until: noon.Add(time.Hour)}, {Sealed: []byte{2}, Created: noon}}}
-	f.must(f.db.AddWebhook(f.Context(), somebody, h, 50))
+	f.must(f.db.AddWebhook(f.Context(), somebody, h, 200))
 	return h
 }
 
