@@ -27,6 +27,7 @@ import (
 	"postrider/internal/queue"
 	"postrider/internal/relay"
 	"postrider/internal/tail"
+	"postrider/internal/trace"
 	"postrider/internal/webhook"
 )
 
@@ -62,6 +63,7 @@ type Config struct {
 	Webhooks     *webhook.Manager
 	Doctor       Doctor
 	Live         *tail.Live
+	Traces       *trace.Book
 }
 
 // Log is what is known of deliveries.
@@ -149,6 +151,7 @@ func (s *Server) routes() {
 	s.statusRoutes()
 	s.mailRoutes()
 	s.liveRoutes()
+	s.trialRoutes()
 	s.queueRoutes()
 	s.sendRoutes()
 	s.credentialRoutes()

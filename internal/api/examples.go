@@ -10,6 +10,7 @@ const (
 	ExampleScheduled  = "06dx0000000000000000000034"
 	ExampleEventID    = "06dx0000000000000000000040"
 	ExampleWebhook    = "06dx0000000000000000000060"
+	ExampleTest       = "06dx0000000000000000000038"
 	ExampleTime       = "2026-03-01T08:30:00Z"
 )
 

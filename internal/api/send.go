@@ -339,14 +339,20 @@ func submitter(ctx context.Context, stream string) (*account.Identity, relay.Str
 	if stream == "" {
 		return id, 0, nil
 	}
+	want, err := ownStream(id, stream)
+	return id, want, err
+}
+
+// ownStream is the stream that an identity asks for.
+func ownStream(id *account.Identity, stream string) (relay.Stream, error) {
 	want, err := relay.ParseStream(stream)
 	if err != nil {
-		return nil, 0, invalid("body.stream", sentence(err), "Take transactional or broadcast.")
+		return 0, invalid("body.stream", sentence(err), "Take transactional or broadcast.")
 	}
 	if id.Stream == relay.Broadcast && want != relay.Broadcast {
-		return nil, 0, at("body.stream", &relay.Error{Code: relay.Forbidden, Text: "This key sends broadcasts, not transactional mail.", Advice: "Use another key, or leave the stream out."})
+		return 0, at("body.stream", &relay.Error{Code: relay.Forbidden, Text: "This key sends broadcasts, not transactional mail.", Advice: "Use another key, or leave the stream out."})
 	}
-	return id, want, nil
+	return want, nil
 }
 
 // write makes the message of its fields.

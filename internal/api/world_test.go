@@ -197,19 +197,27 @@ func fill(t *testing.T, dir string) {
 	for _, text := range []string{api.ExampleMessage, api.ExampleScheduled} {
 		must(put(ctx, db, lease, id(text), shop))
 	}
+	test := submission(id(api.ExampleTest), shop)
+	test.Message.Tags = []string{api.TestTag}
+	must(db.Put(ctx, lease, []*relay.Submission{test})[0])
+	must(db.Settle(ctx, 0, []relay.Outcome{{Delivery: test.Deliveries[0].ID, Account: shop, Kind: relay.EventCancelled, At: now}})[0])
 	must(db.Leave(ctx, lease))
 	fillMore(t, db, shop)
 	fillWebhook(t, dir, db, shop)
 }
 
 func put(ctx context.Context, db *store.DB, lease int64, m, account relay.ID) error {
+	return db.Put(ctx, lease, []*relay.Submission{submission(m, account)})[0]
+}
+
+func submission(m, account relay.ID) *relay.Submission {
 	now, due := time.Now(), time.Now().Add(time.Hour)
-	return db.Put(ctx, lease, []*relay.Submission{{
+	return &relay.Submission{
 		Message: &relay.Message{ID: m, Account: account, Credential: id(api.ExampleCredential), Stream: relay.Transactional, Received: now, Subject: "Your order 1001", From: "orders@shop.example",
 			HeaderID: "<1001@shop.example>", Size: 4, Envelope: relay.Envelope{Sender: "orders@shop.example", Recipients: []relay.Recipient{{Address: "ann@example.net"}}}},
 		Content: message.Bytes([]byte("a: b")),
 		Deliveries: []*relay.Delivery{{ID: relay.DeliveryID{Message: m, N: 1}, Account: account, Stream: relay.Transactional, Recipient: relay.Recipient{Address: "ann@example.net"},
-			Domain: "example.net", State: relay.Queued, Due: due, Expires: due.Add(time.Hour), Updated: now}}}})[0]
+			Domain: "example.net", State: relay.Queued, Due: due, Expires: due.Add(time.Hour), Updated: now}}}
 }
 
 // in has the world report to another test, until what it gives is called.

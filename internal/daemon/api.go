@@ -15,6 +15,7 @@ import (
 	"postrider/internal/config"
 	"postrider/internal/relay"
 	"postrider/internal/submit"
+	"postrider/internal/trace"
 )
 
 // bindAPI opens the port of the HTTP API, where there is to be one.
@@ -40,7 +41,7 @@ func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *
 		Groups:   &account.Groups{Store: d.store, Changed: d.accounts.Refresh},
 		Accounts: &account.Tenants{Store: d.store, NewID: submit.NewID, Changed: changed},
 		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
-		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Doctor: d.doctor, Live: d.live,
+		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Doctor: d.doctor, Live: d.live, Traces: d.traces,
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
 	if d.web != nil {
 		d.web = netutil.LimitListener(d.web, mostRequests)
@@ -82,3 +83,6 @@ func prefixes(list []config.Prefix) (out []netip.Prefix) {
 	}
 	return out
 }
+
+// Traces are the steps of tests that this node keeps.
+func (d *Daemon) Traces() *trace.Book { return d.traces }

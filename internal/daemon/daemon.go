@@ -34,6 +34,7 @@ import (
 	"postrider/internal/store"
 	"postrider/internal/submit"
 	"postrider/internal/tail"
+	"postrider/internal/trace"
 	"postrider/internal/webhook"
 )
 
@@ -60,6 +61,7 @@ type Daemon struct {
 	hooks      *webhook.Manager
 	webhooks   *webhook.Service
 	live       *tail.Live
+	traces     *trace.Book
 	doctor     *doctor.Doctor
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
@@ -211,6 +213,8 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics, Feedback: d.inbox}, d.accounts, entrance, d.log)
 	leaving := deliverConfig(c)
 	leaving.Observer = d.watch.metrics
+	d.traces = trace.New()
+	leaving.Watcher = d.traces
 	leaving.Diagnose, leaving.Provider = d.rules.Diagnose, d.rules.Provider
 	leaving.Suppress = suppressRule(c)
 	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {

@@ -109,9 +109,12 @@ func (w *worker) send(ctx context.Context, it *queue.Item) (res smtpclient.Resul
 	if err != nil {
 		return res, false, unsigned(err)
 	}
+	w.watch.signed(fields, mail.From, ours)
 	mail.Size = int64(len(fields)) + content.Size()
 	mail.Open = func() (io.ReadCloser, error) { return behind(fields, content) }
-	res, err = w.conn.Send(ctx, mail)
+	if res, err = w.conn.Send(ctx, mail); err != nil {
+		w.watch.broke(err)
+	}
 	return res, !ours && w.conn.Extensions().DSN, err
 }
 

@@ -57,14 +57,14 @@ const (
 
 // dial connects to the first host of the destination that serves, in the order
 // of preference; hosts that were down a moment ago come last.
-func (d *Dispatcher) dial(ctx context.Context, dest *destination, need need) (*smtpclient.Conn, link, error) {
+func (d *Dispatcher) dial(ctx context.Context, dest *destination, need need, watch *watch) (*smtpclient.Conn, link, error) {
 	l := link{dialled: time.Now()}
 	var failed error
 	sessions := 0
 	for _, c := range d.candidates(dest, need) {
 		t := dest.terms(c.name, need)
 		l.policy = t.policy
-		conn, err := d.dialOne(ctx, &l, dest.route, c, t)
+		conn, err := d.dialOne(ctx, &l, dest.route, c, t, watch)
 		if ctx.Err() == nil {
 			l.noteTLS(c, conn, err)
 		}
@@ -75,7 +75,7 @@ func (d *Dispatcher) dial(ctx context.Context, dest *destination, need need) (*s
 			// Mail that is sent in the clear to a broken server is what
 			// opportunistic means (RFC 7435 section 3).
 			d.log.Info("TLS fails; going on without", "host", c.name, "addr", c.addr, "err", err)
-			conn, err = d.dialOne(ctx, &l, dest.route, c, terms{mode: smtpclient.Never})
+			conn, err = d.dialOne(ctx, &l, dest.route, c, terms{mode: smtpclient.Never}, watch)
 		}
 		if err == nil {
 			l.best, l.tls = c.best, tlsRecord(conn.TLS())
@@ -157,11 +157,12 @@ func (d *Dispatcher) candidates(dest *destination, need need) []candidate {
 }
 
 // dialOne connects to one address and notes in l what came of it.
-func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate, t terms) (*smtpclient.Conn, error) {
+func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate, t terms, watch *watch) (*smtpclient.Conn, error) {
 	try := relay.HostTry{Name: c.name, Addr: c.addr}
 	if t.refused != nil {
 		try.Error = t.refused.Text
 		l.hosts = append(l.hosts, try)
+		watch.connected(c, l, t.refused)
 		return nil, &smtpclient.Error{Stage: smtpclient.StageTLS, Err: t.refused}
 	}
 	dialer := net.Dialer{Timeout: d.config.Connect, KeepAlive: -1} // no connection is idle for long
@@ -170,16 +171,21 @@ func (d *Dispatcher) dialOne(ctx context.Context, l *link, r *Route, c candidate
 			dialer.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(s, 0))
 		}
 	}
+	watch.connecting(c)
 	nc, err := dialer.DialContext(ctx, "tcp", c.addr.String())
 	if err != nil {
 		err = &smtpclient.Error{Stage: feedback.StageConnect, Err: plainDialError(c, err)}
+		watch.connected(c, l, err)
 	}
 	var conn *smtpclient.Conn
 	if err == nil {
 		l.source = nc.LocalAddr().(*net.TCPAddr).AddrPort().Addr().Unmap()
+		watch.connected(c, l, nil)
 		conn, err = smtpclient.New(ctx, nc, c.name, smtpclient.Options{LocalName: d.config.Hostname, TLS: t.mode, Verify: t.verify,
-			TLSConfig: &tls.Config{RootCAs: r.Roots, ServerName: t.name, InsecureSkipVerify: t.lax}, Auth: r.Auth, Timeouts: d.config.Timeouts})
-		err = t.explain(err)
+			TLSConfig: &tls.Config{RootCAs: r.Roots, ServerName: t.name, InsecureSkipVerify: t.lax}, Auth: r.Auth, Timeouts: d.config.Timeouts, Watch: watch.session()})
+		if err = t.explain(err); err != nil {
+			watch.broke(err)
+		}
 	}
 	if err != nil {
 		try.Error = words(err)

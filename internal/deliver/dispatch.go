@@ -91,6 +91,7 @@ type Config struct {
 	Spool       string        // folder for temporary files
 	Observer    Observer      // nil: nobody counts
 	Signer      Signer        // nil: nobody signs
+	Watcher     Watcher       // nil: nobody watches
 	Renderer    Renderer      // nil: everybody gets what was accepted
 	// Diagnose puts a failure into plain words; nil: feedback.Diagnose.
 	Diagnose func(stage string, r relay.Reply, host string) relay.Diagnosis
@@ -160,6 +161,9 @@ func New(c Config, q Queue, contents Contents, r Resolver, routes Routes, log *s
 	}
 	if c.Provider == nil {
 		c.Provider = func(string, string) string { return "" }
+	}
+	if c.Watcher == nil {
+		c.Watcher = unwatched{}
 	}
 	if c.Signer == nil {
 		c.Signer = unsigning{}

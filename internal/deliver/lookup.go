@@ -45,6 +45,7 @@ func share(g schedule.Group) schedule.Part { return schedule.Part{Group: g} }
 // await lets an item wait until its domain is looked up. d.mu is held.
 func (d *Dispatcher) await(name string, dom *domain, it *queue.Item) {
 	dom.waiting = append(dom.waiting, it)
+	d.watching(it).lookingUp(name)
 	g := schedule.Group{Stream: it.Delivery.Stream, Account: it.Delivery.Account}
 	if dom.running || slices.Contains(dom.asking, g) {
 		return
@@ -90,6 +91,9 @@ func (d *Dispatcher) lookUp(ctx context.Context, n named) {
 		var p *problem
 		if !errors.As(err, &p) {
 			p = &problem{enhanced: "4.4.3", text: err.Error()}
+		}
+		for _, it := range items {
+			d.watching(it).lost(p)
 		}
 		now := time.Now()
 		d.settleAll(items, "", func(it *queue.Item) relay.Outcome { return d.routeFailed(it, p, now) })

@@ -2,6 +2,7 @@ package deliver
 
 import (
 	"postrider/internal/queue"
+	"postrider/internal/relay"
 	"postrider/internal/schedule"
 )
 
@@ -29,10 +30,11 @@ func (s *site) full() bool {
 func (s *site) excess() bool { return s.open-s.stuck > s.pace.Limit() }
 
 // laneKey names what may share connections: (egress, hosts, need of TLS). There
-// is one egress yet.
+// is one egress yet. A delivery that is watched shares none.
 type laneKey struct {
-	hosts string
-	need  need
+	hosts   string
+	need    need
+	watched relay.DeliveryID
 }
 
 // lane is what waits for one set of hosts. A site may have very many, as where
@@ -48,6 +50,7 @@ type lane struct {
 	serving int       // workers with a connection
 	idle    []*worker // the one that was used last comes last
 	most    int       // workers that the hosts seem to take at once; 0: not known
+	watch   *watch    // nil: its only delivery is not watched
 }
 
 // Ranks of those who wait for a worker.
@@ -89,13 +92,18 @@ func (d *Dispatcher) enqueue(dest *destination, it *queue.Item) {
 		s = &site{name: dest.site, pace: schedule.NewPace(d.config.PerSite), lanes: map[laneKey]*lane{}}
 		d.sites[dest.site] = s
 	}
-	key := laneKey{dest.lane, needOf(it.Message)}
+	key := laneKey{hosts: dest.lane, need: needOf(it.Message)}
+	watch := d.watching(it)
+	if watch != nil {
+		key.watched = watch.id
+		watch.found(it.Delivery.Domain, dest)
+	}
 	l := s.lanes[key]
 	if l == nil {
 		l = &lane{site: s, key: key}
 		s.lanes[key] = l
 	}
-	l.dest = dest
+	l.dest, l.watch = dest, watch
 	l.line.Push(it.Delivery.Stream, it.Delivery.Account, it)
 	d.staff(l)
 }

@@ -21,6 +21,7 @@ type worker struct {
 	conn   *smtpclient.Conn // nil: none
 	link   link             // how conn came about
 	served int              // messages over conn
+	watch  *watch           // nil: the delivery is not watched
 	told   map[string]bool  // domains that the sessions of link were counted for
 
 	// Guarded by Dispatcher.mu:
@@ -52,8 +53,11 @@ func (w *worker) run() {
 		if o.Reply.Code == 421 && w.conn != nil && w.link.best {
 			w.pace((*schedule.Pace).Bad)
 		}
+		if w.watch != nil {
+			w.watch.over = true
+		}
 		d.settle(it, w.lane.site.name, o)
-		if w.conn == nil || w.served >= d.config.PerConn || !w.conn.Usable() {
+		if w.conn == nil || w.served >= d.config.PerConn || !w.conn.Usable() || w.lane.key.watched != (relay.DeliveryID{}) {
 			return
 		}
 	}
@@ -136,9 +140,10 @@ func (w *worker) connect(ctx context.Context) bool {
 func (w *worker) open(ctx context.Context) (link, error) {
 	d, l := w.d, w.lane
 	d.mu.Lock()
-	dest := l.dest
+	dest, watch := l.dest, l.watch
+	w.watch = watch
 	d.mu.Unlock()
-	conn, link, err := d.dial(ctx, dest, l.key.need)
+	conn, link, err := d.dial(ctx, dest, l.key.need, watch)
 	w.told = nil
 	if err != nil {
 		if link.refused { // an unreachable host says nothing of its site, a refusal does

@@ -61,6 +61,19 @@ func VerifyDKIM(ctx context.Context, r Resolver, message io.Reader) ([]Signature
 	return found, nil
 }
 
+// Signatures tells what DKIM-Signature fields say of themselves; none of them is
+// verified.
+func Signatures(fields []byte) (all []Signature) {
+	header, err := readHeader(bufio.NewReader(io.MultiReader(bytes.NewReader(fields), strings.NewReader("\r\n"))), func(name string) bool { return name == "dkim-signature" })
+	if err != nil {
+		return nil
+	}
+	for _, f := range header {
+		all = append(all, describe(f))
+	}
+	return all
+}
+
 // describe reads what a signature says of itself; it may be malformed.
 func describe(f field) Signature {
 	_, value, _ := bytes.Cut(f.raw, []byte{':'})

@@ -63,6 +63,28 @@ type Options struct {
 	Verify   func(tls.ConnectionState) error
 	Auth     *Auth // nil: no AUTH
 	Timeouts Timeouts
+	// Watch is told of each step as it happens, and does not wait; nil: nobody is.
+	Watch func(Step)
+}
+
+// Step is one thing that has just happened in a session: a command that was sent,
+// as a dialogue shows it, a reply that came, or TLS that was agreed.
+type Step struct {
+	Command string
+	Reply   *smtp.Reply
+	TLS     *TLSState
+}
+
+func (c *Conn) sent(command string) {
+	if c.opt.Watch != nil && command != "" {
+		c.opt.Watch(Step{Command: command})
+	}
+}
+
+func (c *Conn) came(r smtp.Reply) {
+	if c.opt.Watch != nil && r.Code != 0 {
+		c.opt.Watch(Step{Reply: &r})
+	}
 }
 
 // Bounds on what a peer may make us keep.
@@ -163,6 +185,7 @@ func (c *Conn) open() *Error {
 		return &Error{Stage: StageGreeting, Err: err}
 	}
 	c.opening = append(c.opening, Exchange{Reply: r})
+	c.came(r)
 	if r.Code != 220 {
 		return refused(StageGreeting, r)
 	}
@@ -219,9 +242,11 @@ func (c *Conn) exchange(stage, line, shown string, max int) (smtp.Reply, *Error)
 	c.bw.WriteString(line)
 	c.bw.WriteString("\r\n")
 	r, err := c.flush()
+	c.sent(shown)
 	if err == nil {
 		r, err = c.readReply(c.opt.Timeouts.Command, max)
 	}
+	c.came(r)
 	if err != nil && r.Code == 0 {
 		return r, &Error{Stage: stage, Err: err}
 	}
@@ -357,7 +382,10 @@ func (c *Conn) Quit(ctx context.Context) {
 	c.opt.Timeouts.DataStall = quitTimeout
 	c.bw.WriteString("QUIT\r\n")
 	if c.bw.Flush() == nil {
-		c.readReply(quitTimeout, maxReply)
+		c.sent("QUIT")
+		if r, err := c.readReply(quitTimeout, maxReply); err == nil {
+			c.came(r)
+		}
 	}
 }
 

@@ -22,6 +22,9 @@ const (
 // sendData sends the content after a 354 and reads the final reply.
 func (t *transaction) sendData() *Error {
 	t.dot.Reset(t.bw)
+	if t.opt.Watch != nil {
+		t.sent(fmt.Sprintf("(content, about %d bytes)", t.m.Size))
+	}
 	r, sent, err := t.transmit(t.m.Size <= 0 || t.m.Size > bigContent, func() error {
 		if err := t.copyContent(&t.dot); err != nil {
 			return err
@@ -77,6 +80,7 @@ func (w *chunkWriter) Write(p []byte) (int, error) {
 func (t *transaction) sendChunk(last bool) *Error {
 	line := appendBdat(t.lines[:0], len(t.chunk), last)
 	command := string(line[:len(line)-2])
+	t.sent(command)
 	r, sent, err := t.transmit(len(t.chunk) > bigContent, func() error {
 		t.bw.Write(line)
 		t.bw.Write(t.chunk)

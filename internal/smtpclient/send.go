@@ -213,6 +213,11 @@ func (t *transaction) say(steps []step) *Error {
 		if r, err := t.flush(); err != nil {
 			return t.unsaid(steps[0], r, err)
 		}
+		if t.opt.Watch != nil {
+			for _, s := range steps[:n] {
+				t.sent(t.text[s.from : s.to-2])
+			}
+		}
 		for _, s := range steps[:n] {
 			if err := t.hear(s); err != nil && !t.hopeless() {
 				return err
@@ -298,6 +303,7 @@ func (t *transaction) only421(stage string, r smtp.Reply) *Error {
 
 func (t *transaction) note(command string, r smtp.Reply) {
 	t.res.Dialogue = append(t.res.Dialogue, Exchange{Command: command, Reply: r})
+	t.came(r)
 }
 
 // judge tells whether any recipient is left to send content to. A peer that
@@ -321,6 +327,7 @@ func (t *transaction) judge() *Error {
 		return err
 	}
 	t.bw.WriteString(".\r\n")
+	t.sent(".")
 	if _, e := t.flush(); e != nil {
 		t.fail()
 		return err

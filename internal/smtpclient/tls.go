@@ -82,6 +82,9 @@ func (c *Conn) handshake() *Error {
 			c.tls.Verified, c.tls.Problem = false, bounded(c.tls.Err.Error())
 		}
 	}
+	if c.opt.Watch != nil {
+		c.opt.Watch(Step{TLS: c.tls})
+	}
 	if !c.tls.Verified && !lax && c.opt.TLS != Opportunistic {
 		return &Error{Stage: StageTLS, Err: &certError{c.tls.Problem, c.tls.Err}}
 	}

@@ -21,4 +21,5 @@ type Draft struct {
 	// whether they have a link for that: "on" or "off". Where both are empty it is as
 	// the header, the credential and the stream say.
 	Group, Unsubscribe string
+	ID                 relay.ID // of the message; zero: one is made
 }

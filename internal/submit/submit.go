@@ -97,6 +97,11 @@ func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 	if err != nil {
 		return relay.ID{}, err
 	}
+	if !d.ID.IsZero() {
+		if m.ID = d.ID; !facts.HasMessageID {
+			m.HeaderID = message.NewMessageID(m.ID.String(), e.config.Hostname)
+		}
+	}
 	m.Account, m.Credential, m.Stream = d.Identity.Account, d.Identity.Credential, cmp.Or(d.Stream, d.Identity.Stream)
 	m.Tags, m.Metadata, m.Script, m.Archive, m.OptOut = d.Tags, d.Metadata, facts.Script, d.Identity.Archive, a.optOut
 	s := &relay.Submission{Message: m, Content: facts.Prepend(e.header(m, facts), d.Content), Once: cmp.Or(d.Once, onceOf(&d.Envelope, &facts)), Warning: a.warning}
