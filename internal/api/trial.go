@@ -11,6 +11,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"postrider/internal/account"
+	"postrider/internal/compose"
 	"postrider/internal/domain"
 	"postrider/internal/relay"
 )
@@ -74,6 +75,9 @@ type Test struct {
 
 func (s *Server) sendTest(ctx context.Context, in *body[NewTest]) (*body[SentTest], error) {
 	q := &in.Body
+	if _, err := compose.Address(q.To).Check(); err != nil {
+		return nil, at("body.to", &relay.Error{Code: relay.BadAddress, Text: fmt.Sprintf("%q can't be an address: %v.", cut(q.To.Email), err), Advice: "Write it as user@example.com."})
+	}
 	who, err := s.testSender(ctx, q)
 	if err != nil {
 		return nil, err

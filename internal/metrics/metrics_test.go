@@ -20,6 +20,7 @@ import (
 	"postrider/internal/relay"
 	"postrider/internal/smtp"
 	"postrider/internal/smtpd"
+	"postrider/internal/webhook"
 )
 
 func watched(t testing.TB) (*Metrics, *prometheus.Registry, *Health) {
@@ -30,7 +31,13 @@ func watched(t testing.TB) (*Metrics, *prometheus.Registry, *Health) {
 	h := &Health{Waits: func() string { return "" }, Store: func(context.Context) error { return nil }}
 	m.Watch(t.Context(), reg, Sources{Queue: func() queue.Stats { return queue.Stats{InHand: 3, InFlight: 2, Peak: 5, Bytes: 100} },
 		Window: 10, WindowBytes: 1000, Connections: func() deliver.Stats { return deliver.Stats{Connections: 4, Idle: 1} },
-		Site: func(string) string { return "" }, Throttled: func() uint64 { return 9 }, CertExpires: time.Now, Health: h, Data: os.TempDir(), Store: &counts{}, Node: "me"})
+		Site: func(string) string { return "" }, Throttled: func() uint64 { return 9 }, CertExpires: time.Now, Health: h, Data: os.TempDir(), Store: &counts{}, Node: "me",
+		Webhooks: func() webhook.Stats {
+			return webhook.Stats{Taken: 8, Refused: 2, Events: 30, Served: 5, Failing: 1, Aside: 4, Lag: 3 * time.Second}
+		},
+		WebhookStates: func(context.Context) (map[relay.WebhookStatus]int, error) {
+			return map[relay.WebhookStatus]int{relay.WebhookPaused: 6}, nil
+		}})
 	return m, reg, h
 }
 
@@ -144,6 +151,9 @@ func TestObserved(t *testing.T) {
 		`postrider_window_deliveries 3`, `postrider_window_limit_deliveries 10`, `postrider_window_bytes 100`, `postrider_window_limit_bytes 1000`,
 		`postrider_attempts_in_flight 2`, `postrider_attempts_in_flight_peak 5`,
 		`postrider_delivery_connections{state="active"} 3`, `postrider_delivery_connections{state="idle"} 1`,
+		`postrider_webhook_requests_total{result="taken"} 8`, `postrider_webhook_requests_total{result="refused"} 2`, `postrider_webhook_events_total 30`,
+		`postrider_webhook_served{state="ok"} 4`, `postrider_webhook_served{state="failing"} 1`, `postrider_webhook_aside_messages 4`, `postrider_webhook_lag_seconds 3`,
+		`postrider_webhooks{status="paused"} 6`,
 		`postrider_ready 1`, `postrider_data_free_bytes `,
 		`postrider_queue_deliveries{site="google",state="queued",stream="transactional"} 3`,
 		`postrider_nodes{state="dead"} 1`, `postrider_leased_deliveries{holder="this"} 7`,

@@ -10,6 +10,7 @@ import (
 	"postrider/internal/deliver"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/webhook"
 )
 
 // Store is asked, now and then, what all nodes together have.
@@ -31,7 +32,10 @@ type Sources struct {
 	Health      *Health
 	Data        string // folder
 	Store       Store
-	Node        string // this one's name
+	Node        string               // this one's name
+	Webhooks    func() webhook.Stats // nil: there are none
+	// WebhookStates counts all webhooks by their status, now and then.
+	WebhookStates func(ctx context.Context) (map[relay.WebhookStatus]int, error)
 	// CertExpires is when the certificate that is served runs out.
 	CertExpires func() time.Time
 }
@@ -52,6 +56,12 @@ var (
 	connDesc      = desc("postrider_delivery_connections", "Connections to receivers: active (in use, or being opened) and idle (kept for the next message).", "state")
 	sitesDesc     = desc("postrider_sites_remembered", "Receiving services whose pace this node remembers.")
 	throttledDesc = desc("postrider_logins_throttled_total", "Logins that were made to wait because of failed ones before.")
+	hookReqDesc   = desc("postrider_webhook_requests_total", "Requests to webhooks: taken (answered 2xx), or refused (anything else, or no answer).", "result")
+	hookSentDesc  = desc("postrider_webhook_events_total", "Events that webhooks took from this node, those sent again too.")
+	hookDesc      = desc("postrider_webhooks", "Webhooks by status, of all nodes that share the store: active, paused (by people), disabled (by the relay). Counted now and then.", "status")
+	hookOwnDesc   = desc("postrider_webhook_served", "Webhooks that this node sends to, by how the last request went: ok, failing.", "state")
+	hookAsideDesc = desc("postrider_webhook_aside_messages", "Messages whose events a webhook refuses while it takes those of others; each is tried by itself.")
+	hookLagDesc   = desc("postrider_webhook_lag_seconds", "Age of the oldest event that this node has to send; 0: none waits.")
 	readyDesc     = desc("postrider_ready", "1 if /readyz says so: mail may be sent here.")
 	freeDesc      = desc("postrider_data_free_bytes", "Free space on the disk of the data folder, for the relay's user.")
 	totalDesc     = desc("postrider_data_size_bytes", "Size of the disk of the data folder.")
@@ -76,7 +86,7 @@ type puller struct {
 
 func (p *puller) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{windowDesc, windowMost, bytesDesc, bytesMost, flightDesc, peakDesc, connDesc, sitesDesc,
-		throttledDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, lookedDesc, tookDesc} {
+		throttledDesc, hookReqDesc, hookSentDesc, hookDesc, hookOwnDesc, hookAsideDesc, hookLagDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, lookedDesc, tookDesc} {
 		ch <- d
 	}
 }
@@ -96,6 +106,16 @@ func (p *puller) Collect(ch chan<- prometheus.Metric) {
 	gauge(connDesc, float64(c.Idle), "idle")
 	gauge(sitesDesc, float64(c.Sites))
 	ch <- prometheus.MustNewConstMetric(throttledDesc, prometheus.CounterValue, float64(p.Throttled()))
+	if p.Webhooks != nil {
+		w := p.Webhooks()
+		ch <- prometheus.MustNewConstMetric(hookReqDesc, prometheus.CounterValue, float64(w.Taken), "taken")
+		ch <- prometheus.MustNewConstMetric(hookReqDesc, prometheus.CounterValue, float64(w.Refused), "refused")
+		ch <- prometheus.MustNewConstMetric(hookSentDesc, prometheus.CounterValue, float64(w.Events))
+		gauge(hookOwnDesc, float64(w.Served-w.Failing), "ok")
+		gauge(hookOwnDesc, float64(w.Failing), "failing")
+		gauge(hookAsideDesc, float64(w.Aside))
+		gauge(hookLagDesc, max(w.Lag, 0).Seconds())
+	}
 	gauge(readyDesc, bit(p.Health.Ready(p.ctx) == ""))
 	if free, total, err := space(p.Data); err == nil {
 		gauge(freeDesc, free)
@@ -115,6 +135,9 @@ func (p *puller) Collect(ch chan<- prometheus.Metric) {
 	}
 	for holder, n := range p.look.held {
 		gauge(heldDesc, n, holder)
+	}
+	for status, n := range p.look.hooks {
+		gauge(hookDesc, float64(n), string(status))
 	}
 	gauge(lookedDesc, float64(p.look.at.UnixMilli())/1000)
 	gauge(tookDesc, p.look.took.Seconds())
@@ -147,6 +170,7 @@ type looked struct {
 	stock map[stock]float64
 	nodes map[string]float64
 	held  map[string]float64
+	hooks map[relay.WebhookStatus]int
 }
 
 type stock struct {
@@ -187,6 +211,11 @@ func (l *looked) refresh(ctx context.Context, s *Sources) {
 	nodes, err := s.Store.Nodes(ctx)
 	if err != nil {
 		return
+	}
+	if s.WebhookStates != nil {
+		if l.hooks, err = s.WebhookStates(ctx); err != nil {
+			return
+		}
 	}
 	l.at, l.stock = l.tried, counted
 	l.nodes, l.held = countNodes(nodes, s.Node)

@@ -276,3 +276,22 @@ func (m *Manager) Test(ctx context.Context, account, id relay.ID) (Answer, error
 	}
 	return m.poster.post(ctx, h.URL, secrets, request{id: e.ID, body: body}), nil
 }
+
+// Count counts all webhooks by their status.
+func (m *Manager) Count(ctx context.Context) (map[relay.WebhookStatus]int, error) {
+	count := map[relay.WebhookStatus]int{relay.WebhookActive: 0, relay.WebhookPaused: 0, relay.WebhookDisabled: 0}
+	const page = 1000
+	for after := (relay.ID{}); ; {
+		some, err := m.Webhooks(ctx, relay.Everyone, after, page)
+		if err != nil {
+			return nil, err
+		}
+		for _, h := range some {
+			count[h.Status]++
+			after = h.ID
+		}
+		if len(some) < page {
+			return count, nil
+		}
+	}
+}

@@ -271,7 +271,7 @@ func TestSlowReceivers(t *testing.T) {
 	defer group.Wait()
 	defer cancel()
 	r.mail(1)
-	within(t, 20*time.Second, "the slow ones are known", func() bool { _, refused := s.Requests(); return refused >= 31 })
+	within(t, 20*time.Second, "the slow ones are known", func() bool { return s.Stats().Refused >= 31 })
 	for range 5 {
 		n := quick.distinct()
 		r.mail(20)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -36,10 +37,11 @@ type Service struct {
 	now    func() time.Time
 	waits  []time.Duration // between tries
 
-	workers map[relay.ID]*worker // keep's alone
+	workers map[relay.ID]*worker // keep's alone, but for looking under mu
 	served  int64                // the lease that they work by; keep's alone
+	mu      sync.Mutex           // held while workers changes
 
-	taken, refused atomic.Int64
+	taken, refused, events atomic.Int64
 }
 
 // NewService makes a service. Lease is the node's at any time, idle tells that
@@ -61,9 +63,56 @@ func (s *Service) count(a Answer) {
 	}
 }
 
-// Requests are those that receivers took, and those that they did not, since the
-// start.
-func (s *Service) Requests() (taken, refused int64) { return s.taken.Load(), s.refused.Load() }
+// Stats are counts for the operator: of this node.
+type Stats struct {
+	Taken, Refused int64         // requests since the start, by whether receivers took them
+	Events         int64         // that they took since the start
+	Served         int           // webhooks
+	Failing        int           // of them, whose last request was refused
+	Aside          int           // messages whose events stand aside
+	Lag            time.Duration // how old the oldest event is that waits to be sent
+}
+
+// Stats counts.
+func (s *Service) Stats() Stats {
+	out := Stats{Taken: s.taken.Load(), Refused: s.refused.Load(), Events: s.events.Load()}
+	now := s.now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.workers {
+		oldest, failing, aside := w.waits()
+		out.Served++
+		out.Aside += aside
+		if failing {
+			out.Failing++
+		}
+		if !oldest.IsZero() {
+			out.Lag = max(out.Lag, now.Sub(oldest))
+		}
+	}
+	return out
+}
+
+// waits tells since when the oldest event waits, which is zero where none does, and
+// whether requests fail.
+func (w *worker) waits() (oldest time.Time, failing bool, aside int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	note := func(id relay.ID) {
+		if at := id.Time(); oldest.IsZero() || at.Before(oldest) {
+			oldest = at
+		}
+	}
+	if len(w.ready) > 0 {
+		note(w.ready[0].ID)
+	} else if len(w.queue) > 0 {
+		note(w.queue[0].ID)
+	}
+	for _, a := range w.p.Aside {
+		note(a.From)
+	}
+	return oldest, w.p.Failures > 0, len(w.p.Aside)
+}
 
 // Run sends until ctx ends. Then it waits a moment for answers, notes how far it
 // came, and gives back what it served.
@@ -172,7 +221,9 @@ func (s *Service) all() (all []*worker) {
 func (s *Service) begin(ctx context.Context, h *relay.Webhook, epoch int64) {
 	working, stop := context.WithCancel(ctx)
 	w := &worker{s: s, hook: h, epoch: epoch, stop: stop, ended: make(chan struct{}), place: -1, done: map[relay.ID]struct{}{}}
+	s.mu.Lock()
 	s.workers[h.ID] = w
+	s.mu.Unlock()
 	go w.run(working) // halt waits for it
 }
 
@@ -199,7 +250,9 @@ func (s *Service) halt(workers []*worker) {
 	}
 	for _, w := range workers {
 		<-w.ended
+		s.mu.Lock()
 		delete(s.workers, w.hook.ID)
+		s.mu.Unlock()
 	}
 }
 

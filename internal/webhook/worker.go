@@ -303,6 +303,7 @@ func (w *worker) succeed(batch []*relay.WebhookEvent, now time.Time) {
 		w.done[e.ID] = struct{}{}
 	}
 	w.p.Sent += int64(len(batch))
+	w.s.events.Add(int64(len(batch)))
 	w.p.Delivered, w.p.Failing, w.p.Failures, w.p.Next = now, time.Time{}, 0, time.Time{}
 	w.dirty = true
 }
