@@ -4,8 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"net/netip"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -70,7 +68,7 @@ func invalid(advice, format string, args ...any) error {
 // apply writes the settings into h.
 func (m *Manager) apply(s Settings, h *relay.Webhook) error {
 	if s.URL != nil {
-		if err := m.checkURL(*s.URL); err != nil {
+		if err := m.poster.check(*s.URL); err != nil {
 			return err
 		}
 		h.URL = *s.URL
@@ -133,22 +131,6 @@ func (m *Manager) apply(s Settings, h *relay.Webhook) error {
 		case h.Status == relay.WebhookActive:
 			h.Status = relay.WebhookPaused
 		}
-	}
-	return nil
-}
-
-// checkURL refuses what no event could be sent to. What the name of the host leads
-// to is judged each time that it is connected to.
-func (m *Manager) checkURL(address string) error {
-	u, err := url.Parse(address)
-	if err != nil || u.Host == "" || u.Hostname() == "" || u.User != nil || u.Fragment != "" || len(address) > mostURL || u.Scheme != "https" && u.Scheme != "http" {
-		return invalid("Use one such as https://example.com/hooks/mail, without a user name or a #.", "%.100q is not an address that events can be posted to.", address)
-	}
-	if u.Scheme == "http" && len(m.config.Private) == 0 {
-		return invalid("Use https. The operator can allow private networks with webhooks.allow_private; http is for those.", "Events are not sent without TLS.")
-	}
-	if a, err := netip.ParseAddr(strings.Trim(u.Hostname(), "[]")); err == nil && !m.poster.allowed(a, u.Scheme) {
-		return invalid("Use a public address. The operator can allow networks with webhooks.allow_private.", "%s is not an address that this relay sends events to.", a)
 	}
 	return nil
 }

@@ -137,9 +137,11 @@ func (p *poster) exchange(ctx context.Context, cancel context.CancelFunc, addres
 	h := req.Header
 	h.Set("Content-Type", "application/json")
 	h.Set("User-Agent", "Postrider")
-	h.Set("Webhook-Id", r.id)
-	h.Set("Webhook-Timestamp", strconv.FormatInt(began.Unix(), 10))
-	h.Set("Webhook-Signature", signature)
+	if signature != "" {
+		h.Set("Webhook-Id", r.id)
+		h.Set("Webhook-Timestamp", strconv.FormatInt(began.Unix(), 10))
+		h.Set("Webhook-Signature", signature)
+	}
 	// It is not sent: net/http takes it as leave to send once more where a kept
 	// connection turns out to be dead.
 	h["Idempotency-Key"] = nil

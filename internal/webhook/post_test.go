@@ -350,3 +350,22 @@ func TestTest(t *testing.T) {
 		t.Errorf("of another account: %v", err)
 	}
 }
+
+// What other parts post goes the same way; without a secret it has no signature.
+func TestPoster(t *testing.T) {
+	var got http.Header
+	to := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { got = r.Header }))
+	defer to.Close()
+	c := Config{Addrs: loopback, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: 2 * time.Second}
+	p := NewPoster(c)
+	if a := p.Post(t.Context(), to.URL, nil, "x", []byte("{}")); a.Error != "" || got.Get("Webhook-Signature") != "" || got.Get("Content-Type") != "application/json" {
+		t.Errorf("%+v, %v", a, got)
+	}
+	if a := p.Post(t.Context(), to.URL, []string{NewSecret()}, "x", []byte("{}")); a.Error != "" || got.Get("Webhook-Id") != "x" || got.Get("Webhook-Signature") == "" {
+		t.Errorf("%+v, %v", a, got)
+	}
+	c.Private = nil
+	if a := NewPoster(c).Post(t.Context(), to.URL, nil, "x", []byte("{}")); a.Error == "" || NewPoster(c).Check(to.URL) == nil {
+		t.Errorf("to a private address: %+v", a)
+	}
+}
