@@ -60,7 +60,7 @@ func (n Notify) Wants(kind Notify) bool {
 type Source struct {
 	Client   netip.AddrPort // behind a balancer: the address from the PROXY header
 	Helo     string         // what the client called itself
-	Protocol string         // "ESMTPSA" and kin (RFC 3848), or "HTTP"; "DSN" for our own notices; TLSReport
+	Protocol string         // "ESMTPSA" and kin (RFC 3848), or "HTTP"; "DSN" for our own notices, "ALERT" for alerts; TLSReport
 	Listener string         // name of the listener, as in the configuration
 	TLS      string         // "TLS1.3 TLS_AES_128_GCM_SHA256", or empty
 	User     string         // the user name given to AUTH

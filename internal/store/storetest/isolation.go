@@ -20,6 +20,8 @@ type belongings struct {
 	mail       *relay.Submission
 	webhook    *relay.Webhook
 	group      *relay.Group
+	alert      *relay.Alert
+	channel    *relay.AlertChannel
 }
 
 // isolated are the methods that find what is the account's own, each asked for
@@ -180,6 +182,38 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		id, err := f.db.Example(f.Context(), as, relay.CountFilter{})
 		return min(id.N, 1), err
 	},
+	"Alert": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.Alert(f.Context(), as, of.alert.ID))
+	},
+	"Alerts": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Alerts(f.Context(), as, relay.AlertFilter{})
+		return len(all), err
+	},
+	"AlertSends": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.AlertSends(f.Context(), as, of.alert.ID)
+		return len(all), err
+	},
+	"TakeAlert": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.TakeAlert(f.Context(), somebody, as, of.alert.ID, "alert.mute", func(a *relay.Alert) { a.Muted = noon }))
+	},
+	"AlertChannel": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.AlertChannel(f.Context(), as, of.channel.ID))
+	},
+	"AlertChannels": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.AlertChannels(f.Context(), as, relay.ID{}, 0)
+		return len(all), err
+	},
+	"RemoveAlertChannel": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, f.db.RemoveAlertChannel(f.Context(), somebody, as, of.channel.ID)
+	},
+	"AlertRules": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.AlertRules(f.Context(), as)
+		return len(all), err
+	},
+	"SeenReplies": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.SeenReplies(f.Context(), as, [2]relay.Kind{relay.EventDelivered, relay.EventBounced}, noon.Add(-time.Hour), 1000)
+		return len(all), err
+	},
 	"Webhook": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		return 0, second(f.db.Webhook(f.Context(), as, of.webhook.ID))
 	},
@@ -257,7 +291,7 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 // for the account that it names, and what finds out whose something is.
 var unbound = []string{
 	// making
-	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "AddWebhook", "AddGroup", "Suppress", "Note", "Put", "TakeUsage",
+	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "AddWebhook", "AddAlertChannel", "SetAlertRules", "AddGroup", "Suppress", "Note", "Put", "TakeUsage",
 	// logging in, and the links that verify
 	"CredentialByUser", "CredentialByKey", "NetworkCredentials", "UseCredentials", "UserByEmail", "Memberships", "SenderByToken",
 	// of no account
@@ -267,6 +301,7 @@ var unbound = []string{
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "Linked", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
 	"AddReturned", "Returned", "EndReturned", "SuppressionNews",
+	"PutAlert", "OpenAlerts", "EndAlerts", "DueAlertSends", "SetAlertSend", "WebhooksInTrouble",
 }
 
 var isolationTests = []test{
@@ -318,7 +353,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
-		"Usage", "Outcomes", "Recent", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "Groups", "Left", "LeftBy", "Leavers", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Recent", "Alerts", "AlertSends", "AlertChannels", "AlertRules", "SeenReplies", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "Groups", "Left", "LeftBy", "Leavers", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {
@@ -363,6 +398,11 @@ func (f *fixture) again(of belongings) belongings {
 	}
 	if _, err := f.db.TakeUsage(f.Context(), []relay.Take{{Account: account, Subject: "x", Start: noon.Add(-time.Hour), End: noon.Add(time.Hour), Want: 1, Most: 100}}); err != nil {
 		f.Fatal(err)
+	}
+	of.alert, of.channel = f.alert(account, serial), f.channel(account)
+	if rules, err := f.db.AlertRules(f.Context(), account); err != nil || len(rules) == 0 {
+		f.must(err)
+		f.must(f.db.SetAlertRules(f.Context(), somebody, &relay.AlertRules{Account: account}))
 	}
 	of.mail = Submission(account, noon, []byte("x"), "a@x.test", "b@x.test")
 	of.mail.InHand = false

@@ -67,6 +67,7 @@ func Run(t *testing.T, e Engine) {
 		{"recent", recentTests},
 		{"suppression", suppressionTests},
 		{"group", groupTests},
+		{"alert", alertTests},
 		{"schema", schemaTests},
 	} {
 		t.Run(group.name, func(t *testing.T) {
