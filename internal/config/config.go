@@ -36,6 +36,7 @@ type Config struct {
 	API      API        `toml:"api" doc:"The HTTP API (docs/api.md), for programs and for the command line from afar. On the relay's own machine the control socket serves it in any case."`
 	Webhooks Webhooks   `toml:"webhooks" doc:"How events are sent to programs of the accounts. See docs/webhooks.md."`
 	Tracking Tracking   `toml:"tracking" doc:"Links in mail that lead to this relay: opens, clicks, unsubscribing. See docs/tracking.md."`
+	Alerts   Alerts     `toml:"alerts" doc:"Who is told when something is wrong, and when. Accounts may set thresholds and channels of their own. See docs/alerts.md."`
 	HTTP     HTTP       `toml:"http" doc:"Metrics and health, for who watches the relay."`
 	Log      Log        `toml:"log" doc:"The relay's own log, on standard error."`
 }
@@ -246,6 +247,38 @@ type Webhooks struct {
 	CA      string   `toml:"ca" doc:"File with certificates to trust for that, PEM. Empty: those of the system."`
 	Timeout Duration `toml:"timeout" doc:"Longest wait for a receiver's answer."`
 	GiveUp  Duration `toml:"give_up" doc:"A webhook whose requests have all failed for so long is disabled."`
+}
+
+// Alerts is when people are told that something is wrong. Thresholds hold for
+// accounts that have none of their own.
+type Alerts struct {
+	To      []string `toml:"to" doc:"Addresses of operators: what concerns the relay as a whole is told there (a certificate that ends, a blocklist), and what concerns an account that has nobody to tell. Empty: the users that are operators."`
+	From    string   `toml:"from" doc:"Address that mail about alerts comes from. Empty: alerts at service.domain, or that of notices."`
+	Webhook string   `toml:"webhook" doc:"Address that what operators are told is posted to as well, signed as Standard Webhooks has it. Empty: none."`
+	Secret  string   `toml:"webhook_secret_file" doc:"File with the secret that such requests are signed with (whsec_…), in its first line. Needed with webhook."`
+	Slack   string   `toml:"slack_file" doc:"File with the address of an incoming hook of Slack, Mattermost or Discord (with /slack behind it), in its first line: what operators are told is posted there too. The address is a secret. Empty: none."`
+	Every   Duration `toml:"check_every" doc:"How often it is looked whether something is wrong."`
+	Quiet   Duration `toml:"quiet" doc:"An incident has ended when all has been well for so long."`
+	Remind  Duration `toml:"remind" doc:"People are told again of an incident that nobody has acknowledged, after so long. 0: never."`
+	Keep    Duration `toml:"keep" doc:"How long incidents that have ended are kept."`
+	Off     []string `toml:"off" doc:"Kinds that nobody is alerted of: bounce-rate, complaint-rate, deferral-spike, provider-block, quota, domain-failing, certificate-expiring, webhook-failing, blocklisted."`
+
+	BounceWarning     Percent  `toml:"bounce_warning" doc:"Share of mail that bounces, in an hour or a day."`
+	BounceCritical    Percent  `toml:"bounce_critical" doc:"The same, where it is grave."`
+	BounceLeast       int      `toml:"bounce_least" doc:"There is no such share of fewer results than that."`
+	ComplaintWarning  Percent  `toml:"complaint_warning" doc:"Share of delivered mail that recipients complain of, in a day."`
+	ComplaintCritical Percent  `toml:"complaint_critical" doc:"The same, where it is grave."`
+	ComplaintLeast    int      `toml:"complaint_least" doc:"There is no such share of fewer delivered messages than that."`
+	DeferralWarning   Percent  `toml:"deferral_warning" doc:"Share of attempts that one provider puts off, in 15 minutes."`
+	DeferralCritical  Percent  `toml:"deferral_critical" doc:"The same, where it is grave."`
+	DeferralLeast     int      `toml:"deferral_least" doc:"There is no such share of fewer attempts than that."`
+	BlockWarning      Percent  `toml:"block_warning" doc:"Share of mail that one provider refuses for the sake of its sender or content, in 30 minutes."`
+	BlockCritical     Percent  `toml:"block_critical" doc:"The same, where it is grave."`
+	BlockLeast        int      `toml:"block_least" doc:"There is no such share of fewer results than that."`
+	CertWarning       Duration `toml:"certificate_warning" doc:"A certificate that ends within so long is told of; one that was given for a short time, in its last quarter."`
+	CertCritical      Duration `toml:"certificate_critical" doc:"The same, where it is grave; in its last tenth."`
+	WebhookFailing    Duration `toml:"webhook_failing" doc:"How long all requests of a webhook may fail before its account is told."`
+	BlocklistEvery    Duration `toml:"blocklist_every" doc:"How often the lists of doctor.blocklists are asked for the relay's addresses."`
 }
 
 // HTTP is how the relay is seen from outside.

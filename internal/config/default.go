@@ -72,7 +72,14 @@ func Default() Config {
 		Webhooks: Webhooks{Timeout: 15 * second, GiveUp: 3 * day},
 		Tracking: Tracking{Domains: true, Life: 365 * day, Private: "anonymous", Early: 3 * second},
 		Suppress: Suppress{Hard: true, Soft: 5, Window: 30 * day, For: 30 * day},
-		Notices:  Notices{Gather: 10 * second, Delay: 4 * hour},
-		Log:      Log{Level: "info", Format: "text"},
+		Alerts: Alerts{Every: minute, Quiet: 15 * minute, Remind: day, Keep: 90 * day,
+			BounceWarning: 5, BounceCritical: 10, BounceLeast: 50,
+			// What Gmail and Yahoo ask of senders: below 0.1 %, never 0.3 %.
+			ComplaintWarning: 0.1, ComplaintCritical: 0.3, ComplaintLeast: 500,
+			DeferralWarning: 30, DeferralCritical: 70, DeferralLeast: 50,
+			BlockWarning: 10, BlockCritical: 50, BlockLeast: 10,
+			CertWarning: 21 * day, CertCritical: 7 * day, WebhookFailing: 15 * minute, BlocklistEvery: hour},
+		Notices: Notices{Gather: 10 * second, Delay: 4 * hour},
+		Log:     Log{Level: "info", Format: "text"},
 	}
 }

@@ -112,7 +112,7 @@ func Load(path string) (Config, error) {
 
 // files are the settings that name one.
 func (c *Config) files() []*string {
-	files := []*string{&c.Data, &c.Master, &c.TLS.Cert, &c.TLS.Key, &c.TLS.ACMERoots, &c.Asked.CA, &c.Webhooks.CA, &c.Feedback.Rules}
+	files := []*string{&c.Data, &c.Master, &c.TLS.Cert, &c.TLS.Key, &c.TLS.ACMERoots, &c.Asked.CA, &c.Webhooks.CA, &c.Feedback.Rules, &c.Alerts.Secret, &c.Alerts.Slack}
 	for i := range c.Route {
 		files = append(files, &c.Route[i].Password, &c.Route[i].CA)
 	}

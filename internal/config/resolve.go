@@ -82,6 +82,10 @@ func (c *Config) resolve(m machine) error {
 	if c.Notices.From == "" {
 		c.Notices.From = "MAILER-DAEMON@" + c.Hostname
 	}
+	if c.Alerts.From == "" && c.Service.Domain != "" {
+		c.Alerts.From = "alerts@" + c.Service.Domain
+	}
+	c.Alerts.From = cmp.Or(c.Alerts.From, c.Notices.From)
 	return nil
 }
 

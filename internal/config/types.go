@@ -15,6 +15,7 @@ const (
 	wantDuration = `a duration such as "90s", "4h" or "1d12h"`
 	wantSize     = `a size such as "512KB", "25MB" or "1GB"`
 	wantPrefix   = `a network such as "10.0.0.0/8", or an address`
+	wantPercent  = `a share such as "5%" or "0.1%"`
 	wantAddr     = `an IP address such as "192.0.2.25"`
 )
 
@@ -158,6 +159,27 @@ func (s *Size) setInt(n int64) error {
 		return fmt.Errorf("%d is not %s", n, wantSize)
 	}
 	*s = Size(n)
+	return nil
+}
+
+// Percent is a share written as "5%" or "0.1%".
+type Percent float64
+
+// String writes p as it is read.
+func (p Percent) String() string { return strconv.FormatFloat(float64(p), 'f', -1, 64) + "%" }
+
+// MarshalText writes what String does.
+func (p Percent) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads a number from 0 to 100 and a percent sign. Its errors are
+// for people.
+func (p *Percent) UnmarshalText(text []byte) error {
+	digits, ok := strings.CutSuffix(strings.TrimSpace(string(text)), "%")
+	n, err := strconv.ParseFloat(digits, 64)
+	if !ok || err != nil || !(n >= 0 && n <= 100) {
+		return fmt.Errorf("%s is not %s", quote(string(text)), wantPercent)
+	}
+	*p = Percent(n)
 	return nil
 }
 

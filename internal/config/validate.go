@@ -34,6 +34,7 @@ func (c *Config) Validate() error {
 	v.acme(&c.TLS)
 	v.service(c)
 	v.routes(c.Route)
+	v.alerts(&c.Alerts)
 	return v.problems.err()
 }
 
@@ -402,6 +403,52 @@ func (v *checker) receivers(c *Config) {
 	v.positive("webhooks.give_up", c.Webhooks.GiveUp)
 	v.address("tls_reports.from", c.Reports.From)
 	v.address("tls_reports.contact", c.Reports.Contact)
+}
+
+// alertKinds are the names of what people can be alerted of.
+func alertKinds() []string {
+	return []string{"bounce-rate", "complaint-rate", "deferral-spike", "provider-block", "quota", "domain-failing", "certificate-expiring", "webhook-failing", "blocklisted"}
+}
+
+// alerts checks who is told of what, and when.
+func (v *checker) alerts(a *Alerts) {
+	for i, to := range a.To {
+		v.address(index("alerts.to", i), to)
+	}
+	v.address("alerts.from", a.From)
+	if u, err := url.Parse(a.Webhook); a.Webhook != "" && (err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.Fragment != "") {
+		v.add("alerts.webhook", `%s is not an address to post to; want one such as "https://example.com/alerts"`, quote(a.Webhook))
+	}
+	if a.Webhook != "" && a.Secret == "" {
+		v.add("alerts.webhook_secret_file", "missing; requests to alerts.webhook are signed")
+	}
+	for i, kind := range a.Off {
+		v.oneOf(index("alerts.off", i), kind, alertKinds()...)
+	}
+	for _, d := range []struct {
+		key string
+		d   Duration
+	}{{"check_every", a.Every}, {"quiet", a.Quiet}, {"keep", a.Keep}, {"certificate_warning", a.CertWarning}, {"webhook_failing", a.WebhookFailing}, {"blocklist_every", a.BlocklistEvery}} {
+		v.positive("alerts."+d.key, d.d)
+	}
+	v.zeroOrMore("alerts.remind", a.Remind)
+	if a.CertCritical > a.CertWarning {
+		v.clash("alerts.certificate_critical", "alerts.certificate_warning", "%q is longer than certificate_warning, %q", a.CertCritical, a.CertWarning)
+	}
+	for _, r := range []struct {
+		name              string
+		warning, critical Percent
+		least             int
+	}{{"bounce", a.BounceWarning, a.BounceCritical, a.BounceLeast}, {"complaint", a.ComplaintWarning, a.ComplaintCritical, a.ComplaintLeast},
+		{"deferral", a.DeferralWarning, a.DeferralCritical, a.DeferralLeast}, {"block", a.BlockWarning, a.BlockCritical, a.BlockLeast}} {
+		if r.warning <= 0 {
+			v.add("alerts."+r.name+"_warning", "%q is too small: everything would be an incident", r.warning)
+		}
+		if r.critical < r.warning {
+			v.clash("alerts."+r.name+"_critical", "alerts."+r.name+"_warning", "%q is less than %s_warning, %q", r.critical, r.name, r.warning)
+		}
+		v.count("alerts."+r.name+"_least", r.least, 1, math.MaxInt32)
+	}
 }
 
 // address allows a bare mail address, or none.
