@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"postrider/internal/dns"
 	"postrider/internal/relay"
@@ -133,6 +134,14 @@ func generic(name string, a netip.Addr) bool {
 	forward, back := strings.Join(parts, "-"), parts[3]+"-"+parts[2]+"-"+parts[1]+"-"+parts[0]
 	flat := strings.NewReplacer(".", "-", "_", "-").Replace(name)
 	return strings.Contains(flat, forward) || strings.Contains(flat, back)
+}
+
+// Blocklists asks the lists for each address that mail leaves from, within a
+// minute.
+func (d *Doctor) Blocklists(ctx context.Context) []relay.Finding {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	return d.blocklists(ctx)
 }
 
 // blocklists asks the lists for each address that mail leaves from (RFC 5782).

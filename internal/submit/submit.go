@@ -168,6 +168,32 @@ func (e *Entrance) TLSReport(ctx context.Context, account relay.ID, to string, c
 	return err
 }
 
+// Alert takes in mail of ours that tells people that something is wrong, from the
+// null sender, so that nothing comes back of it. What has the same key is taken
+// once a day.
+func (e *Entrance) Alert(ctx context.Context, account relay.ID, to string, content relay.Content, key string) (relay.ID, error) {
+	facts, err := message.Scan(content)
+	if err != nil {
+		return relay.ID{}, fmt.Errorf("scan content: %w", err)
+	}
+	addr, err := smtp.ParseAddress(to, true)
+	if err != nil {
+		return relay.ID{}, badAddress(to, "recipient", err)
+	}
+	env := relay.Envelope{UTF8: !addr.IsASCII(), Recipients: []relay.Recipient{{Address: to, Notify: relay.NotifyNever}}}
+	m, err := e.newMessage(env, relay.Source{Protocol: "ALERT", Helo: e.config.Hostname}, facts)
+	if err != nil {
+		return relay.ID{}, err
+	}
+	m.Account, m.Stream = account, relay.Transactional
+	id, err := e.put(ctx, &relay.Submission{Message: m, Content: content, Once: &relay.Once{Key: key}})
+	var earlier *relay.Earlier
+	if errors.As(err, &earlier) {
+		return earlier.Message, nil
+	}
+	return id, err
+}
+
 func (e *Entrance) newMessage(env relay.Envelope, src relay.Source, f message.Facts) (*relay.Message, error) {
 	// It is about to stand in a From field and in commands.
 	if env.Sender != "" {

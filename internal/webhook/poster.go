@@ -48,3 +48,9 @@ func (p *poster) check(address string) error {
 	}
 	return nil
 }
+
+// CheckSecret refuses what is no secret that requests are signed with.
+func CheckSecret(secret string) error {
+	_, err := sign([]string{secret}, "", time.Time{}, nil)
+	return err
+}
