@@ -23,6 +23,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"postrider/internal/account"
+	"postrider/internal/alert"
 	"postrider/internal/domain"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
@@ -61,6 +62,7 @@ type Config struct {
 	Domains      *domain.Manager
 	Senders      *domain.Senders
 	Webhooks     *webhook.Manager
+	Alerts       *alert.Manager
 	Doctor       Doctor
 	Live         *tail.Live
 	Traces       *trace.Book
@@ -164,6 +166,7 @@ func (s *Server) routes() {
 	s.domainRoutes()
 	s.senderRoutes()
 	s.webhookRoutes()
+	s.alertRoutes()
 	s.doctorRoutes()
 	s.nodeRoutes()
 	s.backupRoutes()

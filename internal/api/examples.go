@@ -11,6 +11,8 @@ const (
 	ExampleEventID    = "06dx0000000000000000000040"
 	ExampleWebhook    = "06dx0000000000000000000060"
 	ExampleTest       = "06dx0000000000000000000038"
+	ExampleAlert      = "06dx0000000000000000000070"
+	ExampleChannel    = "06dx0000000000000000000074"
 	ExampleTime       = "2026-03-01T08:30:00Z"
 )
 

@@ -204,6 +204,7 @@ func fill(t *testing.T, dir string) {
 	must(db.Leave(ctx, lease))
 	fillMore(t, db, shop)
 	fillWebhook(t, dir, db, shop)
+	fillAlert(t, db, shop)
 }
 
 func put(ctx context.Context, db *store.DB, lease int64, m, account relay.ID) error {

@@ -54,5 +54,19 @@ func (v verbs) of(rest []string) (verb string, words []string, ok bool) {
 	return rest[0], rest[1:], true
 }
 
+// printTable prints what is there at once.
+func printTable[T any](e *Env, head string, all []T, row func(T) []string) error {
+	w := tabwriter.NewWriter(e.Stdout, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(w, head)
+	for _, v := range all {
+		columns := row(v)
+		for i := range columns {
+			columns[i] = clean(columns[i])
+		}
+		fmt.Fprintln(w, strings.Join(columns, "\t"))
+	}
+	return w.Flush()
+}
+
 // where is a path with a name in it.
 func where(path, name string) string { return path + "/" + url.PathEscape(name) }

@@ -107,7 +107,7 @@ func runWebhook(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	case "rotate":
 		return f.secret(ctx, e, c, path+"/rotate", api.WebhookRotation{Keep: f.keep.Hours()})
 	case "test":
-		return f.test(ctx, e, c, path+"/test")
+		return testPost(ctx, e, c, path+"/test", f.json)
 	case "failures":
 		return printList(ctx, e, c, path+"/failures", nil, f.json, "WHEN\tTRY\tSTATUS\tEVENTS\tFIRST ABOUT\tNEXT\tERROR\tANSWER", failureRow)
 	case "remove":
@@ -165,15 +165,18 @@ func (f *webhookFlags) secret(ctx context.Context, e *Env, c *api.Client, path s
 	return nil
 }
 
-func (f *webhookFlags) test(ctx context.Context, e *Env, c *api.Client, path string) error {
+// testPost asks for a sample to be sent, and tells the receiver's answer.
+func testPost(ctx context.Context, e *Env, c *api.Client, path string, asJSON bool) error {
 	var out api.WebhookAnswer
 	if err := c.Post(ctx, path, nil, &out); err != nil {
 		return err
 	}
-	if f.json {
+	if asJSON {
 		if err := printJSON(e.Stdout, out); err != nil {
 			return err
 		}
+	} else if out.Error == "" && out.Status == 0 {
+		fmt.Fprintln(e.Stdout, "It is on its way.")
 	} else if out.Error == "" {
 		fmt.Fprintf(e.Stdout, "It was taken: the receiver answered %d after %v.\n", out.Status, seconds(out.Took))
 	} else if out.Answer != "" {

@@ -62,6 +62,7 @@ type Daemon struct {
 	webhooks   *webhook.Service
 	live       *tail.Live
 	traces     *trace.Book
+	alerts     alerts
 	doctor     *doctor.Doctor
 	queue      *queue.Queue
 	dispatcher *deliver.Dispatcher
@@ -239,6 +240,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if err := d.wireTracking(); err != nil {
 		return err
 	}
+	if err := d.wireAlerts(resolver.Addrs, entrance, home); err != nil {
+		return err
+	}
 	d.wireAPI(home, entrance, credentials)
 	d.watch.join(ctx, d)
 	return nil
@@ -311,6 +315,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.accounts.Run(running) })
 	g.Go(func() error { return d.webhooks.Run(running) })
 	g.Go(func() error { return d.live.Run(running) })
+	g.Go(func() error { return d.alerts.run(running) })
 	g.Go(func() error { return d.sweep(running) })
 	g.Go(func() error { return d.limiter.Run(running) })
 	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })

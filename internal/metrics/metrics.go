@@ -14,6 +14,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"postrider/internal/relay"
 )
 
 // Metrics counts what it is told. It is the Observer of package smtpd, of
@@ -24,6 +26,7 @@ type Metrics struct {
 	storeMetrics
 	trackMetrics
 	errors *prometheus.CounterVec // by class
+	alerts *prometheus.CounterVec // told, by channel
 }
 
 // New makes the metrics and registers them, with those of the process and of
@@ -38,11 +41,26 @@ func New(reg *prometheus.Registry, version string) *Metrics {
 		m.errors.WithLabelValues(c)
 	}
 	reg.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), build, m.errors)
+	m.alerts = counter("postrider_alert_messages_total", "What was told of alerts, by kind of channel, and whether it was taken.", "channel", "result")
+	for _, kind := range []relay.ChannelKind{relay.ChannelMail, relay.ChannelWebhook, relay.ChannelSlack} {
+		m.alerts.WithLabelValues(string(kind), "taken")
+		m.alerts.WithLabelValues(string(kind), "failed")
+	}
+	reg.MustRegister(m.alerts)
 	m.smtpMetrics = newSMTP(reg)
 	m.deliveryMetrics = newDelivery(reg)
 	m.storeMetrics = newStore(reg)
 	m.trackMetrics = newTrack(reg)
 	return m
+}
+
+// AlertTold counts something that was told of an alert.
+func (m *Metrics) AlertTold(kind relay.ChannelKind, ok bool) {
+	result := "failed"
+	if ok {
+		result = "taken"
+	}
+	m.alerts.WithLabelValues(string(kind), result).Inc()
 }
 
 // Classes of errors.

@@ -19,6 +19,8 @@ type Store interface {
 	Tally(ctx context.Context, each func(stream relay.Stream, state relay.State, domain string, n int64)) error
 	// Nodes gives the nodes that take part.
 	Nodes(ctx context.Context) ([]relay.Node, error)
+	// OpenAlerts gives incidents that have not ended.
+	OpenAlerts(ctx context.Context) ([]*relay.Alert, error)
 }
 
 // Sources are asked at each scrape.
@@ -73,6 +75,8 @@ var (
 	tookDesc      = desc("postrider_queue_count_duration_seconds", "How long that took.")
 )
 
+var alertsDesc = desc("postrider_alerts_open", "Incidents that have not ended, of all accounts and of the relay: each node tells the same. Asked now and then.", "kind", "severity")
+
 func desc(name, help string, labels ...string) *prometheus.Desc {
 	return prometheus.NewDesc(name, help, labels, nil)
 }
@@ -86,7 +90,7 @@ type puller struct {
 
 func (p *puller) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{windowDesc, windowMost, bytesDesc, bytesMost, flightDesc, peakDesc, connDesc, sitesDesc,
-		throttledDesc, hookReqDesc, hookSentDesc, hookDesc, hookOwnDesc, hookAsideDesc, hookLagDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, lookedDesc, tookDesc} {
+		throttledDesc, hookReqDesc, hookSentDesc, hookDesc, hookOwnDesc, hookAsideDesc, hookLagDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, alertsDesc, lookedDesc, tookDesc} {
 		ch <- d
 	}
 }
@@ -139,6 +143,9 @@ func (p *puller) Collect(ch chan<- prometheus.Metric) {
 	for status, n := range p.look.hooks {
 		gauge(hookDesc, float64(n), string(status))
 	}
+	for k, n := range p.look.alerts {
+		gauge(alertsDesc, n, k[0], k[1])
+	}
 	gauge(lookedDesc, float64(p.look.at.UnixMilli())/1000)
 	gauge(tookDesc, p.look.took.Seconds())
 }
@@ -171,6 +178,8 @@ type looked struct {
 	nodes map[string]float64
 	held  map[string]float64
 	hooks map[relay.WebhookStatus]int
+	// alerts by kind and severity
+	alerts map[[2]string]float64
 }
 
 type stock struct {
@@ -217,7 +226,19 @@ func (l *looked) refresh(ctx context.Context, s *Sources) {
 			return
 		}
 	}
+	open, err := s.Store.OpenAlerts(ctx)
+	if err != nil {
+		return
+	}
 	l.at, l.stock = l.tried, counted
+	l.alerts = map[[2]string]float64{}
+	for _, kind := range relay.AlertKinds() {
+		l.alerts[[2]string{string(kind), string(relay.SeverityWarning)}] = 0
+		l.alerts[[2]string{string(kind), string(relay.SeverityCritical)}] = 0
+	}
+	for _, a := range open {
+		l.alerts[[2]string{string(a.Kind), string(a.Severity)}]++
+	}
 	l.nodes, l.held = countNodes(nodes, s.Node)
 }
 

@@ -30,6 +30,10 @@ func (c *counts) Tally(ctx context.Context, each func(relay.Stream, relay.State,
 	return c.err
 }
 
+func (c *counts) OpenAlerts(context.Context) ([]*relay.Alert, error) {
+	return []*relay.Alert{{Kind: relay.AlertQuota, Severity: relay.SeverityWarning}}, nil
+}
+
 func (c *counts) Nodes(context.Context) ([]relay.Node, error) {
 	return []relay.Node{{Name: "me", InHand: 7}, {Name: "b", Draining: true, InHand: 1}, {Name: "c", Silent: time.Hour, InHand: 2}}, nil
 }
