@@ -137,7 +137,7 @@ func (s *Sender) try(ctx context.Context, d *relay.AlertSend) {
 	switch {
 	case answer.Error == "":
 		d.Sent, d.Due = now, time.Time{}
-	case now.Sub(d.ID.Time()) >= giveUp:
+	case answer.Error == removed || now.Sub(d.ID.Time()) >= giveUp:
 		d.Due = time.Time{}
 	default:
 		d.Due = webhook.Backoff(d.Tries, now, answer.Retry)
@@ -154,11 +154,14 @@ func (s *Sender) try(ctx context.Context, d *relay.AlertSend) {
 	}
 }
 
+// removed is the answer of a channel that is not there any more.
+const removed = "The channel was removed."
+
 // failed is an answer that never came.
 func failed(err error) webhook.Answer { return webhook.Answer{Error: err.Error()} }
 
 func (s *Sender) send(ctx context.Context, d *relay.AlertSend) webhook.Answer {
-	v := view{host: s.config.Hostname, id: d.ID.String(), news: d.News, Alert: d.Incident(), now: d.Due}
+	v := view{host: s.config.Hostname, id: d.ID.String(), news: d.News, Alert: d.Incident(), now: d.ID.Time()}
 	if d.Account != relay.Everyone {
 		if a, err := s.outbox.Account(ctx, d.Account, d.Account); err == nil {
 			v.account = a.Name
@@ -172,6 +175,9 @@ func (s *Sender) send(ctx context.Context, d *relay.AlertSend) webhook.Answer {
 	switch {
 	case !d.Channel.IsZero():
 		c, err := s.outbox.AlertChannel(ctx, d.Account, d.Channel)
+		if err != nil && relay.CodeOf(err) == relay.NotFound {
+			return webhook.Answer{Error: removed}
+		}
 		if err != nil {
 			return failed(err)
 		}

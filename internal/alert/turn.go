@@ -96,7 +96,7 @@ func turn(before *relay.Alert, s *Seen, looked bool, now time.Time, t Times) (St
 	case s == nil && looked && a.Calm.IsZero():
 		a.Calm, changed = now, true
 	}
-	if !a.Calm.IsZero() && now.Sub(a.Calm) >= t.Quiet {
+	if looked && !a.Calm.IsZero() && now.Sub(a.Calm) >= t.Quiet {
 		a.Ended = a.Calm
 		return ended(&a, now), true
 	}

@@ -98,6 +98,14 @@ func TestTurn(t *testing.T) {
 	}
 }
 
+// An incident that nobody looked at does not end, though it was well before.
+func TestTurnUnseen(t *testing.T) {
+	a := &relay.Alert{ID: relay.ID{1}, Account: me, Kind: relay.AlertBlocklist, Level: 1, Opened: noon, Seen: noon, Told: noon, Calm: noon}
+	if steps := Turn([]*relay.Alert{a}, nil, func(*relay.Alert) bool { return false }, noon.Add(time.Hour), usual); len(steps) != 0 {
+		t.Errorf("%+v", steps)
+	}
+}
+
 // What ends by itself does so at its time; nobody looked says nothing.
 func TestTurnUntil(t *testing.T) {
 	until := noon.Add(time.Hour)

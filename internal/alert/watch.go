@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -137,7 +138,16 @@ func (w *Watch) Round(ctx context.Context) error {
 		return err
 	}
 	own := func(a *relay.Alert) bool { return a.Kind == relay.AlertCertificate && w.mine(a.Subject) }
-	if err := w.turn(ctx, open, w.certificates(now), own, now); err != nil {
+	var ours []*relay.Alert
+	for _, a := range open {
+		if own(a) {
+			ours = append(ours, a)
+		}
+		if a.Kind == relay.AlertDomain { // told of longer ago than the audit log is read
+			w.domains[place{a.Account, a.Subject}] = true
+		}
+	}
+	if err := w.turn(ctx, ours, w.certificates(now), own, now); err != nil {
 		return err
 	}
 	mine, err := w.store.Lock(ctx, "alerts", w.config.Node, w.lock())
@@ -148,9 +158,10 @@ func (w *Watch) Round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	open = slices.DeleteFunc(open, own)
 	looked := func(a *relay.Alert) bool {
 		if a.Kind == relay.AlertCertificate {
-			return !own(a) && now.Sub(a.Seen) > gone // the node is gone
+			return now.Sub(a.Seen) > gone // the node is gone
 		}
 		list, _, _ := strings.Cut(a.Subject, " ")
 		return a.Kind != relay.AlertBlocklist || !w.unsure[list]
