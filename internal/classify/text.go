@@ -43,10 +43,12 @@ func normalise(s string) text {
 			continue
 		}
 		for _, part := range strings.FieldsFunc(f, func(c rune) bool { return strings.ContainsRune(`<>()[]{}:;,"'`, c) }) {
-			if strings.Contains(part, "@") {
-				t.prose = append(t.prose, "@")
-			} else {
-				t.field(part)
+			for part := range strings.SplitSeq(part, "...") { // bob@corp.example...User unknown
+				if strings.Contains(part, "@") {
+					t.prose = append(t.prose, "@")
+				} else {
+					t.field(part)
+				}
 			}
 		}
 	}
