@@ -2,7 +2,10 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -58,9 +61,14 @@ type liveQuery struct {
 	Kind        []string  `query:"kind" maxItems:"30" doc:"Kinds of events, separated by commas: accepted, delivered, deferred, bounced and so on"`
 	Tag         []string  `query:"tag" maxItems:"100" doc:"Tags of the message, separated by commas: any of them"`
 	Stream      string    `query:"stream" enum:"transactional,broadcast" doc:"Kind of mail"`
-	Credential  []string  `query:"credential" maxItems:"100" doc:"Ids of credentials that the message was submitted with, separated by commas: any of them"`
+	Credential  []string  `query:"credential" maxItems:"100" doc:"Ids or names of credentials that the message was submitted with, separated by commas: any of them"`
 	Domain      []string  `query:"domain" maxItems:"100" doc:"Domains of the recipient, separated by commas: any of them"`
-	Category    []string  `query:"category" maxItems:"100" doc:"Categories of the diagnosis, separated by commas: hard/no-such-mailbox, or hard for all of that kind"`
+	Category    []string  `query:"category" maxItems:"100" doc:"Categories of the diagnosis, separated by commas: hard/no-such-mailbox, or one half of it"`
+	Metadata    []string  `query:"metadata" maxItems:"20" doc:"key:value, or key: for any value; several, separated by commas, must all hold"`
+	Provider    string    `query:"provider" maxLength:"200" doc:"Public name of the receiving service: Gmail"`
+	Source      string    `query:"source" maxLength:"60" doc:"Our address at the attempt"`
+	Client      string    `query:"client" maxLength:"1000" doc:"Part of the address that submitted it, or of what it called itself"`
+	Script      string    `query:"script" maxLength:"1000" doc:"Part of what a header told of the program that sent it"`
 	Recipient   string    `query:"recipient" maxLength:"1000" doc:"Part of the recipient's address"`
 	Sender      string    `query:"sender" maxLength:"1000" doc:"Part of the envelope sender; <> for the null sender"`
 	Subject     string    `query:"subject" maxLength:"1000" doc:"Part of the subject"`
@@ -73,8 +81,9 @@ type liveQuery struct {
 	LastEventID string    `header:"Last-Event-ID" maxLength:"300" doc:"As EventSource sends it when it comes back"`
 }
 
-func (q *liveQuery) filter() (relay.EventFilter, error) {
-	f := relay.EventFilter{Tags: q.Tag, Categories: q.Category, Recipient: q.Recipient, Sender: q.Sender, Subject: q.Subject, Reply: q.Reply, Message: q.Message}
+func (s *Server) eventFilter(ctx context.Context, q *liveQuery) (relay.EventFilter, error) {
+	f := relay.EventFilter{Tags: q.Tag, Categories: q.Category, Recipient: q.Recipient, Sender: q.Sender, Subject: q.Subject, Reply: q.Reply, Message: q.Message,
+		Provider: q.Provider, Source: q.Source, Client: q.Client, Script: q.Script}
 	for _, name := range q.Kind {
 		var k relay.Kind
 		if err := k.UnmarshalText([]byte(name)); err != nil {
@@ -89,11 +98,29 @@ func (q *liveQuery) filter() (relay.EventFilter, error) {
 		}
 	}
 	for _, text := range q.Credential {
-		id, err := relay.ParseID(text)
-		if err != nil {
-			return f, invalid("query.credential", sentence(err), "Give the id that \"postrider credential list\" shows.")
+		if id, err := relay.ParseID(text); err == nil {
+			f.Credentials = append(f.Credentials, id)
+			continue
 		}
-		f.Credentials = append(f.Credentials, id)
+		all, err := s.config.Credentials.List(ctx, CallerOf(ctx).Account)
+		if err != nil {
+			return f, err
+		}
+		i := slices.IndexFunc(all, func(c *relay.Credential) bool { return c.Name == text || c.User == text })
+		if i < 0 {
+			return f, invalid("query.credential", fmt.Sprintf("There is no credential %q.", cut(text)), "Give the id or name that \"postrider credential list\" shows.")
+		}
+		f.Credentials = append(f.Credentials, all[i].ID)
+	}
+	for _, m := range q.Metadata {
+		key, value, ok := strings.Cut(m, ":")
+		if !ok || key == "" {
+			return f, invalid("query.metadata", fmt.Sprintf("%q is not key:value.", cut(m)), "Write user:4711, or user: for any value.")
+		}
+		if f.Metadata == nil {
+			f.Metadata = map[string]string{}
+		}
+		f.Metadata[key] = value
 	}
 	for _, name := range q.Domain {
 		ascii, err := smtp.ASCIIDomain(name)
@@ -126,7 +153,7 @@ func (q *liveQuery) from() (*tail.Cursor, error) {
 }
 
 func (s *Server) streamEvents(ctx context.Context, q *liveQuery) (*huma.StreamResponse, error) {
-	f, err := q.filter()
+	f, err := s.eventFilter(ctx, q)
 	if err != nil {
 		return nil, err
 	}

@@ -162,7 +162,7 @@ func TestStream(t *testing.T) {
 	if got := a.header; got.Get("Content-Type") != "text/event-stream" || got.Get("X-Accel-Buffering") != "no" || !strings.Contains(got.Get("Cache-Control"), "no-transform") || got.Get("Content-Length") != "" {
 		t.Errorf("header %v", got)
 	}
-	some, _ := s.open(key, "/v1/events/stream?kind=delivered&tag=a,b&domain=EXAMPLE.net", "")
+	some, _ := s.open(key, "/v1/events/stream?kind=delivered&tag=a,b&domain=EXAMPLE.net&credential=all", "")
 	first := s.send(key, object{"tags": []string{"b"}, "metadata": object{"order": "7"}})
 	for _, kind := range []string{"accepted", "delivered"} {
 		if e := s.event(all); e.Message != first || e.Kind != kind || e.Tags[0] != "b" || e.Metadata["order"] != "7" || e.Stream != "transactional" || e.Recipient != "ann@example.net" || e.Credential == "" {
@@ -199,7 +199,7 @@ func TestStream(t *testing.T) {
 	if end := s.end(since); end.Reason != "time" {
 		t.Errorf("end %+v", end)
 	}
-	for _, bad := range []string{"kind=exploded", "cursor=x", "cursor=a.b.c.d", "stream=both", "credential=x", "domain=a..b", "nonsense=1"} {
+	for _, bad := range []string{"kind=exploded", "cursor=x", "cursor=a.b.c.d", "stream=both", "credential=x", "metadata=x", "domain=a..b", "nonsense=1"} {
 		if _, a := s.open(key, "/v1/events/stream?"+bad, ""); a.status != http.StatusUnprocessableEntity {
 			t.Errorf("%s: %d", bad, a.status)
 		}

@@ -281,7 +281,7 @@ func live(q url.Values, kinds string) (url.Values, error) {
 		case "state":
 			// What leads to them. One leads to "queued" from more than one side.
 			out.Set("kind", strings.ReplaceAll(q.Get(name), "queued", "accepted,released,rescheduled"))
-		case "recipient", "sender", "message", "subject", "reply", "domain", "credential", "tag", "stream", "category", "since":
+		case "recipient", "sender", "message", "subject", "reply", "domain", "credential", "tag", "stream", "category", "metadata", "provider", "source", "client", "script", "since":
 			out.Set(name, q.Get(name))
 		default:
 			return nil, fmt.Errorf("-follow has no use for -%s", name)
