@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/smtp"
 	"net/url"
 	"sync"
 	"testing"
@@ -64,9 +63,19 @@ func TestOneAlertOfTwoNodes(t *testing.T) {
 	n := c.nodes[0]
 	n.run("alert", "channel", "add", "webhook", hooks.URL)
 	for i := range 16 {
-		if err := smtp.SendMail(c.nodes[i%2].Addr, nil, "a@shop.test", []string{fmt.Sprintf("r%d@away.test", i)}, []byte("Subject: x\r\n\r\nx\r\n")); err != nil {
+		session, err := dial(c.nodes[i%2].Addr)
+		if err != nil {
 			t.Fatal(err)
 		}
+		for _, step := range []struct {
+			code int
+			line string
+		}{{250, "MAIL FROM:<a@shop.test>"}, {250, fmt.Sprintf("RCPT TO:<r%d@away.test>", i)}, {354, "DATA"}, {250, "From: a@shop.test\r\nSubject: x\r\n\r\nx\r\n."}, {221, "QUIT"}} {
+			if err := say(session, step.code, "%s", step.line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		session.Close()
 	}
 	list := func(n *node) (all api.List[api.Alert]) {
 		t.Helper()
