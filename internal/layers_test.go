@@ -27,7 +27,7 @@ var levels = [][]string{
 	3: {"internal/submit", "internal/policy", "internal/limit", "internal/account", "internal/domain", "internal/doctor", "internal/queue", "internal/schedule",
 		"internal/deliver", "internal/signing", "internal/link", "internal/feedback", "internal/suppression", "internal/tail", "internal/trace", "internal/webhook", "internal/alert", "internal/report",
 		"internal/reputation", "internal/template", "internal/tlsreport", "internal/acme"},
-	4: {"internal/smtpd", "internal/api", "internal/metrics", "internal/compat", "internal/web", "internal/track", "internal/sink"},
+	4: {"internal/smtpd", "internal/api", "internal/metrics", "internal/compat", "internal/web", "internal/track", "internal/unsubscribe", "internal/sink"},
 	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench", "cmd/bench-backlog"},
 }
 

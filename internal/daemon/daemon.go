@@ -35,6 +35,7 @@ import (
 	"postrider/internal/submit"
 	"postrider/internal/tail"
 	"postrider/internal/trace"
+	"postrider/internal/unsubscribe"
 	"postrider/internal/webhook"
 )
 
@@ -226,6 +227,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		return err
 	}
 	leaving.Renderer = d.track.renderer
+	leaving.Unwanted = unsubscribe.NewUnwanted(d.directory, d.log).Of
 	d.outward.reportBy(d, resolver, entrance, home)
 	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,

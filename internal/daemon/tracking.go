@@ -6,6 +6,8 @@ import (
 	"crypto/tls"
 	"fmt"
 	"net"
+	"net/http"
+	"net/netip"
 	"time"
 
 	"golang.org/x/net/netutil"
@@ -13,6 +15,7 @@ import (
 	"postrider/internal/config"
 	"postrider/internal/link"
 	"postrider/internal/track"
+	"postrider/internal/unsubscribe"
 )
 
 // tracking is what makes the links of mail, serves them, and records what is done
@@ -53,7 +56,8 @@ func (d *Daemon) wireTracking() error {
 		return err
 	}
 	t.record = track.NewLog(track.LogConfig{Early: time.Duration(c.Early), Rules: rules, Observer: d.watch.metrics}, d.store, d.queue, d.log)
-	t.server = track.New(track.Config{Proxies: prefixes(c.Proxy), Life: time.Duration(c.Life), DoNotTrack: c.Private}, t.links, t.hosts, t.record, d.log)
+	pages := unsubscribe.NewPages(t.links, d.store, d.directory, d.queue, func(r *http.Request) netip.Addr { return t.server.Client(r) }, d.log)
+	t.server = track.New(track.Config{Pages: pages, Proxies: prefixes(c.Proxy), Life: time.Duration(c.Life), DoNotTrack: c.Private}, t.links, t.hosts, t.record, d.log)
 	if t.ln != nil && c.Secure() {
 		t.ln = tls.NewListener(t.ln, d.certs.tls("http/1.1"))
 	}
@@ -77,7 +81,11 @@ func (d *Daemon) wireRenderer() (err error) {
 	if t.hosts, err = track.NewHosts(where, d.directory, d.store); err != nil {
 		return fmt.Errorf("tracking.url: %w", err)
 	}
-	t.renderer = track.NewRenderer(t.hosts)
+	fields, err := d.unsubscribeFields()
+	if err != nil {
+		return err
+	}
+	t.renderer = track.NewRenderer(t.hosts, fields)
 	return nil
 }
 

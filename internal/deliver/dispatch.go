@@ -93,6 +93,9 @@ type Config struct {
 	Signer      Signer        // nil: nobody signs
 	Watcher     Watcher       // nil: nobody watches
 	Renderer    Renderer      // nil: everybody gets what was accepted
+	// Unwanted says that its recipient has come to want no such mail since the message
+	// was accepted, and why; nil: nobody does.
+	Unwanted func(ctx context.Context, m *relay.Message, d *relay.Delivery) (relay.Diagnosis, bool)
 	// Diagnose puts a failure into plain words; nil: feedback.Diagnose.
 	Diagnose func(stage string, r relay.Reply, host string) relay.Diagnosis
 	// Suppress says which failures keep an address from further mail.

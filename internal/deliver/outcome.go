@@ -132,6 +132,15 @@ func (d *Dispatcher) failed(it *queue.Item, a *relay.Attempt, stage, host string
 	return o
 }
 
+// unwanted is the outcome of a delivery whose recipient wants no such mail any more.
+func (d *Dispatcher) unwanted(it *queue.Item) (o relay.Outcome, unwanted bool) {
+	if d.config.Unwanted == nil {
+		return o, false
+	}
+	why, unwanted := d.config.Unwanted(d.attempts, it.Message, it.Delivery)
+	return relay.Outcome{Delivery: it.Delivery.ID, Account: it.Delivery.Account, Kind: relay.EventCancelled, At: time.Now(), Diagnosis: why}, unwanted
+}
+
 // judge says what an end means for further mail to the address.
 func (d *Dispatcher) judge(o *relay.Outcome, it *queue.Item) {
 	o.Address = suppression.Key(it.Delivery.Recipient.Address)

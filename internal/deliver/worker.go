@@ -49,6 +49,10 @@ func (w *worker) run() {
 		if !d.queue.Begin(it) {
 			continue
 		}
+		if o, unwanted := d.unwanted(it); unwanted {
+			d.settle(it, w.lane.site.name, o)
+			continue
+		}
 		o := w.watched(it)
 		if o.Reply.Code == 421 && w.conn != nil && w.link.best {
 			w.pace((*schedule.Pace).Bad)

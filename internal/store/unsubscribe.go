@@ -56,6 +56,14 @@ func (db *DB) wish(ctx context.Context, w *writer, o *relay.Outcome, event relay
 		return 1, nil // the event is all there is
 	}
 	group, leaves := o.Engagement.Group, o.Kind == relay.EventUnsubscribed
+	if group != "" {
+		// Whoever leaves what is gone since wants no more of anything like it.
+		if _, err := db.ownGroup(ctx, w, o.Account, group); relay.CodeOf(err) == relay.NotFound {
+			group = ""
+		} else if err != nil {
+			return 0, err
+		}
+	}
 	if group != "" && leaves {
 		l := relay.Leaver{Account: o.Account, Group: group, Address: o.Address, Event: event, Created: o.At}
 		return w.exec(ctx, leaverTable.one, db.leaverRow(&l)...)

@@ -199,7 +199,7 @@ func (s *Server) record(r *http.Request, l link.Link) {
 	if age := now.Sub(l.Delivery.Message.Time()); age > s.config.Life {
 		return
 	}
-	d := Deed{Link: l, At: now, Client: s.client(r), UserAgent: cut(r.UserAgent()), Head: r.Method == http.MethodHead, Ahead: ahead(r.Header)}
+	d := Deed{Link: l, At: now, Client: s.Client(r), UserAgent: cut(r.UserAgent()), Head: r.Method == http.MethodHead, Ahead: ahead(r.Header)}
 	if r.Header.Get("DNT") == "1" || r.Header.Get("Sec-GPC") == "1" {
 		switch s.config.DoNotTrack {
 		case DoNotTrackIgnore:
@@ -241,9 +241,9 @@ func cut(s string) string {
 	return s
 }
 
-// client is where a request comes from: behind a proxy that is trusted, what that
+// Client is where a request comes from: behind a proxy that is trusted, what that
 // says.
-func (s *Server) client(r *http.Request) netip.Addr {
+func (s *Server) Client(r *http.Request) netip.Addr {
 	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
 	client := ap.Addr().Unmap()
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
