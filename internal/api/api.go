@@ -27,6 +27,7 @@ import (
 	"postrider/internal/domain"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
+	"postrider/internal/report"
 	"postrider/internal/tail"
 	"postrider/internal/trace"
 	"postrider/internal/webhook"
@@ -64,6 +65,8 @@ type Config struct {
 	Webhooks     *webhook.Manager
 	Alerts       *alert.Manager
 	Doctor       Doctor
+	Reports      *report.Reports
+	Scores       Scores
 	Live         *tail.Live
 	Traces       *trace.Book
 }
@@ -121,7 +124,7 @@ func New(c Config) *Server {
 	h.SchemasPath = ""
 	h.OpenAPIPath = "" // written by document, when all routes are there
 	h.CreateHooks = nil
-	h.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat, "message/rfc822": wholeMessage()}
+	h.Formats = map[string]huma.Format{"application/json": huma.DefaultJSONFormat, "json": huma.DefaultJSONFormat, "message/rfc822": wholeMessage(), "text/csv": tables()}
 	h.Transformers = append(h.Transformers, s.finish)
 	s.huma = humago.New(s.mux, h)
 	schemas := s.huma.OpenAPI().Components.Schemas
@@ -167,6 +170,8 @@ func (s *Server) routes() {
 	s.senderRoutes()
 	s.webhookRoutes()
 	s.alertRoutes()
+	s.reportRoutes()
+	s.scoreRoutes()
 	s.doctorRoutes()
 	s.nodeRoutes()
 	s.backupRoutes()

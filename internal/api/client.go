@@ -63,6 +63,19 @@ func (c *Client) Get(ctx context.Context, path string, query url.Values, out any
 	return c.do(ctx, http.MethodGet, path, nil, out)
 }
 
+// Copy asks for a path with a query and copies the answer as it is.
+func (c *Client) Copy(ctx context.Context, path string, query url.Values, to io.Writer) error {
+	resp, err := c.ask(ctx, http.MethodGet, path+"?"+query.Encode(), nil)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if _, err := io.Copy(to, resp.Body); err != nil {
+		return fmt.Errorf("read answer: %w", err)
+	}
+	return nil
+}
+
 // Post sends in, where it is not nil, and reads the answer into out, where that
 // is not nil.
 func (c *Client) Post(ctx context.Context, path string, in, out any) error {

@@ -78,6 +78,9 @@ func Register[I, O any](s *Server, r Route, handler func(context.Context, *I) (*
 			s.writeProblem(w, req, problem(err).(*Problem))
 			return
 		}
+		if req.URL.Query().Get("format") == "csv" {
+			req.Header.Set("Accept", "text/csv") // for who can't set it
+		}
 		size := bodySize(req, ctx.Operation().MaxBodyBytes)
 		if !s.bodies.take(size) {
 			s.writeProblem(w, req, problem(tooManyBodies()).(*Problem))

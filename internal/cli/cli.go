@@ -38,6 +38,7 @@ type command struct {
 func commands() []command {
 	return []command{
 		serveCommand(), configCommand(), sendCommand(), testCommand(), explainCommand(), accountCommand(), userCommand(), planCommand(), limitCommand(), credentialCommand(), domainCommand(), senderCommand(), suppressionCommand(), groupCommand(), webhookCommand(), alertCommand(), auditCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
+		reportCommand(), scoreCommand(),
 		backupCommand(), restoreCommand(), sinkCommand(), demoCommand(), versionCommand(),
 	}
 }

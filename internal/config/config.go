@@ -34,6 +34,7 @@ type Config struct {
 	Domains  Domains    `toml:"domains" doc:"How sending domains are watched."`
 	Doctor   Doctor     `toml:"doctor" doc:"What \"postrider doctor\" asks of others."`
 	API      API        `toml:"api" doc:"The HTTP API (docs/api.md), for programs and for the command line from afar. On the relay's own machine the control socket serves it in any case."`
+	Counts   Counts     `toml:"counts" doc:"Counts for reports and scores. See docs/reports.md."`
 	Webhooks Webhooks   `toml:"webhooks" doc:"How events are sent to programs of the accounts. See docs/webhooks.md."`
 	Tracking Tracking   `toml:"tracking" doc:"Links in mail that lead to this relay: opens, clicks, unsubscribing. See docs/tracking.md."`
 	Alerts   Alerts     `toml:"alerts" doc:"Who is told when something is wrong, and when. Accounts may set thresholds and channels of their own. See docs/alerts.md."`
@@ -240,6 +241,13 @@ type Tracking struct {
 
 // Secure tells whether links are served with TLS.
 func (t *Tracking) Secure() bool { return secure(t.Listen, t.Plain) }
+
+// Counts are what reports and scores are made of.
+type Counts struct {
+	Hours    Duration `toml:"hours" doc:"How long hours are kept apart; then they become days."`
+	Keep     Duration `toml:"keep" doc:"How long days are kept."`
+	HalfLife Duration `toml:"half_life" doc:"Age at which what became of mail counts half in a sender's score."`
+}
 
 // Webhooks is how events are sent.
 type Webhooks struct {

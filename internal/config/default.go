@@ -69,6 +69,7 @@ func Default() Config {
 		Asked:    Asked{DANE: true, STS: true},
 		Reports:  Reports{Send: true},
 		API:      API{Streams: 200, AccountStreams: 20},
+		Counts:   Counts{Hours: 35 * day, Keep: 400 * day, HalfLife: 7 * day},
 		Webhooks: Webhooks{Timeout: 15 * second, GiveUp: 3 * day},
 		Tracking: Tracking{Domains: true, Life: 365 * day, Private: "anonymous", Early: 3 * second},
 		Suppress: Suppress{Hard: true, Soft: 5, Window: 30 * day, For: 30 * day},

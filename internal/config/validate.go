@@ -399,6 +399,9 @@ func (v *checker) receivers(c *Config) {
 	}
 	v.positive("suppression.soft_window", c.Suppress.Window)
 	v.zeroOrMore("suppression.soft_for", c.Suppress.For)
+	v.positive("counts.hours", c.Counts.Hours)
+	v.positive("counts.keep", c.Counts.Keep)
+	v.positive("counts.half_life", c.Counts.HalfLife)
 	v.positive("webhooks.timeout", c.Webhooks.Timeout)
 	v.positive("webhooks.give_up", c.Webhooks.GiveUp)
 	v.address("tls_reports.from", c.Reports.From)

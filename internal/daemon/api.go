@@ -42,6 +42,7 @@ func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *
 		Accounts: &account.Tenants{Store: d.store, NewID: submit.NewID, Changed: changed},
 		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
 		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Alerts: d.alerts.manager, Doctor: d.doctor, Live: d.live, Traces: d.traces,
+		Reports: d.reports(), Scores: d.scores(),
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
 	if d.web != nil {
 		d.web = netutil.LimitListener(d.web, mostRequests)

@@ -321,6 +321,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.sweep(running) })
 	g.Go(func() error { return d.limiter.Run(running) })
 	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })
+	g.Go(func() error { return d.keeper().Run(running) })
 	d.outward.start(running, g.Go)
 	g.Go(func() error { return d.certs.run(running) })
 	if d.certs.acme != nil {

@@ -134,7 +134,7 @@ func (g *Grower) grow(ctx context.Context, a *relay.Account, today time.Time) er
 	if err := g.Store.SetAccount(ctx, relay.Actor{Name: "postrider"}, relay.Everyone, &changed); err != nil {
 		return err
 	}
-	g.Log.Info("daily limit of a new account", "account", a.Name, "before", daily, "now", next.Daily, "delivered", d.Delivered, "bounced", d.Bounced)
+	g.Log.Info("daily limit of a new account", "account", a.Name, "before", daily, "now", next.Daily, "delivered", d.Delivered, "bounced", d.Bounced, "complaints", d.Complaints)
 	return nil
 }
 
@@ -158,6 +158,8 @@ func (g *Grower) day(ctx context.Context, a *relay.Account, day time.Time) (d Da
 					d.Delivered += c.N
 				case relay.EventBounced:
 					d.Bounced += c.N
+				case relay.EventComplained:
+					d.Complaints += c.N
 				}
 			}
 			after = one.ID

@@ -114,6 +114,10 @@ func TestGrow(t *testing.T) {
 	round()
 	want("beyond the plan's own limit", good, 0)
 	db.pass(24 * time.Hour)
+	s.of[bad] = []*relay.DayCount{{Kind: relay.EventDelivered, N: 800}, {Kind: relay.EventComplained, N: 1}}
+	round()
+	want("a day with one complaint of 800, at 1600", bad, 800)
+	db.pass(24 * time.Hour)
 	day(good, 10, 100)
 	round()
 	want("grown up for good", good, 0)
