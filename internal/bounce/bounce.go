@@ -148,6 +148,9 @@ func (rd *reader) part(p message.Part) error {
 
 // body takes what a leaf says.
 func (rd *reader) body(p message.Part) {
+	if len(rd.status) > 0 && len(rd.orig) > 0 && !rd.nested { // the original may be a report of old
+		return
+	}
 	switch p.Type {
 	case "message/delivery-status", "message/global-delivery-status":
 		if rep := dsn.ParseStatus(p.Body); len(rep.Recipients) > 0 || rep.ReportingMTA != "" {

@@ -56,7 +56,36 @@ func (rd *reader) report(top header) {
 	}
 	for _, a := range list {
 		reply, context := said.about(a, rd.own())
-		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed}, nil)
+		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed || !ownReply(m.Text, reply, a, list)}, nil)
+	}
+}
+
+// ownReply tells whether a reply is said of this one of several recipients: it names
+// it, or of all of them it was named last before the reply.
+func ownReply(text, reply, address string, all []string) bool {
+	if len(all) < 2 || reply == "" {
+		return true
+	}
+	text, reply, address = strings.ToLower(text), strings.ToLower(reply), strings.ToLower(address)
+	reply, _, _ = strings.Cut(reply, "\n")
+	if strings.Contains(reply, address) {
+		return true
+	}
+	for at := 0; ; at++ { // the same may be said of several
+		i := strings.Index(text[at:], reply[:min(len(reply), 24)])
+		if i < 0 {
+			return false
+		}
+		at += i
+		last, whose := -1, ""
+		for _, a := range all[:min(len(all), 100)] {
+			if j := strings.LastIndex(text[:at], strings.ToLower(a)); j > last {
+				last, whose = j, strings.ToLower(a)
+			}
+		}
+		if whose == address {
+			return true
+		}
 	}
 }
 
