@@ -14,12 +14,20 @@ func (db *DB) settleWish(ctx context.Context, w *writer, o *relay.Outcome, sums 
 	if o.Engagement == nil {
 		return untouched{&relay.Error{Code: relay.Invalid, Text: "Whoever unsubscribes does so in some way."}}
 	}
+	var err error
 	if !o.Answers.IsZero() {
-		if err := w.endReturned(ctx, o.Answers); err != nil {
+		if err = w.endReturned(ctx, o.Answers); err != nil {
 			return err
 		}
 	}
 	told := *o
+	if !o.Answers.IsZero() && o.Engagement.Group == "" { // a mail says no group: its message does
+		e := *o.Engagement
+		if e.Group, err = w.groupOf(ctx, o.Delivery.Message); err != nil {
+			return err
+		}
+		told.Engagement = &e
+	}
 	d, err := w.lateDetail(ctx, &told)
 	if err != nil {
 		return err
@@ -32,7 +40,7 @@ func (db *DB) settleWish(ctx context.Context, w *writer, o *relay.Outcome, sums 
 	if err != nil {
 		return err
 	}
-	changed, err := db.wish(ctx, w, o, toID(event[0].([]byte)))
+	changed, err := db.wish(ctx, w, &told, toID(event[0].([]byte)))
 	if err != nil {
 		return err
 	}
@@ -76,6 +84,19 @@ func (db *DB) wish(ctx context.Context, w *writer, o *relay.Outcome, event relay
 		return db.resume(ctx, w, by, o)
 	}
 	return db.mute(ctx, w, by, o, event)
+}
+
+// groupOf is the group of a message.
+func (w *writer) groupOf(ctx context.Context, message relay.ID) (string, error) {
+	var m relay.Message
+	err := w.query(ctx, "select params from message where id = ?", func(row scanner) error {
+		var doc []byte
+		if err := row.Scan(&doc); err != nil {
+			return err
+		}
+		return decodeParams(&m, doc)
+	}, message[:])
+	return m.OptOut.Group, err
 }
 
 // streamOf is the stream of a delivery.

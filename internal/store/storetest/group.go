@@ -210,10 +210,14 @@ var groupTests = []test{
 	}},
 	{"a mail unsubscribes once", func(f *fixture) {
 		f.group(f.me, "news")
-		d := f.delivered()
+		s := f.message("a@x.test")
+		s.Message.OptOut.Group = "news"
+		f.put(f.lease, s)
+		d := s.Deliveries[0]
+		f.settle(f.lease, outcome(d, relay.EventDelivered))
 		for i := range 2 {
 			r := f.returned(d)
-			o := wish(d, relay.EventUnsubscribed, "news")
+			o := wish(d, relay.EventUnsubscribed, "") // the message says which group
 			o.Answers, o.Engagement.Method = r.ID, "mail"
 			f.settle(f.lease, o)
 			if left := f.left(); len(left) != 0 {
@@ -224,6 +228,7 @@ var groupTests = []test{
 			}
 		}
 		f.equal("kinds", kinds(f.story(d.ID.Message)), []relay.Kind{relay.EventAccepted, relay.EventDelivered, relay.EventUnsubscribed})
+		f.equal("left", f.leavers("news"), []string{"a@x.test"})
 	}},
 	{"one event of many at once", func(f *fixture) {
 		f.group(f.me, "news")
