@@ -67,6 +67,7 @@ type Config struct {
 	Doctor       Doctor
 	Reports      *report.Reports
 	Scores       Scores
+	Loops        Loops
 	Live         *tail.Live
 	Traces       *trace.Book
 }
@@ -173,6 +174,7 @@ func (s *Server) routes() {
 	s.reportRoutes()
 	s.scoreRoutes()
 	s.doctorRoutes()
+	s.feedbackRoutes()
 	s.nodeRoutes()
 	s.backupRoutes()
 	s.documentRoutes()

@@ -39,7 +39,7 @@ func commands() []command {
 	return []command{
 		serveCommand(), configCommand(), sendCommand(), testCommand(), explainCommand(), accountCommand(), userCommand(), planCommand(), limitCommand(), credentialCommand(), domainCommand(), senderCommand(), suppressionCommand(), groupCommand(), webhookCommand(), alertCommand(), auditCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
 		reportCommand(), scoreCommand(),
-		backupCommand(), restoreCommand(), sinkCommand(), demoCommand(), versionCommand(),
+		feedbackCommand(), backupCommand(), restoreCommand(), sinkCommand(), demoCommand(), versionCommand(),
 	}
 }
 

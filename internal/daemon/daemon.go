@@ -70,6 +70,7 @@ type Daemon struct {
 	notifier   *feedback.Notifier
 	inbox      *feedback.Inbox
 	returns    *feedback.Returns
+	loops      loops
 	rules      *feedback.Rules
 	outward    *outward
 	certs      *certs

@@ -24,10 +24,25 @@ func (d *Daemon) wireReturns() error {
 	if c.Service.ReturnHost != "" {
 		hosts = append(hosts, strings.ToLower(c.Service.ReturnHost))
 	}
+	d.loops = loops{paths, strings.ToLower(c.Service.ReturnHost)}
 	d.inbox = feedback.NewInbox(hosts, paths, d.store, d.directory, d.log)
 	d.returns = feedback.NewReturns(feedback.ReturnsConfig{Node: c.Node, Gather: time.Duration(c.Notices.Gather), Suppress: suppressRule(c),
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, d.queue, d.rules, d.log)
 	return nil
+}
+
+// loops makes the addresses that providers send complaints to.
+type loops struct {
+	paths *signing.ReturnPaths
+	host  string
+}
+
+// Loop gives that of a provider.
+func (l loops) Loop(provider string) (string, error) {
+	if l.host == "" {
+		return "", &relay.Error{Code: relay.Conflict, Text: "This relay has no host that mail comes back to.", Advice: "Set service.domain, or service.return_host (docs/feedback.md)."}
+	}
+	return l.paths.Loop(provider, l.host), nil
 }
 
 // suppressRule says which failures keep an address from further mail.

@@ -1,6 +1,7 @@
 package feedback
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -19,12 +20,22 @@ import (
 // ReturnPaths reads the addresses that mail comes back to. An error says that one
 // is not ours.
 type ReturnPaths interface {
+	// Parse reads the return path of a delivery.
 	Parse(address string) (relay.DeliveryID, error)
+	// ParseUnsubscribe reads the address that the recipient of a delivery
+	// unsubscribes at.
+	ParseUnsubscribe(address string) (relay.DeliveryID, error)
+	// ParseLoop reads an address for the complaints of a provider.
+	ParseLoop(address string) (provider string, err error)
+	// Find gives the delivery that a text names by a mark or an address of ours; of
+	// a message alone the number is 0.
+	Find(text []byte) (relay.DeliveryID, bool)
 }
 
 // InboxStore keeps what comes back.
 type InboxStore interface {
 	Class(ctx context.Context, id relay.DeliveryID) (relay.Class, error)
+	Story(ctx context.Context, account, message relay.ID) (*relay.Story, error)
 	AddReturned(ctx context.Context, list []*relay.Returned) error
 }
 
@@ -43,7 +54,7 @@ const (
 	maxKept = 512 << 10
 )
 
-// Inbox takes the mail that comes back, only to addresses that were given out, and
+// Inbox takes the mail that comes back, only at addresses that were given out, and
 // keeps it before it is answered for. It is the entrance of listeners of mode
 // feedback.
 type Inbox struct {
@@ -64,10 +75,32 @@ func NewInbox(hosts []string, p ReturnPaths, s InboxStore, d Domains, log *slog.
 // Sender takes any, the null one too.
 func (b *Inbox) Sender(context.Context, *account.Identity, string) error { return nil }
 
-// Recipient takes the return paths of deliveries that are not too old.
+// Recipient takes addresses of deliveries that are not too old, and those for the
+// complaints of providers.
 func (b *Inbox) Recipient(ctx context.Context, _ *account.Identity, sender, recipient string) error {
-	_, _, err := b.delivery(ctx, sender, recipient)
+	if b.loop(recipient) != "" {
+		return nil
+	}
+	_, err := b.place(ctx, sender, recipient)
 	return err
+}
+
+// loop is the provider whose complaints come to an address; empty: it is none for
+// complaints.
+func (b *Inbox) loop(recipient string) string {
+	provider, err := b.paths.ParseLoop(recipient)
+	_, host, _ := strings.Cut(recipient, "@")
+	if err != nil || !slices.Contains(b.hosts, strings.ToLower(strings.TrimSuffix(host, "."))) {
+		return ""
+	}
+	return provider
+}
+
+// place is what an address stands for.
+type place struct {
+	delivery    relay.DeliveryID
+	owner       relay.ID
+	unsubscribe bool
 }
 
 // notOurs does not tell what is wrong: who makes up addresses need not know.
@@ -77,38 +110,81 @@ func notOurs(text, advice string) error {
 
 var errUnknown = errors.New("no such address")
 
-// delivery finds whose return path an address is.
-func (b *Inbox) delivery(ctx context.Context, sender, recipient string) (id relay.DeliveryID, owner relay.ID, err error) {
-	const unknown, advice = "There is no such address here.", "Only bounces and complaints about mail that was sent from here are taken, at the address that it was sent with."
-	if id, err = b.paths.Parse(recipient); err != nil {
-		return id, owner, notOurs(unknown, advice)
+const unknown, advice = "There is no such address here.", "Only bounces, complaints and unsubscriptions about mail that was sent from here are taken, at the address that was given out for them."
+
+// place finds what an address of a delivery stands for.
+func (b *Inbox) place(ctx context.Context, sender, recipient string) (p place, err error) {
+	if p.delivery, err = b.paths.Parse(recipient); err != nil {
+		if p.delivery, err = b.paths.ParseUnsubscribe(recipient); err != nil {
+			return p, notOurs(unknown, advice)
+		}
+		p.unsubscribe = true
 	}
 	addr, err := smtp.ParseAddress(recipient, true)
 	if err != nil {
-		return id, owner, notOurs(unknown, advice)
+		return p, notOurs(unknown, advice)
 	}
 	host, err := addr.ASCIIDomain()
 	if err != nil {
-		return id, owner, notOurs(unknown, advice)
+		return p, notOurs(unknown, advice)
 	}
-	if age := b.now().Sub(id.Message.Time()); age > returnFor {
-		b.log.Info("feedback refused: the message is too old", "delivery", id, "age", age.Round(time.Hour), "sender", sender)
-		return id, owner, notOurs("This address takes no mail any more.", fmt.Sprintf("The message was sent more than %d days ago.", returnFor/(24*time.Hour)))
+	// Who keeps a newsletter for a year may still leave it.
+	if age := b.now().Sub(p.delivery.Message.Time()); age > returnFor && !p.unsubscribe {
+		b.log.Info("feedback refused: the message is too old", "delivery", p.delivery, "age", age.Round(time.Hour), "sender", sender)
+		return p, notOurs("This address takes no mail any more.", fmt.Sprintf("The message was sent more than %d days ago.", returnFor/(24*time.Hour)))
 	}
-	c, err := b.store.Class(ctx, id)
+	c, err := b.store.Class(ctx, p.delivery)
 	if relay.CodeOf(err) == relay.NotFound {
-		return id, owner, notOurs(unknown, advice)
+		return p, notOurs(unknown, advice)
 	}
 	if err != nil {
-		return id, owner, err
+		return p, err
 	}
+	p.owner = c.Account
 	switch ours, err := b.hostOf(ctx, c.Account, strings.ToLower(strings.TrimSuffix(host, "."))); {
 	case err != nil:
-		return id, owner, err
+		return p, err
 	case !ours:
-		return id, owner, notOurs(unknown, advice)
+		return p, notOurs(unknown, advice)
 	}
-	return id, c.Account, nil
+	return p, nil
+}
+
+// complaint finds what a mail to an address for complaints is about: a delivery that
+// it names by our mark or by a return path, or whose recipient it names.
+func (b *Inbox) complaint(ctx context.Context, content []byte) (p place, found bool, err error) {
+	// A long header field may be folded, or the whole be quoted-printable.
+	plain := bytes.ReplaceAll(content, []byte("=\r\n"), nil)
+	id, ok := b.paths.Find(plain)
+	if !ok {
+		return p, false, nil
+	}
+	story, err := b.store.Story(ctx, relay.Everyone, id.Message)
+	if relay.CodeOf(err) == relay.NotFound {
+		return p, false, nil
+	}
+	if err != nil {
+		return p, false, err
+	}
+	p.owner = story.Message.Account
+	all := story.Deliveries
+	switch {
+	case id.N != 0:
+		p.delivery, found = id, slices.ContainsFunc(all, func(d *relay.Delivery) bool { return d.ID == id })
+	case len(all) == 1:
+		p.delivery, found = all[0].ID, true
+	default: // one text for all of them
+		lower := bytes.ToLower(plain)
+		for _, d := range all {
+			if bytes.Contains(lower, []byte(strings.ToLower(d.Recipient.Address))) {
+				if found { // which of them complained is not said
+					return p, false, nil
+				}
+				p.delivery, found = d.ID, true
+			}
+		}
+	}
+	return p, found, nil
 }
 
 // hostOf tells whether bounces of an account's mail may come to a host.
@@ -132,20 +208,34 @@ func (b *Inbox) Submit(ctx context.Context, d submit.Draft) (relay.ID, error) {
 		return relay.ID{}, fmt.Errorf("read feedback: %w", err)
 	}
 	var list []*relay.Returned
+	lost := ""
 	for _, r := range d.Envelope.Recipients {
-		id, owner, err := b.delivery(ctx, d.Envelope.Sender, r.Address)
+		p, err := place{}, error(nil)
+		if provider := b.loop(r.Address); provider != "" {
+			var found bool
+			if p, found, err = b.complaint(ctx, content); err == nil && !found {
+				b.log.Info("a complaint names no message of ours", "provider", provider, "sender", d.Envelope.Sender, "bytes", d.Content.Size())
+				lost = provider
+				continue
+			}
+		} else {
+			p, err = b.place(ctx, d.Envelope.Sender, r.Address)
+		}
 		if err != nil {
 			return relay.ID{}, err
 		}
-		if slices.ContainsFunc(list, func(o *relay.Returned) bool { return o.Delivery == id }) {
+		if slices.ContainsFunc(list, func(o *relay.Returned) bool { return o.Delivery == p.delivery && o.Unsubscribe == p.unsubscribe }) {
 			continue
 		}
 		name, err := submit.NewID()
 		if err != nil {
 			return relay.ID{}, err
 		}
-		list = append(list, &relay.Returned{ID: name, Account: owner, Delivery: id, Received: b.now().Truncate(time.Microsecond),
-			Sender: d.Envelope.Sender, Source: d.Source, Size: d.Content.Size(), Content: content})
+		list = append(list, &relay.Returned{ID: name, Account: p.owner, Delivery: p.delivery, Received: b.now().Truncate(time.Microsecond),
+			Sender: d.Envelope.Sender, Source: d.Source, Size: d.Content.Size(), Content: content, Unsubscribe: p.unsubscribe})
+	}
+	if len(list) == 0 && lost != "" { // what nobody can make use of is not to come again
+		return submit.NewID()
 	}
 	if len(list) == 0 {
 		return relay.ID{}, fmt.Errorf("keep feedback: %w", errUnknown)

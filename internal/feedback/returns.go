@@ -152,6 +152,12 @@ func (r *Returns) settle(ctx context.Context, m *relay.Returned) error {
 func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Delivery) relay.Outcome {
 	now := r.now()
 	o := relay.Outcome{Delivery: m.Delivery, Account: m.Account, Kind: relay.EventFeedback, At: now, Answers: m.ID, Address: suppression.Key(d.Recipient.Address)}
+	if m.Unsubscribe && m.Sender != "" { // no machine answers from there
+		o.Kind, o.Suppress, o.SuppressStream = relay.EventUnsubscribed, relay.ReasonUnsubscribe, about.Stream
+		o.Engagement = &relay.Engagement{Method: "mail", Client: m.Source.Client.Addr()}
+		o.Diagnosis = relay.Diagnosis{Text: "The recipient unsubscribed by mail."}
+		return o
+	}
 	mail, err := bounce.Read(bytes.NewReader(m.Content))
 	if err != nil { // not of memory
 		r.log.Error("feedback can't be read", "id", m.ID, "err", err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -26,6 +27,38 @@ func (paths) Parse(address string) (relay.DeliveryID, error) {
 		return relay.DeliveryID{}, errors.New("forged")
 	}
 	return relay.ParseDeliveryID(text)
+}
+
+func (paths) ParseUnsubscribe(address string) (relay.DeliveryID, error) {
+	rest, ok := strings.CutPrefix(address, "u+")
+	if !ok {
+		return relay.DeliveryID{}, errors.New("forged")
+	}
+	return paths{}.Parse("b+" + rest)
+}
+
+func (paths) ParseLoop(address string) (string, error) {
+	local, _, _ := strings.Cut(address, "@")
+	name, ok := strings.CutSuffix(strings.TrimPrefix(local, "f+"), ".good")
+	if !ok || !strings.HasPrefix(local, "f+") {
+		return "", errors.New("forged")
+	}
+	return name, nil
+}
+
+var marks = regexp.MustCompile(`mark:([0-9a-z]{26})|(b\+\S+\.good)`)
+
+func (paths) Find(text []byte) (id relay.DeliveryID, ok bool) {
+	found := marks.FindSubmatch(text)
+	if found == nil {
+		return id, false
+	}
+	if len(found[2]) > 0 {
+		id, err := paths{}.Parse(string(found[2]))
+		return id, err == nil
+	}
+	m, err := relay.ParseID(string(found[1]))
+	return relay.DeliveryID{Message: m}, err == nil
 }
 
 // oneDomain is that of one account.
@@ -299,5 +332,116 @@ func TestInboxKeepsTheBeginning(t *testing.T) {
 	}
 	if s := b.round(d); s.Deliveries[0].State != relay.Bounced {
 		t.Errorf("state %v", s.Deliveries[0].State)
+	}
+}
+
+// complaintOf is one (RFC 5965) whose recipient is blacked out, as providers send it
+// to the address that was registered with them.
+func complaintOf(field string) string {
+	return `From: feedback@provider.test
+To: f+provider.good@back.relay.test
+Subject: complaint
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=feedback-report; boundary=b
+
+--b
+Content-Type: message/feedback-report
+
+Feedback-Type: abuse
+User-Agent: Provider/1
+Version: 1
+
+--b
+Content-Type: message/rfc822
+
+` + field + `
+From: app@shop.test
+To: redacted
+Subject: Hello
+
+Hello.
+--b--
+`
+}
+
+func TestComplaintsOfProviders(t *testing.T) {
+	b := newReturns(t)
+	const to = "f+provider.good@back.relay.test"
+	for name, field := range map[string]func(*relay.Delivery) string{
+		"by our mark":    func(d *relay.Delivery) string { return "X-Postrider-ID: mark:" + d.ID.Message.String() },
+		"by return path": func(d *relay.Delivery) string { return "Return-Path: <" + address(d) + ">" },
+		"broken line": func(d *relay.Delivery) string {
+			return "X-Postrider-ID: mark:" + d.ID.Message.String()[:9] + "=\n" + d.ID.Message.String()[9:]
+		},
+	} {
+		d := b.sent(time.Now(), "app@shop.test", 0)
+		if err := b.inbox.Recipient(t.Context(), nil, "", to); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.back(to, complaintOf(field(d))); err != nil {
+			t.Fatal(err)
+		}
+		s := b.round(d)
+		if last := s.Events[len(s.Events)-1]; last.Kind != relay.EventComplained {
+			t.Errorf("%s: %s", name, last.Kind)
+		}
+	}
+	found, err := b.store.Suppressed(t.Context(), b.account, 0, []string{"ann@dead.test"})
+	if err != nil || len(found) != 1 || found[0].Reason != relay.ReasonComplaint || found[0].Event.IsZero() {
+		t.Errorf("suppressed %v, %v", found, err)
+	}
+	// One that names nothing of ours is taken, and of no effect; elsewhere the address
+	// is none.
+	if err := b.back(to, complaintOf("X-Postrider-ID: mark:"+storetest.NewID(time.Now()).String())); err != nil {
+		t.Error(err)
+	}
+	if left, err := b.store.Returned(t.Context(), relay.ID{}, 1); err != nil || len(left) != 0 {
+		t.Errorf("kept %v, %v", left, err)
+	}
+	for _, bad := range []string{"f+provider.good@bounce.shop.test", "f+provider.bad@back.relay.test"} {
+		if err := b.inbox.Recipient(t.Context(), nil, "", bad); err == nil {
+			t.Errorf("%s: taken", bad)
+		}
+	}
+}
+
+// Which of several recipients complained is known only where the report says so.
+func TestComplaintOfOneOfMany(t *testing.T) {
+	b := newReturns(t)
+	s := storetest.Submission(b.account, time.Now(), []byte("Subject: Hello\r\n\r\nHello.\r\n"), "ann@dead.test", "ben@dead.test")
+	if err := errors.Join(b.store.Put(t.Context(), b.lease, []*relay.Submission{s})...); err != nil {
+		t.Fatal(err)
+	}
+	mark := "X-Postrider-ID: mark:" + s.Message.ID.String()
+	for extra, want := range map[string]int{"": 0, "\nX-For: BEN@dead.test": 2, "\nX-For: ben@dead.test, ann@dead.test": 0} {
+		p, found, err := b.inbox.complaint(t.Context(), []byte(complaintOf(mark+extra)))
+		if err != nil || found != (want > 0) || want > 0 && p.delivery.N != want {
+			t.Errorf("%q: %v, %t, %v", extra, p.delivery, found, err)
+		}
+	}
+}
+
+func TestUnsubscribeByMail(t *testing.T) {
+	b := newReturns(t)
+	d := b.sent(time.Now(), "app@shop.test", 0)
+	to := strings.Replace(address(d), "b+", "u+", 1)
+	ask := func(sender string) relay.Kind {
+		t.Helper()
+		_, err := b.inbox.Submit(t.Context(), submit.Draft{Envelope: relay.Envelope{Sender: sender, Recipients: []relay.Recipient{{Address: to}}}, Content: message.Bytes([]byte("Subject: unsubscribe\r\n\r\n"))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := b.round(d)
+		return s.Events[len(s.Events)-1].Kind
+	}
+	if kind := ask(""); kind != relay.EventFeedback {
+		t.Errorf("by a machine: %s", kind)
+	}
+	if kind := ask("ann@dead.test"); kind != relay.EventUnsubscribed {
+		t.Errorf("by a person: %s", kind)
+	}
+	found, err := b.store.Suppressed(t.Context(), b.account, d.Stream, []string{"ann@dead.test"})
+	if err != nil || len(found) != 1 || found[0].Reason != relay.ReasonUnsubscribe || found[0].Stream != d.Stream {
+		t.Errorf("suppressed %v, %v", found, err)
 	}
 }

@@ -43,7 +43,7 @@ var signed = []struct {
 	{"Subject", always}, {"Date", always}, {"Message-ID", always}, {"In-Reply-To", ifPresent}, {"References", ifPresent},
 	{"MIME-Version", always}, {"Content-Type", always}, {"Content-Transfer-Encoding", always},
 	{"Content-Disposition", ifPresent}, {"Content-Language", asThere}, {"Content-Description", asThere}, {"Content-ID", ifPresent},
-	{"Auto-Submitted", ifPresent}, {"Feedback-ID", ifPresent},
+	{"Auto-Submitted", ifPresent}, {"Feedback-ID", ifPresent}, {"X-Postrider-ID", ifPresent},
 	// One-click unsubscribing counts only where these are signed (RFC 8058
 	// section 4).
 	{"List-Unsubscribe", ifPresent}, {"List-Unsubscribe-Post", ifPresent},

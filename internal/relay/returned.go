@@ -2,8 +2,9 @@ package relay
 
 import "time"
 
-// Returned is a mail that came back to the return path of a delivery: kept from
-// the reply to its content until it is dealt with.
+// Returned is a mail that came back about a delivery, to its return path or to
+// another address that was given out: kept from the reply to its content until it is
+// dealt with.
 type Returned struct {
 	ID       ID
 	Account  ID
@@ -13,4 +14,6 @@ type Returned struct {
 	Source   Source
 	Size     int64  // bytes of the whole
 	Content  []byte // the whole, or its beginning
+	// Unsubscribe: it came to the address at which its recipient unsubscribes.
+	Unsubscribe bool
 }

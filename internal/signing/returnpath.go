@@ -6,15 +6,17 @@ import (
 	"encoding/base32"
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 
 	"postrider/internal/relay"
 	"postrider/internal/seal"
 )
 
-// ReturnPaths makes and reads the addresses that bounces come back to, one for
-// each delivery (VERP), so that a bounce names its delivery whatever its text
-// says. A code keeps others from making up bounces. All nodes make the same.
+// ReturnPaths makes and reads the addresses that mail comes back to: for bounces one
+// for each delivery (VERP), so that a bounce names its delivery whatever its text
+// says; for unsubscribing by mail; and for complaints of providers. A code keeps
+// others from making up any. All nodes make the same.
 type ReturnPaths struct{ key []byte }
 
 // NewReturnPaths makes them with a key that comes of the master key.
@@ -55,12 +57,91 @@ func (p *ReturnPaths) Parse(address string) (relay.DeliveryID, error) {
 	return id, nil
 }
 
+// The other addresses and marks have codes of their own kinds: who sees one can't
+// make another of it.
+const (
+	unsubscribes = "u+" // of the mailto link of List-Unsubscribe
+	loops        = "f+" // for the complaints of a provider (feedback loop)
+	marks        = "m+" // of MarkField
+)
+
+// MarkField is the header field that names each message, for complaints whose other
+// traces are taken out.
+const MarkField = "X-Postrider-ID"
+
+// Unsubscribe is the address that a recipient unsubscribes at by mail:
+// u+<delivery>.<code>@<host>.
+func (p *ReturnPaths) Unsubscribe(id relay.DeliveryID, host string) string {
+	return unsubscribes + id.String() + "." + p.codeOf(unsubscribes+id.String()) + "@" + host
+}
+
+// ParseUnsubscribe reads such an address.
+func (p *ReturnPaths) ParseUnsubscribe(address string) (relay.DeliveryID, error) {
+	local, _, _ := strings.Cut(address, "@")
+	rest, ok := strings.CutPrefix(strings.ToLower(local), unsubscribes)
+	text, code, _ := strings.Cut(rest, ".")
+	id, err := relay.ParseDeliveryID(text)
+	if !ok || err != nil || id.String() != text || !hmac.Equal([]byte(code), []byte(p.codeOf(unsubscribes+text))) {
+		return relay.DeliveryID{}, fmt.Errorf("%.100q %w", address, errNotOurs)
+	}
+	return id, nil
+}
+
+// Loop is the address to register for the complaints of a provider, whose name is
+// of letters, digits and hyphens: f+<provider>.<code>@<host>.
+func (p *ReturnPaths) Loop(provider, host string) string {
+	provider = strings.ToLower(provider)
+	return loops + provider + "." + p.codeOf(loops+provider) + "@" + host
+}
+
+// ParseLoop reads such an address, and gives the provider.
+func (p *ReturnPaths) ParseLoop(address string) (provider string, err error) {
+	local, _, _ := strings.Cut(address, "@")
+	rest, ok := strings.CutPrefix(strings.ToLower(local), loops)
+	provider, code, _ := strings.Cut(rest, ".")
+	if !ok || provider == "" || !hmac.Equal([]byte(code), []byte(p.codeOf(loops+provider))) {
+		return "", fmt.Errorf("%.100q %w", address, errNotOurs)
+	}
+	return provider, nil
+}
+
+// Mark is what MarkField says of a message.
+func (p *ReturnPaths) Mark(id relay.ID) string {
+	return id.String() + "." + p.codeOf(marks+id.String())
+}
+
+// marked finds what may be a mark, or the local part of a return path.
+var marked = regexp.MustCompile(`(?i)(?:\bb\+[0-9a-z]{26}-[0-9]{1,10}|\b[0-9a-z]{26})\.[a-z2-7]{16}\b`)
+
+// maxMarks bounds how many are tried of a mail.
+const maxMarks = 100
+
+// Find gives the delivery that a text is about, by the first return path of ours in
+// it; or the message, with a delivery of number 0, by its mark.
+func (p *ReturnPaths) Find(text []byte) (id relay.DeliveryID, ok bool) {
+	for _, found := range marked.FindAll(text, maxMarks) {
+		word := strings.ToLower(string(found))
+		if id, err := p.Parse(word); err == nil {
+			return id, true
+		}
+		name, code, _ := strings.Cut(word, ".")
+		of, err := relay.ParseID(name)
+		if err == nil && of.String() == name && hmac.Equal([]byte(code), []byte(p.codeOf(marks+name))) {
+			id.Message, ok = of, true // a return path would say more
+		}
+	}
+	return id, ok
+}
+
 // codeText is base32 in lower case: it survives a change of case.
 var codeText = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// code is 80 bits of an HMAC.
-func (p *ReturnPaths) code(id relay.DeliveryID) string {
+// code is that of a return path.
+func (p *ReturnPaths) code(id relay.DeliveryID) string { return p.codeOf(id.String()) }
+
+// codeOf is 80 bits of an HMAC.
+func (p *ReturnPaths) codeOf(what string) string {
 	mac := hmac.New(sha256.New, p.key)
-	mac.Write([]byte(id.String()))
+	mac.Write([]byte(what))
 	return codeText.EncodeToString(mac.Sum(nil)[:10])
 }

@@ -84,3 +84,47 @@ func FuzzReturnPath(f *testing.F) {
 		}
 	})
 }
+
+func TestOtherAddresses(t *testing.T) {
+	box := newBox(t)
+	paths, err := NewReturnPaths(box)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := relay.DeliveryID{Message: relay.ID{1, 0xff, 15: 7}, N: math.MaxInt32}
+	bounce, leave, loop := paths.Address(id, "b.test"), paths.Unsubscribe(id, "b.test"), paths.Loop("Yahoo", "b.test")
+	for _, addr := range []string{leave, loop, paths.Loop(strings.Repeat("p", 40), "b.test")} {
+		if local, _, _ := strings.Cut(addr, "@"); len(local) > 64 {
+			t.Errorf("address %s", addr)
+		}
+	}
+	for _, form := range []string{leave, strings.ToUpper(leave)} {
+		if got, err := paths.ParseUnsubscribe(form); err != nil || got != id {
+			t.Errorf("%s: %v, %v", form, got, err)
+		}
+	}
+	if got, err := paths.ParseLoop(strings.ToUpper(loop)); err != nil || got != "yahoo" {
+		t.Errorf("%s: %q, %v", loop, got, err)
+	}
+	// A code is good for its own kind of address only.
+	for _, addr := range []string{bounce, leave, loop, "", "@", "f+", "u+", "f+.x@b.test", "F+" + bounce[2:], "u+" + bounce[2:], "b+" + leave[2:]} {
+		_, b := paths.Parse(addr)
+		_, u := paths.ParseUnsubscribe(addr)
+		_, f := paths.ParseLoop(addr)
+		if (b == nil) != (addr == bounce) || (u == nil) != (addr == leave) || (f == nil) != (addr == loop) {
+			t.Errorf("%s: %v, %v, %v", addr, b, u, f)
+		}
+	}
+	mark := paths.Mark(id.Message)
+	for text, want := range map[string]relay.DeliveryID{
+		MarkField + ": " + mark:                     {Message: id.Message},
+		"x " + strings.ToUpper(mark) + " y":         {Message: id.Message},
+		MarkField + ": " + mark + "\r\n<" + bounce:  id,
+		MarkField + ": " + mark[:len(mark)-1] + "2": {},
+		leave: {}, "": {},
+	} {
+		if got, ok := paths.Find([]byte(text)); got != want || ok != (want != relay.DeliveryID{}) {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}

@@ -1,8 +1,10 @@
 package signing
 
 import (
+	"bytes"
 	"context"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -47,7 +49,8 @@ func New(box *seal.Box, d Directory, service []mailauth.Signer) (*Signer, error)
 		made: newCache[[]byte](rememberedSignatures), keys: newCache[*mailauth.Key](rememberedKeys)}, nil
 }
 
-// Sign gives the DKIM-Signature fields that go before the content of m, as it is
+// Sign gives the DKIM-Signature fields that go before the content of m, with a mark
+// of ours that they cover, as it is
 // about to be sent: none where there is nobody to sign for. Those of one message
 // and rendering are made once; rendering names what the content is, the same name
 // for the same bytes, and is empty for what goes to one recipient alone. An error says that it must not be sent now: a domain that
@@ -67,7 +70,10 @@ func (s *Signer) Sign(ctx context.Context, m *relay.Message, content relay.Conte
 			return nil, fmt.Errorf("sign message: %w", err)
 		}
 		defer rc.Close()
-		return mailauth.Sign(rc, s.now(), signers...)
+		// By the mark a complaint finds its message, though all else be taken out.
+		mark := []byte(MarkField + ": " + s.paths.Mark(m.ID) + "\r\n")
+		fields, err := mailauth.Sign(io.MultiReader(bytes.NewReader(mark), rc), s.now(), signers...)
+		return append(fields, mark...), err
 	}
 	if rendering == "" {
 		return sign()

@@ -19,6 +19,8 @@ type returnedDetail struct {
 	Protocol string `json:"protocol,omitempty"`
 	Listener string `json:"listener,omitempty"`
 	TLS      string `json:"tls,omitempty"`
+
+	Unsubscribe bool `json:"unsubscribe,omitempty"`
 }
 
 var returnedTable = newTable("returned", "", columns(blob, "id account message"), columns(number, "n received"), columns(blob, "detail bytes"))
@@ -32,7 +34,7 @@ func (db *DB) AddReturned(ctx context.Context, list []*relay.Returned) error {
 			return &relay.Error{Code: relay.Invalid, Text: "Mail that came back needs an id, an account and a delivery."}
 		}
 		s := &r.Source
-		d := returnedDetail{Sender: r.Sender, Size: r.Size, Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS}
+		d := returnedDetail{Sender: r.Sender, Size: r.Size, Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, Unsubscribe: r.Unsubscribe}
 		if s.Client.IsValid() {
 			d.Client = s.Client.String()
 		}
@@ -64,7 +66,7 @@ func (db *DB) Returned(ctx context.Context, after relay.ID, limit int) ([]*relay
 		if err := json.Unmarshal(doc, &d); err != nil {
 			return nil, fmt.Errorf("read returned mail %s: %w", r.ID, err)
 		}
-		r.Sender, r.Size = d.Sender, d.Size
+		r.Sender, r.Size, r.Unsubscribe = d.Sender, d.Size, d.Unsubscribe
 		r.Source = relay.Source{Helo: d.Helo, Protocol: d.Protocol, Listener: d.Listener, TLS: d.TLS}
 		if d.Client != "" {
 			client, err := netip.ParseAddrPort(d.Client)
