@@ -57,7 +57,7 @@ func (l *Suppressions) Add(ctx context.Context, by Caller, list []relay.Suppress
 			return 0, invalid("There is no such stream.", "Take transactional or broadcast, or none for both.")
 		}
 		s.Account = by.Account
-		if s.Created.IsZero() {
+		if s.Created.IsZero() || s.Created.After(time.Now()) {
 			s.Created = time.Now().UTC().Truncate(time.Microsecond)
 		}
 		if !s.Holds(time.Now()) {

@@ -132,6 +132,7 @@ type NewSuppression struct {
 	Stream  string    `json:"stream,omitempty" enum:"transactional,broadcast" doc:"The only stream that it holds for; not there: all"`
 	Reason  string    `json:"reason,omitempty" enum:"manual,bounce,soft-bounce,complaint,unsubscribe"`
 	Note    string    `json:"note,omitempty" maxLength:"1000"`
+	Created time.Time `json:"created,omitzero" doc:"Since when it holds, for what another list had before; not there: now"`
 	Expires time.Time `json:"expires,omitzero" doc:"It holds until then; not there: for ever"`
 }
 
@@ -147,7 +148,7 @@ func (s *Server) addSuppressions(ctx context.Context, in *body[NewSuppressions])
 		if err != nil {
 			return nil, err
 		}
-		list = append(list, relay.Suppression{Address: n.Address, Stream: stream, Reason: n.Reason, Note: n.Note, Expires: n.Expires})
+		list = append(list, relay.Suppression{Address: n.Address, Stream: stream, Reason: n.Reason, Note: n.Note, Created: n.Created, Expires: n.Expires})
 	}
 	n, err := s.config.Suppressions.Add(ctx, CallerOf(ctx).within(), list)
 	return answer(AddedSuppressions{n}, err)

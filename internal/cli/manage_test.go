@@ -33,6 +33,13 @@ func TestManage(t *testing.T) {
 	want(t, f.on("suppression", "add", "-account", "webshop", "-note", "by phone", "gone@x.test", "@y.test"), "2 new of 2")
 	want(t, f.on("suppression", "list", "-account", "webshop"), "gone@x.test", "@y.test", "by phone")
 	want(t, f.on("suppression", "remove", "-account", "webshop", "gone@x.test"), "Removed 1")
+	bounces := filepath.Join(t.TempDir(), "bounces.csv")
+	if err := os.WriteFile(bounces, []byte("email,reason,detail\nold@x.test,hard-bounce,no such user\nnobody,spam,\n@y.test,custom,\nangry@x.test,spam,\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	want(t, f.on("suppression", "import", "-account", "webshop", bounces), "4 lines: 2 added, 1 known before, 1 refused")
+	want(t, f.on("suppression", "export", "-account", "webshop"), "address,stream,reason,note,event,created,expires\n", "old@x.test,,bounce,no such user,,", "angry@x.test,,complaint,")
+	want(t, f.on("suppression", "remove", "-account", "webshop", "-confirm", "complaint", "angry@x.test"), "Removed 1")
 
 	list := filepath.Join(t.TempDir(), "left.csv")
 	if err := os.WriteFile(list, []byte("\ufeffid;Email;when\n1;eve@x.test;2020\n2; FAY@x.test ;2021\n3;;\n"), 0o600); err != nil {

@@ -14,13 +14,15 @@ import (
 )
 
 func suppressionCommand() command {
-	return command{name: "suppression", args: "add ADDRESS… | list | remove ADDRESS…", short: "addresses that an account must not send to",
+	return command{name: "suppression", args: "add ADDRESS… | list | remove ADDRESS… | import FILE | export", short: "addresses that an account must not send to",
 		example: `
 postrider suppression add -note "asked by phone" ann@example.com
 postrider suppression add @example.net           # the whole domain
 postrider suppression add -stream broadcast -reason unsubscribe ann@example.com
 postrider suppression list -text example.com
-postrider suppression remove ann@example.com`,
+postrider suppression remove ann@example.com
+postrider suppression import bounces.csv         # of SendGrid, Mailgun, Postmark, SES, …; - is standard input
+postrider suppression export > suppressions.csv`,
 		run: runSuppression}
 }
 
@@ -28,7 +30,7 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 	var p place
 	p.clientFlags(fs)
 	p.accountFlag(fs)
-	reason := fs.String("reason", "", "add, list: `reason`: manual, bounce, soft-bounce, complaint or unsubscribe")
+	reason := fs.String("reason", "", "add, list, export: `reason`; import: that of all lines, whatever they say: manual, bounce, soft-bounce, complaint or unsubscribe")
 	stream := fs.String("stream", "", "`stream`: transactional or broadcast; add, remove: for it alone; list: what holds for it")
 	lasts := fs.String("for", "", "add: holds for this `time` only, such as 90d")
 	confirm := fs.String("confirm", "", "remove: `complaint`: although the owner of the address called mail spam")
@@ -39,21 +41,26 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 	if err != nil {
 		return err
 	}
-	verb, words, ok := verbs{"add": -1, "list": 0, "remove": -1}.of(rest)
+	verb, words, ok := verbs{"add": -1, "list": 0, "remove": -1, "import": 1, "export": 0}.of(rest)
 	if !ok {
-		return badUsage(e, fs, "add ADDRESS…, list or remove ADDRESS… is wanted")
+		return badUsage(e, fs, "add ADDRESS…, list, remove ADDRESS…, import FILE or export is wanted")
 	}
 	c, err := p.client()
 	if err != nil {
 		return err
 	}
 	switch verb {
-	case "list":
+	case "import":
+		return importSuppressions(ctx, e, c, words[0], api.NewSuppression{Reason: *reason, Stream: *stream}, *asJSON)
+	case "list", "export":
 		q := url.Values{"limit": {"1000"}}
 		for name, v := range map[string]string{"text": *text, "reason": *reason, "stream": *stream} {
 			if v != "" {
 				q.Set(name, v)
 			}
+		}
+		if verb == "export" {
+			return exportSuppressions(ctx, e, c, q)
 		}
 		return printList(ctx, e, c, "/v1/suppressions", q, *asJSON, "ADDRESS\tSTREAM\tREASON\tSINCE\tUNTIL\tNOTE", func(s api.Suppression) []string {
 			until := "-"
