@@ -158,6 +158,7 @@ func (t *Tenants) check(ctx context.Context, rights Rights, was, a *relay.Accoun
 		{a.Plan != was.Plan, Operate, "change this account's plan"},
 		{a.Senders != was.Senders, Operate, "change whose names this account may send in"},
 		{a.Growth != was.Growth, Operate, "change how this account grows"},
+		{a.Keep != was.Keep, Operate, "change for how long this account's log is kept"},
 		{a.Closed.IsZero() && !was.Closed.IsZero(), Control, "open this account again"},
 	} {
 		if c.changed {
@@ -267,7 +268,22 @@ func wellFormed(a *relay.Account) error {
 	if a.Growth.Daily < 0 {
 		return invalid("An account can't grow from less than nothing.", "Take 0 for one that is grown up.")
 	}
+	if err := checkKeep(a.Keep); err != nil {
+		return err
+	}
 	return checkLimits(a.Limits)
+}
+
+// keepMost is the most days that a log is kept, unless it is for ever.
+const keepMost = 36_500
+
+func checkKeep(k relay.Keep) error {
+	for _, days := range []int{k.Log, k.Content} {
+		if days < relay.KeepForEver || days > keepMost {
+			return invalid(fmt.Sprintf("Nothing can be kept for %d days.", days), "Take a number of days, 0 for as long as is usual, or -1 for ever.")
+		}
+	}
+	return nil
 }
 
 // SetPlan makes a plan, where the version is 0, or changes it.
@@ -280,6 +296,9 @@ func (t *Tenants) SetPlan(ctx context.Context, by Caller, p *relay.Plan) error {
 	}
 	if p.Start < 0 {
 		return invalid("A plan can't start with less than nothing.", "Take 0 where accounts begin with all that their limits allow.")
+	}
+	if err := checkKeep(p.Keep); err != nil {
+		return err
 	}
 	if err := checkLimits(p.Limits); err != nil {
 		return err

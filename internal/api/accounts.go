@@ -46,27 +46,29 @@ func (s *Server) accountRoutes() {
 
 // Account is a tenant.
 type Account struct {
-	ID       string             `json:"id"`
-	Parent   string             `json:"parent,omitempty" doc:"Id of the account that manages this one"`
-	Name     string             `json:"name"`
-	Title    string             `json:"title,omitempty" doc:"As recipients see it where they unsubscribe; none: the name"`
-	Status   relay.Status       `json:"status" enum:"active,sandbox,blocked" doc:"sandbox: sends to its own verified addresses only"`
-	Reason   string             `json:"reason,omitempty" doc:"Of the status"`
-	StatusBy relay.Authority    `json:"status_by,omitempty" enum:"manager,operator" doc:"Who set the status or closed the account, and alone may lift it"`
-	Plan     string             `json:"plan,omitempty"`
-	Senders  relay.SenderRule   `json:"senders,omitempty" enum:"verified,any" doc:"In whose names it may send: its verified domains and senders, or anybody; none: as the relay is configured"`
-	DNS      relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse" doc:"What becomes of mail of domains whose records are broken"`
-	Muted    relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse" doc:"What becomes of suppressed recipients"`
-	Limits   []string           `json:"limits,omitempty" doc:"Beside those of the plan"`
-	Daily    int64              `json:"daily,omitempty" doc:"Recipients a day, while a new account grows"`
-	Created  time.Time          `json:"created"`
-	Closed   *time.Time         `json:"closed,omitempty"`
-	Version  int64              `json:"version"`
+	ID          string             `json:"id"`
+	Parent      string             `json:"parent,omitempty" doc:"Id of the account that manages this one"`
+	Name        string             `json:"name"`
+	Title       string             `json:"title,omitempty" doc:"As recipients see it where they unsubscribe; none: the name"`
+	Status      relay.Status       `json:"status" enum:"active,sandbox,blocked" doc:"sandbox: sends to its own verified addresses only"`
+	Reason      string             `json:"reason,omitempty" doc:"Of the status"`
+	StatusBy    relay.Authority    `json:"status_by,omitempty" enum:"manager,operator" doc:"Who set the status or closed the account, and alone may lift it"`
+	Plan        string             `json:"plan,omitempty"`
+	Senders     relay.SenderRule   `json:"senders,omitempty" enum:"verified,any" doc:"In whose names it may send: its verified domains and senders, or anybody; none: as the relay is configured"`
+	DNS         relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse" doc:"What becomes of mail of domains whose records are broken"`
+	Muted       relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse" doc:"What becomes of suppressed recipients"`
+	Limits      []string           `json:"limits,omitempty" doc:"Beside those of the plan"`
+	Daily       int64              `json:"daily,omitempty" doc:"Recipients a day, while a new account grows"`
+	LogDays     int                `json:"log_days,omitempty" doc:"For how many days messages, deliveries and events are kept; 0: as the plan says, -1: for ever"`
+	ContentDays int                `json:"content_days,omitempty" doc:"For how many days archived content is kept; 0 and -1 as above"`
+	Created     time.Time          `json:"created"`
+	Closed      *time.Time         `json:"closed,omitempty"`
+	Version     int64              `json:"version"`
 }
 
 func newAccount(a *relay.Account) Account {
 	out := Account{ID: a.ID.String(), Name: a.Name, Title: a.Title, Status: a.Status, Reason: a.Reason, StatusBy: a.StatusBy, Plan: a.Plan, Senders: a.Senders, DNS: a.DNS, Muted: a.Muted,
-		Limits: limitTexts(a.Limits), Daily: a.Growth.Daily, Created: a.Created, Closed: moment(a.Closed), Version: a.Version}
+		Limits: limitTexts(a.Limits), Daily: a.Growth.Daily, LogDays: a.Keep.Log, ContentDays: a.Keep.Content, Created: a.Created, Closed: moment(a.Closed), Version: a.Version}
 	if out.Status == "" {
 		out.Status = relay.Active
 	}
@@ -136,18 +138,20 @@ func (s *Server) getAccount(ctx context.Context, q *OneAccount) (*body[Account],
 
 // AccountChange is what PATCH /v1/accounts takes. What is left out stays.
 type AccountChange struct {
-	Name    *string             `json:"name,omitempty" maxLength:"128"`
-	Title   *string             `json:"title,omitempty" maxLength:"128" doc:"As recipients see it; empty: the name"`
-	Plan    *string             `json:"plan,omitempty" doc:"Empty: none"`
-	Status  *relay.Status       `json:"status,omitempty" enum:"active,sandbox,blocked"`
-	Reason  *string             `json:"reason,omitempty" doc:"Of the status; who is refused is told it"`
-	Senders *relay.SenderRule   `json:"senders,omitempty" enum:"verified,any"`
-	DNS     *relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse"`
-	Muted   *relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse"`
-	Limits  *[]string           `json:"limits,omitempty"`
-	Daily   *int64              `json:"daily,omitempty" minimum:"0" doc:"Recipients a day of a new account; 0: it is grown up"`
-	Closed  *bool               `json:"closed,omitempty" doc:"false opens it again"`
-	Version *int64              `json:"version,omitempty" doc:"The one that you have seen"`
+	Name        *string             `json:"name,omitempty" maxLength:"128"`
+	Title       *string             `json:"title,omitempty" maxLength:"128" doc:"As recipients see it; empty: the name"`
+	Plan        *string             `json:"plan,omitempty" doc:"Empty: none"`
+	Status      *relay.Status       `json:"status,omitempty" enum:"active,sandbox,blocked"`
+	Reason      *string             `json:"reason,omitempty" doc:"Of the status; who is refused is told it"`
+	Senders     *relay.SenderRule   `json:"senders,omitempty" enum:"verified,any"`
+	DNS         *relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse"`
+	Muted       *relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse"`
+	Limits      *[]string           `json:"limits,omitempty"`
+	Daily       *int64              `json:"daily,omitempty" minimum:"0" doc:"Recipients a day of a new account; 0: it is grown up"`
+	LogDays     *int                `json:"log_days,omitempty" minimum:"-1" doc:"For how many days messages, deliveries and events are kept; 0: as the plan says, -1: for ever"`
+	ContentDays *int                `json:"content_days,omitempty" minimum:"-1" doc:"For how many days archived content is kept; 0 and -1 as above"`
+	Closed      *bool               `json:"closed,omitempty" doc:"false opens it again"`
+	Version     *int64              `json:"version,omitempty" doc:"The one that you have seen"`
 }
 
 func (s *Server) changeAccount(ctx context.Context, in *struct {
@@ -168,6 +172,8 @@ func (s *Server) changeAccount(ctx context.Context, in *struct {
 	set(&a.DNS, n.DNS)
 	set(&a.Muted, n.Muted)
 	set(&a.Version, n.Version)
+	set(&a.Keep.Log, n.LogDays)
+	set(&a.Keep.Content, n.ContentDays)
 	if n.Limits != nil {
 		if a.Limits, err = limits(*n.Limits); err != nil {
 			return nil, err
@@ -201,14 +207,16 @@ func (s *Server) closeAccount(ctx context.Context, q *OneAccount) (*body[Account
 
 // Plan is a set of limits with a name.
 type Plan struct {
-	Name    string   `json:"name"`
-	Limits  []string `json:"limits,omitempty"`
-	Start   int64    `json:"start,omitempty" doc:"Recipients a day that a new account begins with, and that doubles with each good day; 0: at once all"`
-	Version int64    `json:"version"`
+	Name        string   `json:"name"`
+	Limits      []string `json:"limits,omitempty"`
+	Start       int64    `json:"start,omitempty" doc:"Recipients a day that a new account begins with, and that doubles with each good day; 0: at once all"`
+	LogDays     int      `json:"log_days,omitempty" doc:"For how many days messages, deliveries and events are kept; 0: as the configuration says, -1: for ever"`
+	ContentDays int      `json:"content_days,omitempty" doc:"For how many days archived content is kept; 0 and -1 as above"`
+	Version     int64    `json:"version"`
 }
 
 func newPlan(p *relay.Plan) Plan {
-	return Plan{Name: p.Name, Limits: limitTexts(p.Limits), Start: p.Start, Version: p.Version}
+	return Plan{Name: p.Name, Limits: limitTexts(p.Limits), Start: p.Start, LogDays: p.Keep.Log, ContentDays: p.Keep.Content, Version: p.Version}
 }
 
 func (s *Server) listPlans(ctx context.Context, p *Page) (*body[List[Plan]], error) {
@@ -226,9 +234,11 @@ type OnePlan struct {
 
 // NewPlan is what PUT /v1/plans takes: all of the plan.
 type NewPlan struct {
-	Limits  []string `json:"limits,omitempty"`
-	Start   int64    `json:"start,omitempty" minimum:"0" doc:"Recipients a day that a new account begins with; 0: at once all"`
-	Version *int64   `json:"version,omitempty" doc:"The one that you have seen; 0: only if there is none"`
+	Limits      []string `json:"limits,omitempty"`
+	Start       int64    `json:"start,omitempty" minimum:"0" doc:"Recipients a day that a new account begins with; 0: at once all"`
+	LogDays     int      `json:"log_days,omitempty" doc:"For how many days messages, deliveries and events are kept; 0: as the configuration says, -1: for ever"`
+	ContentDays int      `json:"content_days,omitempty" doc:"For how many days archived content is kept; 0 and -1 as above"`
+	Version     *int64   `json:"version,omitempty" doc:"The one that you have seen; 0: only if there is none"`
 }
 
 func (s *Server) setPlan(ctx context.Context, in *struct {
@@ -236,7 +246,7 @@ func (s *Server) setPlan(ctx context.Context, in *struct {
 	Body NewPlan
 }) (*body[Plan], error) {
 	by := CallerOf(ctx).Caller
-	p := relay.Plan{Name: in.Name, Start: in.Body.Start}
+	p := relay.Plan{Name: in.Name, Start: in.Body.Start, Keep: relay.Keep{Log: in.Body.LogDays, Content: in.Body.ContentDays}}
 	all, err := s.config.Accounts.Plans(ctx, by)
 	if err != nil {
 		return nil, err

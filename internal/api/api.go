@@ -75,6 +75,8 @@ type Config struct {
 // Log is what is known of deliveries.
 type Log interface {
 	Deliveries(ctx context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error)
+	// Find is the same, but gives what it has when it has taken that long.
+	Find(ctx context.Context, account relay.ID, f relay.DeliveryFilter, within time.Duration) (*relay.LogPage, error)
 	Events(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Event, error)
 	Story(ctx context.Context, account, message relay.ID) (*relay.Story, error)
 	// Backlog counts what waits, by class.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -16,7 +17,7 @@ import (
 
 func (s *Server) mailRoutes() {
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/deliveries", ID: "list-deliveries", Tag: "Messages", Right: Read, OfAccount: true,
-		Summary: "Find deliveries", Doc: "A delivery is one recipient of one message. The newest message comes first; within a message its recipients come in the order of the envelope.",
+		Summary: "Find deliveries", Doc: "A delivery is one recipient of one message. The newest message comes first; within a message its recipients come in the order of the envelope. All filters that are given must hold; neither case nor accents count. A search that takes longer than three seconds answers with what it has found until then, maybe nothing, and next tells where it goes on. See docs/log.md.",
 		Example: Example{Params: map[string]any{"recipient": "ann@example.net", "limit": 10}, Answer: map[string]any{"data": []any{exampleDelivery()}}},
 	}, s.deliveries)
 	Register(s, Route{Method: http.MethodPost, Path: "/v1/deliveries/{id}/{order}", ID: "order-delivery", Tag: "Messages", Right: Build, OfAccount: true,
@@ -47,24 +48,59 @@ func (s *Server) mailRoutes() {
 
 // search is what is asked of deliveries.
 type search struct {
-	Recipient string    `query:"recipient" doc:"Part of the recipient's address"`
-	Sender    string    `query:"sender" doc:"Part of the envelope sender; <> for the null sender"`
-	Message   string    `query:"message" doc:"Id of the message, or its Message-ID header"`
-	Subject   string    `query:"subject" doc:"Part of the subject"`
-	Reply     string    `query:"reply" doc:"Part of the receiver's last reply, codes included"`
-	Domain    string    `query:"domain" doc:"Domain of the recipient"`
-	State     []string  `query:"state" doc:"States, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled"`
-	Since     time.Time `query:"since" doc:"Accepted at or after"`
-	Until     time.Time `query:"until" doc:"Accepted before"`
-	Live      bool      `query:"live" doc:"Only what still waits"`
+	Recipient  string    `query:"recipient" doc:"Part of the recipient's address, from the beginning of a word on: ann, ann@example, @example.net"`
+	Sender     string    `query:"sender" doc:"Part of the envelope sender, or of the address in From, in the same way; <> for the null sender"`
+	Message    string    `query:"message" doc:"Id of the message, or its Message-ID header"`
+	Subject    string    `query:"subject" doc:"Words of the subject, all of them; the last one may be a beginning. In quotation marks they must stand together"`
+	Reply      string    `query:"reply" doc:"Words of the receiver's last reply, codes included, as with subject"`
+	Domain     string    `query:"domain" doc:"Domain of the recipient"`
+	Credential string    `query:"credential" maxLength:"400" doc:"Id of the credential that it was submitted with, or its name or user name in the account"`
+	Tag        string    `query:"tag" doc:"A tag, whole"`
+	Metadata   []string  `query:"metadata" maxItems:"20" doc:"key:value, or key: for any value. Several, separated by commas, must all hold"`
+	Category   string    `query:"category" doc:"Category of the diagnosis: hard/no-such-mailbox, or only hard, or only no-such-mailbox"`
+	Provider   string    `query:"provider" doc:"Public name of the receiving service: Gmail"`
+	Source     string    `query:"source" doc:"Our address at the last attempt that reached a server"`
+	Client     string    `query:"client" doc:"Part of the address that submitted it, or of what it called itself, as with recipient"`
+	Script     string    `query:"script" doc:"Part of what a header told of the program that sent it"`
+	State      []string  `query:"state" doc:"States, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled"`
+	Since      time.Time `query:"since" doc:"Accepted at or after"`
+	Until      time.Time `query:"until" doc:"Accepted before"`
+	Live       bool      `query:"live" doc:"Only what still waits"`
 	Page
 }
 
-func (q *search) filter() (relay.DeliveryFilter, error) {
+// searchTime is how long a search may take. What it has found until then is a page.
+const searchTime = 3 * time.Second
+
+func (s *Server) filter(ctx context.Context, q *search) (relay.DeliveryFilter, error) {
 	f := relay.DeliveryFilter{Recipient: q.Recipient, Sender: q.Sender, Message: q.Message, Subject: q.Subject, Reply: q.Reply,
-		Domain: q.Domain, Since: q.Since, Until: q.Until, Live: q.Live, Limit: q.Limit}
+		Domain: q.Domain, Tag: q.Tag, Category: q.Category, Provider: q.Provider, Client: q.Client, Script: q.Script,
+		Since: q.Since, Until: q.Until, Live: q.Live, Limit: q.Limit}
 	if ascii, err := smtp.ASCIIDomain(q.Domain); err == nil && q.Domain != "" {
 		f.Domain = ascii // as it is kept
+	}
+	if q.Source != "" {
+		addr, err := netip.ParseAddr(strings.Trim(q.Source, "[]"))
+		if err != nil {
+			return f, invalid("query.source", fmt.Sprintf("%q is not an IP address.", cut(q.Source)), "Give one of the relay's own addresses.")
+		}
+		f.Source = addr.Unmap().String()
+	}
+	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
+		return f, invalid("query.until", "until is not after since: nothing can lie between them.", "Exchange them.")
+	}
+	if err := s.credentialFilter(ctx, q, &f); err != nil {
+		return f, err
+	}
+	for _, m := range q.Metadata {
+		key, value, ok := strings.Cut(m, ":")
+		if !ok || key == "" {
+			return f, invalid("query.metadata", fmt.Sprintf("%q is not key:value.", cut(m)), "Write user:4711, or user: for any value.")
+		}
+		if f.Metadata == nil {
+			f.Metadata = map[string]string{}
+		}
+		f.Metadata[key] = value
 	}
 	for _, name := range q.State {
 		s, err := relay.ParseState(name)
@@ -83,6 +119,31 @@ func (q *search) filter() (relay.DeliveryFilter, error) {
 	return f, nil
 }
 
+// credentialFilter takes an id as it is, so that what is revoked is found too.
+func (s *Server) credentialFilter(ctx context.Context, q *search, f *relay.DeliveryFilter) error {
+	if q.Credential == "" {
+		return nil
+	}
+	if id, err := relay.ParseID(q.Credential); err == nil {
+		f.Credential = id
+		return nil
+	}
+	c, err := s.config.Credentials.Find(ctx, CallerOf(ctx).within().Account, q.Credential)
+	if err != nil {
+		return at("query.credential", err)
+	}
+	f.Credential = c.ID
+	return nil
+}
+
+func (s *Server) find(ctx context.Context, q *search) (*relay.LogPage, error) {
+	f, err := s.filter(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return s.config.Mail.Find(ctx, CallerOf(ctx).Account, f, searchTime)
+}
+
 // sentence is an error as a sentence.
 func sentence(err error) string {
 	s := err.Error()
@@ -90,30 +151,33 @@ func sentence(err error) string {
 }
 
 func (s *Server) deliveries(ctx context.Context, q *search) (*body[List[Delivery]], error) {
-	f, err := q.filter()
+	found, err := s.find(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.config.Mail.Deliveries(ctx, CallerOf(ctx).Account, f)
-	out := List[Delivery]{Data: make([]Delivery, 0, len(found))}
-	for _, l := range found {
+	out := List[Delivery]{Data: make([]Delivery, 0, len(found.Found)), Next: next(found)}
+	for _, l := range found.Found {
 		out.Data = append(out.Data, newDelivery(&l.Delivery, l.Message))
 	}
-	if len(found) == q.Limit {
-		out.Next = found[len(found)-1].ID.String()
+	return answer(out, nil)
+}
+
+// next is the cursor of the following page.
+func next(p *relay.LogPage) string {
+	if p.Next == nil {
+		return ""
 	}
-	return answer(out, err)
+	return p.Next.String()
 }
 
 // messages finds as many messages as their deliveries on one page make.
 func (s *Server) messages(ctx context.Context, q *search) (*body[List[Summary]], error) {
-	f, err := q.filter()
+	found, err := s.find(ctx, q)
 	if err != nil {
 		return nil, err
 	}
-	found, err := s.config.Mail.Deliveries(ctx, CallerOf(ctx).Account, f)
-	out := List[Summary]{Data: []Summary{}}
-	for _, l := range found {
+	out := List[Summary]{Data: []Summary{}, Next: next(found)}
+	for _, l := range found.Found {
 		n := len(out.Data)
 		if n == 0 || out.Data[n-1].ID != l.Message.ID.String() {
 			out.Data = append(out.Data, newSummary(l.Message))
@@ -121,10 +185,7 @@ func (s *Server) messages(ctx context.Context, q *search) (*body[List[Summary]],
 		}
 		out.Data[n-1].States[l.State.String()]++
 	}
-	if len(found) == q.Limit {
-		out.Next = found[len(found)-1].ID.String()
-	}
-	return answer(out, err)
+	return answer(out, nil)
 }
 
 type eventsQuery struct {

@@ -61,6 +61,8 @@ func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	fs.StringVar(&suppressed, "suppressed", "", "add, set: `what` becomes of suppressed recipients: drop or refuse")
 	fs.StringVar(&limit, "limit", "", "add, set: `limits`, separated by commas: \"1000 recipients/hour,10 messages/second burst 50\"; \"\" for none")
 	fs.Int64Var(&daily, "daily", 0, "set: `recipients` a day, for a new account that grows; 0: grown up")
+	logDays := fs.Int("log-days", 0, "set: for how many `days` the log is kept; 0: as the plan says, -1: for ever")
+	contentDays := fs.Int("content-days", 0, "set: for how many `days` archived content is kept; 0: as the plan says, -1: for ever")
 	open := fs.Bool("open", false, "set: open a closed account again")
 	asJSON := fs.Bool("json", false, "print JSON; list: one object a line")
 	rest, err := parse(e, fs, args)
@@ -95,6 +97,7 @@ func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 			DNS:     ifGiven(g, "dns", dns, func(s string) relay.DNSRule { return relay.DNSRule(s) }),
 			Muted:   ifGiven(g, "suppressed", suppressed, func(s string) relay.SuppressRule { return relay.SuppressRule(s) }),
 			Limits:  ifGiven(g, "limit", limit, func(s string) []string { return orNone(split(s)) }), Daily: ifGiven(g, "daily", daily, same),
+			LogDays: ifGiven(g, "log-days", *logDays, same), ContentDays: ifGiven(g, "content-days", *contentDays, same),
 			Closed: ifGiven(g, "open", *open, func(open bool) bool { return !open })}, &out)
 	case "close":
 		err = c.Delete(ctx, where("/v1/accounts", words[0]), &out)
@@ -122,7 +125,7 @@ func printAccount(out io.Writer, a api.Account) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, line := range [][2]string{{"Account", a.Name}, {"Id", a.ID}, {"Title", a.Title}, {"Parent", a.Parent}, {"Status", accountStatus(a)}, {"Reason", a.Reason}, {"Plan", a.Plan},
-		{"Senders", string(a.Senders)}, {"DNS", string(a.DNS)}, {"Suppressed", string(a.Muted)}, {"Limits", strings.Join(a.Limits, ", ")}, {"New", daily}, {"Created", stamp(a.Created)}} {
+		{"Senders", string(a.Senders)}, {"DNS", string(a.DNS)}, {"Suppressed", string(a.Muted)}, {"Limits", strings.Join(a.Limits, ", ")}, {"New", daily}, {"Log kept", days(a.LogDays)}, {"Content kept", days(a.ContentDays)}, {"Created", stamp(a.Created)}} {
 		if line[1] != "" {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], clean(line[1]))
 		}
@@ -130,10 +133,21 @@ func printAccount(out io.Writer, a api.Account) error {
 	return w.Flush()
 }
 
+// days says for how long something is kept; nothing where it is not said.
+func days(n int) string {
+	switch {
+	case n == 0:
+		return ""
+	case n < 0:
+		return "for ever"
+	}
+	return strconv.Itoa(n) + " days"
+}
+
 func planCommand() command {
 	return command{name: "plan", args: "list | set NAME | remove NAME", short: "sets of limits that accounts share",
 		example: `
-postrider plan set -limit "10000 recipients/month,1000 recipients/hour" -start 200 small
+postrider plan set -limit "10000 recipients/month,1000 recipients/hour" -start 200 -log-days 45 small
 postrider plan list
 postrider plan remove small`,
 		run: runPlan}
@@ -145,6 +159,8 @@ func runPlan(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	p.clientFlags(fs)
 	limit := fs.String("limit", "", "set: all `limits` of the plan, separated by commas")
 	fs.Int64Var(&in.Start, "start", 0, "set: `recipients` a day that a new account begins with, and that double with each good day; 0: at once all")
+	fs.IntVar(&in.LogDays, "log-days", 0, "set: for how many `days` logs are kept; 0: as the configuration says, -1: for ever")
+	fs.IntVar(&in.ContentDays, "content-days", 0, "set: for how many `days` archived content is kept; 0: as the configuration says, -1: for ever")
 	asJSON := fs.Bool("json", false, "print JSON; list: one object a line")
 	rest, err := parse(e, fs, args)
 	if err != nil {
@@ -160,8 +176,8 @@ func runPlan(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	}
 	switch verb {
 	case "list":
-		return printList(ctx, e, c, "/v1/plans", nil, *asJSON, "NAME\tLIMITS\tSTART", func(p api.Plan) []string {
-			return []string{p.Name, strings.Join(p.Limits, ", "), strconv.FormatInt(p.Start, 10)}
+		return printList(ctx, e, c, "/v1/plans", nil, *asJSON, "NAME\tLIMITS\tSTART\tLOG KEPT", func(p api.Plan) []string {
+			return []string{p.Name, strings.Join(p.Limits, ", "), strconv.FormatInt(p.Start, 10), days(p.LogDays)}
 		})
 	case "remove":
 		if err := c.Delete(ctx, where("/v1/plans", words[0]), nil); err != nil {

@@ -20,6 +20,8 @@ func logCommand() command {
 		example: `
 postrider log -recipient ann@example.com -since 2d
 postrider log -outcome bounced,expired -reply "blocked" -n 20
+postrider log -category no-such-mailbox -provider gmail -since 1w
+postrider log -tag invoice -metadata customer:4711
 postrider log -follow -sender webshop.example
 postrider log -message "<20260101.1@webshop.example>" -json`,
 		run: runLog}
@@ -28,17 +30,26 @@ postrider log -message "<20260101.1@webshop.example>" -json`,
 // search are the flags that say which deliveries are meant.
 type search struct {
 	recipient, sender, message, subject, outcome, reply, domain, since, until string
+	credential, tag, metadata, category, provider, source, client, script     string
 	limit                                                                     int
 }
 
 func (s *search) flags(fs *flag.FlagSet, limit int) {
-	fs.StringVar(&s.recipient, "recipient", "", "part of the recipient's `address`")
-	fs.StringVar(&s.sender, "sender", "", "part of the envelope sender's `address`")
+	fs.StringVar(&s.recipient, "recipient", "", "part of the recipient's `address`, from the beginning of a word on: ann, @example.net")
+	fs.StringVar(&s.sender, "sender", "", "part of the envelope sender's `address`, or of that in From")
 	fs.StringVar(&s.message, "message", "", "message `id`, or its Message-ID header")
-	fs.StringVar(&s.subject, "subject", "", "part of the subject's `text`")
+	fs.StringVar(&s.subject, "subject", "", "`words` of the subject, the last one maybe unfinished; in quotation marks: together")
 	fs.StringVar(&s.outcome, "outcome", "", "`states`, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled")
-	fs.StringVar(&s.reply, "reply", "", "part of the receiver's last `reply`")
+	fs.StringVar(&s.reply, "reply", "", "`words` of the receiver's last reply, codes included")
 	fs.StringVar(&s.domain, "domain", "", "the recipient's `domain`")
+	fs.StringVar(&s.credential, "credential", "", "id or `name` of the credential that it came with")
+	fs.StringVar(&s.tag, "tag", "", "a `tag`, whole")
+	fs.StringVar(&s.metadata, "metadata", "", "`key:value`s, separated by commas; key: stands for any value")
+	fs.StringVar(&s.category, "category", "", "`category` of the diagnosis: hard/no-such-mailbox, hard or no-such-mailbox")
+	fs.StringVar(&s.provider, "provider", "", "`name` of the receiving service, such as Gmail")
+	fs.StringVar(&s.source, "source", "", "our `address` at the last attempt")
+	fs.StringVar(&s.client, "client", "", "part of the `address` or name of the client that sent it")
+	fs.StringVar(&s.script, "script", "", "part of the `name` of the program that sent it, as its mail tells it")
 	fs.StringVar(&s.since, "since", "", "accepted at or after: a `time` (2026-01-31, 2026-01-31T15:04, 15:04) or an age (90m, 2d, 1w)")
 	fs.StringVar(&s.until, "until", "", "accepted before: a `time` or an age")
 	fs.IntVar(&s.limit, "n", limit, "the greatest `number` to take, the newest ones; 0: all")
@@ -85,6 +96,14 @@ func (s *search) query(now time.Time) (url.Values, error) {
 	set("subject", s.subject)
 	set("reply", s.reply)
 	set("domain", s.domain)
+	set("credential", s.credential)
+	set("tag", s.tag)
+	set("metadata", s.metadata)
+	set("category", s.category)
+	set("provider", s.provider)
+	set("source", s.source)
+	set("client", s.client)
+	set("script", s.script)
 	set("state", s.outcome)
 	for name, value := range map[string]string{"since": s.since, "until": s.until} {
 		if value == "" {

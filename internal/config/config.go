@@ -31,6 +31,7 @@ type Config struct {
 	Feedback Feedback   `toml:"feedback" doc:"How what receivers say is understood."`
 	Notices  Notices    `toml:"notices" doc:"Delivery status notifications to senders (RFC 3464)."`
 	Service  Service    `toml:"service" doc:"The relay's own place in the DNS, which the records of sending domains lead to. \"postrider domain zone\" prints what must stand there. See docs/domains.md."`
+	Retain   Retention  `toml:"retention" doc:"For how long things are kept, where the account and its plan do not say. See docs/log.md."`
 	Domains  Domains    `toml:"domains" doc:"How sending domains are watched."`
 	Doctor   Doctor     `toml:"doctor" doc:"What \"postrider doctor\" asks of others."`
 	API      API        `toml:"api" doc:"The HTTP API (docs/api.md), for programs and for the command line from afar. On the relay's own machine the control socket serves it in any case."`
@@ -170,6 +171,12 @@ type Suppress struct {
 // Feedback is how replies are understood.
 type Feedback struct {
 	Rules string `toml:"rules" doc:"File with rules of your own for replies of receivers, asked before the built-in ones and read again when it changes; see docs/classification.md. Empty: none."`
+}
+
+// Retention is for how long things are kept.
+type Retention struct {
+	Log     Duration `toml:"log" doc:"Messages, deliveries and events that are final: what the log is searched for. Whole days; 0: for ever."`
+	Content Duration `toml:"content" doc:"Content of messages that are archived; all other content goes with the last delivery. Whole days; 0: for ever."`
 }
 
 // Notices are DSNs.

@@ -37,6 +37,7 @@ func Default() Config {
 			PerClient: 1000,
 			Hops:      50, // RFC 5321 section 6.3 would have 100; half of that is still beyond any honest path
 		},
+		Retain: Retention{Log: 60 * day, Content: 30 * day},
 		Policy: Policy{Senders: "verified", DNS: "warn", Sandbox: 100},
 		Login:  Login{Free: 3, Delay: second, Max: 15 * second, Reset: 15 * minute},
 		Queue: Queue{

@@ -276,6 +276,13 @@ func (v *checker) limits(c *Config) {
 		v.clash("login.max_delay", "login.delay", "%q is shorter than delay, %q", c.Login.Max, c.Login.Delay)
 	}
 	v.positive("login.reset", c.Login.Reset)
+
+	for key, d := range map[string]Duration{"retention.log": c.Retain.Log, "retention.content": c.Retain.Content} {
+		v.zeroOrMore(key, d)
+		if d%day != 0 {
+			v.add(key, "%q is not a number of days", d)
+		}
+	}
 }
 
 func (v *checker) queue(q *Queue) {

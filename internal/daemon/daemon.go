@@ -320,6 +320,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.live.Run(running) })
 	g.Go(func() error { return d.alerts.run(running) })
 	g.Go(func() error { return d.sweep(running) })
+	g.Go(func() error { return d.upkeep().Run(running) })
 	g.Go(func() error { return d.limiter.Run(running) })
 	g.Go(func() error { return (&limit.Grower{Store: d.store, Log: d.log}).Run(running) })
 	g.Go(func() error { return d.keeper().Run(running) })

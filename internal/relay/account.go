@@ -35,6 +35,7 @@ type Account struct {
 	Muted    SuppressRule `json:"suppressed,omitempty"`
 	Limits   []Limit      `json:"limits,omitempty"` // beside those of the plan
 	Growth   Growth       `json:"growth,omitzero"`
+	Keep     Keep         `json:"keep,omitzero"` // where it differs from the plan's
 	Created  time.Time    `json:"created"`
 	Closed   time.Time    `json:"closed,omitzero"` // zero: open. A closed account keeps its log
 	Version  int64        `json:"version"`         // grows with each change; a change names the one it saw
@@ -71,11 +72,13 @@ type Growth struct {
 	Since time.Time `json:"since,omitzero"`  // of the present step
 }
 
-// Plan is a set of limits with a name that accounts share.
+// Plan is a set of limits, and of how long things are kept, with a name that
+// accounts share.
 type Plan struct {
 	Name    string  `json:"name"`
 	Limits  []Limit `json:"limits,omitempty"`
 	Start   int64   `json:"start,omitempty"` // recipients a day that a new account begins with; 0: at once all
+	Keep    Keep    `json:"keep,omitzero"`   // of the accounts' logs; what is 0 is as the configuration says
 	Version int64   `json:"version"`
 }
 

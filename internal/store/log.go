@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -45,114 +44,6 @@ func (c *conditions) String() string {
 		return "1 = 1"
 	}
 	return strings.Join(c.where, " and ")
-}
-
-// longest is the longest text that is sought for, in bytes.
-const longest = 1000
-
-// Deliveries searches the log: the newest message first, and within a message
-// in the order of the envelope.
-func (db *DB) Deliveries(ctx context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error) {
-	for _, s := range []string{f.Recipient, f.Sender, f.Message, f.Subject, f.Reply, f.Domain, f.Client, f.Script, f.Tag} {
-		if len(s) > longest {
-			return nil, &relay.Error{Code: relay.Invalid, Text: fmt.Sprintf("Texts to search for have at most %d bytes.", longest)}
-		}
-	}
-	var c conditions
-	c.account("d.account", account)
-	c.contains("d.recipient", f.Recipient)
-	if f.Sender == relay.NullSender {
-		c.add("m.sender = ''")
-	} else {
-		c.contains("m.sender", f.Sender)
-	}
-	c.contains("m.subject", f.Subject)
-	c.contains("cast(d.code as text) || ' ' || d.enhanced || ' ' || d.reply", f.Reply)
-	if f.Domain != "" {
-		c.add("d.domain = ?", strings.ToLower(text(f.Domain)))
-	}
-	if !f.Credential.IsZero() {
-		c.add("m.credential = ?", f.Credential[:])
-	}
-	c.contains("m.client || ' ' || m.helo", f.Client)
-	c.contains("m.script", f.Script)
-	if f.Tag != "" {
-		c.add(`m.tags like ? escape '\'`, "%\n"+likeEscaper.Replace(text(f.Tag))+"\n%")
-	}
-	c.message(f.Message)
-	c.states(f)
-	c.times(f)
-	if f.Before != nil {
-		id := f.Before.Message
-		c.add("d.message <= ? and (d.message < ? or d.n > ?)", id[:], id[:], f.Before.N)
-	}
-	limit := f.Limit
-	if limit <= 0 {
-		limit = relay.DefaultLimit
-	}
-	var found []relay.Logged
-	err := db.read(ctx, "select "+deliveryOf+", "+messageColumns+" from delivery d join message m on m.id = d.message where "+c.String()+
-		" order by d.message desc, d.n limit ?", func(row scanner) error {
-		var d deliveryRow
-		var m messageRow
-		if err := row.Scan(append(d.targets(), m.targets()...)...); err != nil {
-			return err
-		}
-		message, err := m.message()
-		if err != nil {
-			return err
-		}
-		if last := len(found) - 1; last >= 0 && found[last].Message.ID == message.ID {
-			message = found[last].Message
-		}
-		found = append(found, relay.Logged{Delivery: *d.delivery(), Message: message})
-		return nil
-	}, append(c.args, limit)...)
-	if err != nil {
-		return nil, db.fail("search log", err)
-	}
-	return found, nil
-}
-
-// message seeks by id, or by the Message-ID header.
-func (c *conditions) message(s string) {
-	if s == "" {
-		return
-	}
-	if id, err := relay.ParseID(s); err == nil {
-		c.add("d.message = ?", id[:])
-		return
-	}
-	bare := strings.Trim(text(s), "<>")
-	c.add("m.header_id in (?, ?)", bare, "<"+bare+">")
-}
-
-func (c *conditions) states(f relay.DeliveryFilter) {
-	if f.Live {
-		// The three indexes of what is live: the log may be long, and little of
-		// it live.
-		c.add("(d.message, d.n) in (select message, n from delivery where lease = 0 and state < 3 and stream > 0" +
-			" union all select message, n from delivery where lease > 0 and state < 3 union all select message, n from delivery where state = 3)")
-	}
-	if len(f.States) > 0 {
-		args := make([]any, len(f.States))
-		for i, s := range f.States {
-			args[i] = int64(s)
-		}
-		c.add("d.state in (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
-	}
-}
-
-// times narrows the search by the time in the ids, then by Received itself.
-func (c *conditions) times(f relay.DeliveryFilter) {
-	if !f.Since.IsZero() {
-		first := idAt(f.Since.Add(-idSlack))
-		c.add("d.message >= ? and m.received >= ?", first[:], micros(f.Since))
-	}
-	if !f.Until.IsZero() {
-		end := idAt(f.Until.Add(idSlack))
-		c.add("d.message < ? and m.received < ?", end[:], micros(f.Until))
-	}
 }
 
 // idAt is the smallest id of that millisecond.

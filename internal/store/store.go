@@ -126,6 +126,8 @@ type DB struct {
 
 	slots chan *slot // those that nobody writes on now
 
+	index segmentCache
+
 	clock *clock
 	part  int64 // where the turns of its writers begin
 	// ids makes the ids of events, by the database's clock. Where there is one

@@ -256,7 +256,7 @@ func TestPlans(t *testing.T) {
 		"select message, n from delivery where lease = 0 and state < 3 and stream > 0":                                                                         "delivery_ready (stream>?)",
 		"select message, n from delivery where lease > 0 and state < 3":                                                                                        "delivery_leased (lease>?)",
 		"select message, n from delivery where state = 3":                                                                                                      "delivery_held",
-		"select 1 from delivery where message = x'00' and state < 10":                                                                                          "PRIMARY KEY (message=?)",
+		"select 1 from delivery where message = x'00' and state < 10":                                                                                          "COVERING INDEX delivery_live (message=?)",
 		"select id from event where message = x'00' order by id":                                                                                               "event_message (message=?)",
 		"select d.n from delivery d join message m on m.id = d.message where d.message >= x'00' order by d.message desc":                                       "PRIMARY KEY (message>?)",
 	} {

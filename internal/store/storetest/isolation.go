@@ -263,6 +263,13 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Deliveries(f.Context(), as, relay.DeliveryFilter{})
 		return len(all), err
 	},
+	"Find": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		page, err := f.db.Find(f.Context(), as, relay.DeliveryFilter{Recipient: "x.test"}, time.Minute)
+		if err != nil {
+			return 0, err
+		}
+		return len(page.Found), nil
+	},
 	"Events": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		all, err := f.db.Events(f.Context(), as, relay.ID{}, 100)
 		return len(all), err
@@ -301,6 +308,7 @@ var unbound = []string{
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "Linked", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
 	"AddReturned", "Returned", "EndReturned", "SuppressionNews",
+	"IndexLog", "MergeLog", "CleanLog", "LogIndexSize", "DropLog", "DropContent", "Keeps",
 	"PutAlert", "OpenAlerts", "EndAlerts", "DueAlertSends", "SetAlertSend", "WebhooksInTrouble",
 }
 
@@ -352,7 +360,7 @@ var isolationTests = []test{
 
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
-	return slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
+	return name == "Find" || slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
 		"Usage", "Outcomes", "Recent", "Alerts", "AlertSends", "AlertChannels", "AlertRules", "SeenReplies", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "Groups", "Left", "LeftBy", "Leavers", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
 }
 

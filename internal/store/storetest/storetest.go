@@ -59,6 +59,8 @@ func Run(t *testing.T, e Engine) {
 		{"sending", sendingTests},
 		{"isolation", isolationTests},
 		{"log", logTests},
+		{"find", findTests},
+		{"retain", retainTests},
 		{"count", countTests},
 		{"tally", tallyTests},
 		{"rollup", rollupTests},
