@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -33,6 +34,15 @@ func (k *kept) Nodes(context.Context) ([]relay.Node, error) { return k.nodes, k.
 func (k *kept) Drain(_ context.Context, node string, drain bool) error {
 	k.orders = append(k.orders, fmt.Sprint(node, " ", drain))
 	return k.order
+}
+
+func (k *kept) Find(ctx context.Context, account relay.ID, f relay.DeliveryFilter, _ time.Duration) (*relay.LogPage, error) {
+	found, err := k.Deliveries(ctx, account, f)
+	page := &relay.LogPage{Found: found}
+	if len(found) > 0 && len(found) == f.Limit {
+		page.Next = &found[len(found)-1].ID
+	}
+	return page, err
 }
 
 func (k *kept) Deliveries(_ context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error) {
@@ -87,17 +97,21 @@ func TestFiltersReachTheLog(t *testing.T) {
 	}}
 	c := serve(t, k)
 	q := url.Values{"recipient": {"ann"}, "sender": {"me"}, "message": {"m"}, "subject": {"s"}, "reply": {"r"}, "domain": {"d"},
+		"credential": {id.Message.String()}, "tag": {"t"}, "metadata": {"user:4711,plan:"}, "category": {"hard"}, "provider": {"gmail"}, "source": {"::ffff:192.0.2.1"}, "client": {"c"}, "script": {"p"},
 		"state": {"bounced,deferred"}, "since": {at.Format(time.RFC3339)}, "until": {at.Format(time.RFC3339)}, "live": {"true"}, "limit": {"7"}, "cursor": {id.String()}}
 	var list List[Delivery]
 	if err := c.Get(t.Context(), "/v1/deliveries", q, &list); err != nil {
 		t.Fatal(err)
 	}
 	want := relay.DeliveryFilter{Recipient: "ann", Sender: "me", Message: "m", Subject: "s", Reply: "r", Domain: "d", Since: at, Until: at, Live: true, Limit: 7}
+	want.Credential, want.Tag, want.Category, want.Provider, want.Source, want.Client, want.Script = id.Message, "t", "hard", "gmail", "192.0.2.1", "c", "p"
+	want.Metadata = map[string]string{"user": "4711", "plan": ""}
 	states, before := got.States, got.Before
 	got.States, got.Before = nil, nil
 	if got.Recipient != want.Recipient || got.Sender != want.Sender || got.Message != want.Message || got.Subject != want.Subject ||
 		got.Reply != want.Reply || got.Domain != want.Domain || !got.Since.Equal(want.Since) || !got.Until.Equal(want.Until) ||
-		got.Live != want.Live || got.Limit != want.Limit {
+		got.Credential != want.Credential || got.Tag != want.Tag || got.Category != want.Category || got.Provider != want.Provider || got.Source != want.Source ||
+		got.Client != want.Client || got.Script != want.Script || !maps.Equal(got.Metadata, want.Metadata) || got.Live != want.Live || got.Limit != want.Limit {
 		t.Errorf("filter %+v, want %+v", got, want)
 	}
 	if len(states) != 2 || states[0] != relay.Bounced || states[1] != relay.Deferred || before == nil || *before != id {
@@ -107,7 +121,8 @@ func TestFiltersReachTheLog(t *testing.T) {
 	if len(out) != 1 || out[0].ID != id.String() || out[0].State != "deferred" || out[0].Due == nil || out[0].Sender != "me@y.test" {
 		t.Errorf("answer %+v", out)
 	}
-	for _, bad := range []url.Values{{"state": {"lost"}}, {"cursor": {"x"}}, {"limit": {"0"}}, {"since": {"yesterday"}}} {
+	for _, bad := range []url.Values{{"state": {"lost"}}, {"cursor": {"x"}}, {"limit": {"0"}}, {"since": {"yesterday"}},
+		{"source": {"here"}}, {"metadata": {"user"}}, {"metadata": {":x"}}, {"credential": {"nobody"}}, {"since": {"2030-01-02T00:00:00Z"}, "until": {"2030-01-01T00:00:00Z"}}} {
 		if err := c.Get(t.Context(), "/v1/deliveries", bad, nil); err == nil {
 			t.Errorf("%v is taken", bad)
 		}

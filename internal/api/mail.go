@@ -86,8 +86,8 @@ func (s *Server) filter(ctx context.Context, q *search) (relay.DeliveryFilter, e
 		}
 		f.Source = addr.Unmap().String()
 	}
-	if !q.Since.IsZero() && !q.Until.IsZero() && !q.Since.Before(q.Until) {
-		return f, invalid("query.until", "until is not after since: nothing can lie between them.", "Exchange them.")
+	if !q.Since.IsZero() && !q.Until.IsZero() && q.Until.Before(q.Since) {
+		return f, invalid("query.until", "until is before since: nothing can lie between them.", "Exchange them.")
 	}
 	if err := s.credentialFilter(ctx, q, &f); err != nil {
 		return f, err
