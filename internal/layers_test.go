@@ -28,7 +28,7 @@ var levels = [][]string{
 		"internal/deliver", "internal/signing", "internal/link", "internal/feedback", "internal/suppression", "internal/tail", "internal/upkeep", "internal/trace", "internal/webhook", "internal/alert", "internal/report",
 		"internal/reputation", "internal/template", "internal/tlsreport", "internal/acme"},
 	4: {"internal/smtpd", "internal/api", "internal/metrics", "internal/compat", "internal/web", "internal/track", "internal/unsubscribe", "internal/sink"},
-	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench", "cmd/bench-backlog"},
+	5: {"internal/daemon", "internal/lab", "internal/cli", "cmd/postrider", "cmd/crash", "cmd/bench", "cmd/bench-backlog", "cmd/bench-log"},
 }
 
 // module is the import path that the packages of this repository begin with.

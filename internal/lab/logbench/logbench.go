@@ -153,8 +153,8 @@ func (b *bench) sqlite(ctx context.Context, dir string) error {
 	return err
 }
 
-func (b *bench) postgres(ctx context.Context, dir string) error {
-	s, err := postgres.New(ctx, postgres.Options{Dir: dir, Settings: []string{"shared_buffers = 512MB", "max_wal_size = 4GB", "checkpoint_timeout = 15min", "effective_cache_size = 4GB"}})
+func (b *bench) postgres(ctx context.Context, _ string) error {
+	s, err := postgres.New(ctx, postgres.Options{Dir: b.o.Dir, Settings: []string{"shared_buffers = 512MB", "max_wal_size = 4GB", "checkpoint_timeout = 15min", "effective_cache_size = 4GB"}})
 	if err != nil {
 		return err
 	}
