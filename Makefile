@@ -8,6 +8,9 @@
 #               ARGS=-quick takes less than a minute
 # make bench-backlog  whom a million deliveries hold up that one site does not
 #               take, and what idle sessions cost; ARGS='-only slow -n 50000'
+# make bench-log  how long searches of a log of ten million events take, on SQLite
+#               and on PostgreSQL, and what dropping old mail costs: docs/log.md;
+#               ARGS='-events 1000000 -store sqlite'
 # make cluster  several nodes on one PostgreSQL: kills, cuts, failovers and a clock
 #               that is wrong, at length
 # make crash    kills the relay CYCLES times with -9, after SECONDS under load on
@@ -25,7 +28,7 @@ CYCLES   ?= 20
 SECONDS  ?= 1.5
 STORE    ?= sqlite
 
-.PHONY: build test test-deps check demo race fuzz bench bench-backlog cluster crash crash-proof crash-order clean
+.PHONY: build test test-deps check demo race fuzz bench bench-backlog bench-log cluster crash crash-proof crash-order clean
 
 build:
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/postrider ./cmd/postrider
@@ -53,6 +56,9 @@ bench: test-deps
 
 bench-backlog:
 	@$(GO) run ./cmd/bench-backlog $(ARGS)
+
+bench-log:
+	@$(GO) run ./cmd/bench-log $(ARGS)
 
 cluster: test-deps
 	@$(GO) test -v -count=1 -timeout 30m ./internal/lab/cluster -long $(ARGS)
