@@ -233,6 +233,9 @@ func TestLeaveGroup(t *testing.T) {
 		b.must(b.API.Post(b.ctx, "/v1/unsubscribe-groups", api.NewGroup{ID: id, Name: id}, nil))
 	}
 	first := b.submit("broadcast", &api.NewUnsubscribe{Group: "news"})
+	var later api.Sent // accepted before, and due after
+	b.must(b.API.Post(b.ctx, "/v1/messages", api.NewMessage{From: api.Address{Email: "app@shop.test"}, To: []api.Address{{Email: "ann@away.test"}}, Subject: "later", Text: "later",
+		Stream: "broadcast", Unsubscribe: &api.NewUnsubscribe{Group: "news"}, SendAt: time.Now().Add(4 * time.Second)}, &later))
 	link, _ := b.ways(b.next())
 	b.state(first) // what comes after the end stands after it
 	if code := b.follow(http.MethodPost, link, oneClick); code != http.StatusOK {
@@ -246,6 +249,9 @@ func TestLeaveGroup(t *testing.T) {
 	}
 	if state, _ := b.state(b.submit("broadcast", &api.NewUnsubscribe{Group: "offers"})); state != "delivered" {
 		t.Errorf("of another: %s", state)
+	}
+	if state, category := b.state(later.ID); state != "cancelled" || category != "unsubscribed" {
+		t.Errorf("what waited: %s %s", state, category)
 	}
 	var out api.Leaver
 	b.must(b.API.Get(b.ctx, "/v1/unsubscribe-groups/news/members/ann@away.test", nil, &out))
