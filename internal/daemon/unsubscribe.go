@@ -17,8 +17,7 @@ func (d *Daemon) unsubscribeFields() (*unsubscribe.Maker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make addresses to unsubscribe at: %w", err)
 	}
-	m := &unsubscribe.Maker{Links: d.track.links, Domains: d.directory, Log: d.log}
-	m.Addresses, _ = any(paths).(unsubscribe.Addresses)
+	m := &unsubscribe.Maker{Links: d.track.links, Domains: d.directory, Addresses: paths, Log: d.log}
 	if slices.ContainsFunc(c.Listen, func(l config.Listener) bool { return l.Mode == "feedback" }) {
 		m.Host = strings.ToLower(c.Service.ReturnHost)
 	}

@@ -259,3 +259,28 @@ func TestLeaveGroup(t *testing.T) {
 		t.Errorf("proof %s, event %s", out.Event, events[len(events)-1].ID)
 	}
 }
+
+// A mail to the address of List-Unsubscribe does the same, from whomever it comes;
+// a forged address takes none, and what a machine sends does nothing.
+func TestUnsubscribeByMail(t *testing.T) {
+	b := newBroadcasts(t)
+	b.must(b.API.Post(b.ctx, "/v1/unsubscribe-groups", api.NewGroup{ID: "news", Name: "news"}, nil))
+	first := b.submit("broadcast", &api.NewUnsubscribe{Group: "news"})
+	_, address := b.ways(b.next())
+	b.state(first)
+	if !strings.HasPrefix(address, "u+") || !strings.HasSuffix(address, "@bounce.shop.test") {
+		t.Fatalf("address %q", address)
+	}
+	const text = "From: ann@home.test\r\nSubject: unsubscribe\r\n\r\nunsubscribe\r\n"
+	refused(t, b.sendBack("ann@home.test", strings.Replace(address, "@", "x@", 1), text), 550, "5.1.1")
+	b.must(b.sendBack("", address, text))
+	b.until("what a machine sent", func() bool { return len(b.kinds(first)) == 3 })
+	b.must(b.sendBack("ann@home.test", address, text))
+	b.until("the event", func() bool { return len(b.kinds(first)) == 4 })
+	if got := b.kinds(first); !slices.Equal(got, []string{"accepted", "delivered", "feedback", "unsubscribed"}) {
+		t.Errorf("events %v", got)
+	}
+	if state, category := b.state(b.submit("broadcast", &api.NewUnsubscribe{Group: "news"})); state != "cancelled" || category != "unsubscribed" {
+		t.Errorf("of the group: %s %s", state, category)
+	}
+}

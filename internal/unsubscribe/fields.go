@@ -54,7 +54,7 @@ func (k *Maker) Fields(ctx context.Context, m *relay.Message, d *relay.Delivery,
 	if err != nil {
 		return nil, err
 	}
-	if host != "" && k.Addresses != nil {
+	if host != "" {
 		ways = append(ways, "<mailto:"+k.Addresses.Unsubscribe(d.ID, host)+"?subject=unsubscribe>")
 	}
 	if len(ways) == 0 {
