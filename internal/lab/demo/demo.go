@@ -52,7 +52,7 @@ func Run(ctx context.Context, w, logs io.Writer, o Options) (err error) {
 	defer func() { stop(); err = errors.Join(err, g.Wait(), net.close()) }()
 
 	log := slog.New(slog.NewTextHandler(logs, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	r, err := lab.Start(context.WithoutCancel(ctx), o.Dir, log, func(c *config.Config) { configure(c, net.port) })
+	r, err := lab.Start(context.WithoutCancel(ctx), o.Dir, log, func(c *config.Config) { configure(c, net) })
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,12 @@ func Run(ctx context.Context, w, logs io.Writer, o Options) (err error) {
 	if err := errors.Join(own(ctx, w, r), ctx.Err()); err != nil {
 		return err
 	}
-	if err := show(ctx, w, r, net.proofs); err != nil {
+	h, err := openHook(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer h.Close()
+	if err := show(ctx, w, r, net.proofs, h); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -89,8 +94,8 @@ func Run(ctx context.Context, w, logs io.Writer, o Options) (err error) {
 }
 
 // configure shortens the waits and opens the usual port, all by configuration.
-func configure(c *config.Config, port int) {
-	c.Delivery.Port = port
+func configure(c *config.Config, world *receivers) {
+	c.Delivery.Port = world.port
 	c.Queue.Retry = []config.Duration{config.Duration(1500 * time.Millisecond), config.Duration(2 * time.Second)}
 	c.Limits.MessageSize = 20 << 20
 	c.Policy.Senders = "verified" // as it is by default; the lab's relays take anybody's
@@ -103,7 +108,9 @@ func configure(c *config.Config, port int) {
 			*address = at
 		}
 	}
-	c.Listen = c.Listen[:2]
+	c.Listen = append(c.Listen[:2], config.Listener{Name: "feedback", Address: world.back.SMTP, Mode: "feedback"})
+	c.Tracking.Listen, c.Tracking.Early = world.back.HTTP, 0 // its recipients are quick
+	c.Webhooks.Private = []config.Prefix{config.Prefix(netip.MustParsePrefix("127.0.0.0/8"))}
 }
 
 // receivers is the Internet of the demo: one address a receiver, all on one
@@ -111,13 +118,19 @@ func configure(c *config.Config, port int) {
 type receivers struct {
 	port   int
 	sinks  []*sink.Server
+	back   *sink.Reactions // where what follows later goes
 	zone   []string
 	proofs *proofs
 }
 
 // openReceivers opens the simulated receivers. Everything at 127.0.1.x.
 func openReceivers() (_ *receivers, err error) {
-	n := &receivers{proofs: &proofs{by: map[string]*sink.Proof{}}}
+	n := &receivers{proofs: &proofs{by: map[string]*sink.Proof{}}, back: new(sink.Reactions)}
+	for _, at := range []*string{&n.back.SMTP, &n.back.HTTP} {
+		if *at, err = freePort(); err != nil {
+			return nil, err
+		}
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, n.close())
@@ -142,7 +155,7 @@ func openReceivers() (_ *receivers, err error) {
 	} {
 		at := netip.AddrFrom4([4]byte{127, 0, 1, byte(i + 1)})
 		rc.config.Authority, rc.config.Hostname = authority, rc.host
-		rc.config.Resolver, rc.config.Received = n.proofs, n.proofs.received
+		rc.config.Resolver, rc.config.Received, rc.config.React = n.proofs, n.proofs.received, n.back
 		rc.config.Listen = []string{net.JoinHostPort(at.String(), strconv.Itoa(n.port))}
 		s, err := sink.New(rc.config)
 		if err != nil {

@@ -16,6 +16,9 @@ type scenario struct {
 	make func(from string, to []string) []byte
 	// retried: at least one delivery needs more than one attempt.
 	retried bool
+	// follows are kinds of events that come back after the delivery to the first
+	// recipient.
+	follows []string
 }
 
 func scenarios() []scenario {
@@ -41,6 +44,16 @@ func scenarios() []scenario {
 		{name: "MX with a private address", to: []string{"ida@inside.test"}, want: map[string]string{"ida@inside.test": "bounced"}, make: reset},
 		{name: "three recipients, one refused", to: []string{"joe@example.test", "user-unknown@example.test", "kim@outlook.test"},
 			want: map[string]string{"user-unknown@example.test": "bounced"}, make: receipt},
+
+		{name: "taken, and bounced later", to: []string{"late-bounce@example.test"}, want: map[string]string{"late-bounce@example.test": "bounced"}, make: reset, follows: []string{"bounced"}},
+		{name: "reported as spam", to: []string{"complain@gmail.test"}, make: offer, follows: []string{"complained"}},
+		{name: "opened", to: []string{"open@example.test"}, make: offer, follows: []string{"opened"}},
+		{name: "loaded by a privacy proxy", to: []string{"prefetch@example.test"}, make: offer, follows: []string{"opened"}},
+		{name: "a link followed", to: []string{"click@outlook.test"}, make: offer, follows: []string{"opened", "clicked"}},
+		{name: "links scanned by a filter", to: []string{"scan@example.test"}, make: offer, follows: []string{"clicked"}},
+		{name: "unsubscribed by one click", to: []string{"unsubscribe@example.test"}, make: offer, follows: []string{"unsubscribed"}},
+		{name: "unsubscribed by mail", to: []string{"unsubscribe-mail@example.test"}, make: offer, follows: []string{"unsubscribed"}},
+		{name: "answered by a vacation notice", to: []string{"vacation@example.test"}, make: reset, follows: []string{"feedback"}},
 	}
 }
 
@@ -65,6 +78,16 @@ func reset(from string, to []string) []byte {
 	b.WriteString("Content-Type: text/plain; charset=us-ascii\r\n\r\n" +
 		"Hello,\r\n\r\nsomebody asked to reset your password. If it was you, open\r\n\r\n" +
 		"  https://shop.test/reset/5fd2\r\n\r\nwithin an hour.\r\n\r\n.\r\n..\r\nThe shop\r\n")
+	return b.Bytes()
+}
+
+// offer is a newsletter: HTML, with links that are followed and an address to leave
+// by.
+func offer(from string, to []string) []byte {
+	var b bytes.Buffer
+	header(&b, from, to, "Our offers of the week")
+	b.WriteString("X-Postrider-Track: opens, clicks\r\nX-Postrider-Unsubscribe: on\r\nContent-Type: text/html; charset=us-ascii\r\n\r\n" +
+		"<html><body><h1>Offers</h1>\r\n<p><a href=\"https://shop.test/offers?week=9&amp;from=mail\">See them all</a></p>\r\n</body></html>\r\n")
 	return b.Bytes()
 }
 

@@ -4,12 +4,15 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/smtp"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -26,18 +29,11 @@ const longest = 90 * time.Second
 
 // show submits every scenario's message, tells live what becomes of them, and
 // ends with the table.
-func show(parent context.Context, w io.Writer, r *lab.Relay, p *proofs) error {
+func show(parent context.Context, w io.Writer, r *lab.Relay, p *proofs, h *hook) error {
 	parent, cancel := context.WithTimeout(parent, longest)
 	defer cancel()
 	began := time.Now()
 	all := scenarios()
-	wanted := 0
-	for _, s := range all {
-		wanted += len(s.to)
-		if s.bounces() {
-			wanted++ // the DSN
-		}
-	}
 	g, ctx := errgroup.WithContext(parent)
 	g.Go(func() error {
 		if err := submit(ctx, w, r, all); err != nil {
@@ -45,11 +41,17 @@ func show(parent context.Context, w io.Writer, r *lab.Relay, p *proofs) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return follow(ctx, w, r, began, wanted) })
+	g.Go(func() error { return follow(ctx, w, r, began, all) })
 	if err := g.Wait(); err != nil {
 		return err
 	}
-	return table(parent, w, r, p, all)
+	if err := table(parent, w, r, p, all); err != nil {
+		return err
+	}
+	if err := why(parent, w, r); err != nil {
+		return err
+	}
+	return hooked(parent, w, h, all)
 }
 
 // sender is the address that a scenario's message comes from; its DSN goes
@@ -111,12 +113,44 @@ func send(c *smtp.Client, from string, s scenario) error {
 	return data.Close()
 }
 
-// follow prints each event until so many deliveries are final.
-func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wanted int) error {
+// awaited is what is to happen before the show is over.
+type awaited struct {
+	final   int             // deliveries that are to end
+	ended   map[string]bool // those that did
+	follows map[string]bool // by kind and recipient, until it comes
+}
+
+func await(all []scenario) *awaited {
+	a := &awaited{ended: map[string]bool{}, follows: map[string]bool{}}
+	for _, s := range all {
+		a.final += len(s.to)
+		if s.bounces() {
+			a.final++ // the DSN
+		}
+		for _, kind := range s.follows {
+			a.follows[kind+" "+s.to[0]] = true
+		}
+	}
+	return a
+}
+
+func (a *awaited) take(e api.Event) {
+	delete(a.follows, e.Kind+" "+e.Recipient)
+	switch e.Kind {
+	case "delivered", "bounced", "expired", "cancelled":
+		a.ended[e.Delivery] = true
+	}
+}
+
+func (a *awaited) over() bool { return len(a.ended) >= a.final && len(a.follows) == 0 }
+
+// follow prints each event until all that is foreseen has happened.
+func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, all []scenario) error {
+	wait := await(all)
 	after := relay.FirstIDAt(began).String()
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
-	for final := 0; final < wanted; {
+	for !wait.over() {
 		var events api.List[api.Event]
 		if err := r.API.Get(ctx, "/v1/events", url.Values{"cursor": {after}}, &events); err != nil {
 			return err
@@ -124,17 +158,14 @@ func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wan
 		for _, e := range events.Data {
 			after = e.ID
 			fmt.Fprintf(w, "%6.2fs  %-9s  %-28s %s\n", e.At.Sub(began).Seconds(), e.Kind, e.Recipient, oneLine(said(e), 90))
-			switch e.Kind {
-			case "delivered", "bounced", "expired", "cancelled":
-				final++
-			}
+			wait.take(e)
 		}
 		if len(events.Data) > 0 {
 			continue
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%d of %d deliveries came to an end: %w", final, wanted, ctx.Err())
+			return fmt.Errorf("%d of %d deliveries came to an end; not seen: %v: %w", len(wait.ended), wait.final, slices.Sorted(maps.Keys(wait.follows)), ctx.Err())
 		case <-tick.C:
 		}
 	}
@@ -143,8 +174,13 @@ func follow(ctx context.Context, w io.Writer, r *lab.Relay, began time.Time, wan
 
 // said is what the receiver answered, or what stands for that.
 func said(e api.Event) string {
-	if e.Kind == "reported" {
+	switch g := e.Engagement; {
+	case e.Kind == "reported":
 		return "the sender is told by " + e.Reply.Text
+	case g != nil:
+		return strings.TrimSpace(strings.Join([]string{g.URL, g.Method, g.Machine}, " "))
+	case e.Kind == "complained" || e.Kind == "feedback":
+		return e.Diagnosis.Text
 	}
 	return e.Reply.String()
 }
@@ -187,6 +223,65 @@ func table(ctx context.Context, w io.Writer, r *lab.Relay, p *proofs, all []scen
 		return fmt.Errorf("%w: %d differ", ErrUnforeseen, wrong)
 	}
 	fmt.Fprintf(w, "\n%d messages, %d deliveries (with DSNs): every one came to what its scenario foresees,\nand what was delivered verifies: both DKIM signatures, SPF and DMARC, aligned with %s.\n", len(all), len(found), shop)
+	return nil
+}
+
+// why prints what each failure means, and what to do.
+func why(ctx context.Context, w io.Writer, r *lab.Relay) error {
+	found, err := r.Deliveries(ctx, url.Values{"state": {"bounced,expired"}})
+	if err != nil {
+		return err
+	}
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "\nFAILED\tPROVIDER\tCATEGORY\tWHAT HAPPENED\tWHAT TO DO")
+	for _, d := range found {
+		g := d.Diagnosis
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", d.Recipient, orDash(d.Provider), g.Category, oneLine(g.Text, 80), oneLine(g.Advice, 80))
+		if g.Category == "" || g.Text == "" || g.Advice == "" {
+			err = errors.Join(err, fmt.Errorf("%w: the failure of %s is not explained: %+v", ErrUnforeseen, d.Recipient, g))
+		}
+	}
+	return errors.Join(t.Flush(), err)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// hooked prints what the account's own program was told, when it knows of all that
+// was to come.
+func hooked(ctx context.Context, w io.Writer, h *hook, all []scenario) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
+	fmt.Fprintln(t, "\nWEBHOOK: VERIFIED EVENT\tRECIPIENT\tSAYS")
+	for _, s := range all {
+		for _, kind := range s.follows {
+			for {
+				says, ok := h.has(kind, s.to[0])
+				if ok {
+					fmt.Fprintf(t, "delivery.%s\t%s\t%s\n", kind, s.to[0], oneLine(says, 90))
+					break
+				}
+				select {
+				case <-ctx.Done():
+					return fmt.Errorf("%w: the webhook was not told that %s %s: %w", ErrUnforeseen, s.to[0], kind, ctx.Err())
+				case <-tick.C:
+				}
+			}
+		}
+	}
+	verified, forged := h.counts()
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "%d events came over the webhook, each with a signature that verifies.\n", verified)
+	if forged > 0 {
+		return fmt.Errorf("%w: %d requests of the webhook do not verify", ErrUnforeseen, forged)
+	}
 	return nil
 }
 
