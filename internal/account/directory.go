@@ -41,6 +41,7 @@ type DirectoryStore interface {
 	TenantReader
 	MailReader
 	GroupReader
+	TrackReader
 }
 
 // Directory is what acceptance and delivery must know at once, kept in memory.
@@ -48,14 +49,15 @@ type DirectoryStore interface {
 type Directory struct {
 	store DirectoryStore
 
-	mu      sync.Mutex
-	turn    int64 // grows with each Forget
-	tenants map[relay.ID]tenant
-	domains map[nameOf]*relay.Domain // nil: there is none
-	senders map[nameOf]bool
-	people  map[relay.ID]person
-	lists   map[relay.ID]list
-	groups  map[relay.ID]map[string]*relay.Group // by id, and the default one by no id
+	mu          sync.Mutex
+	turn        int64 // grows with each Forget
+	tenants     map[relay.ID]tenant
+	domains     map[nameOf]*relay.Domain // nil: there is none
+	senders     map[nameOf]bool
+	people      map[relay.ID]person
+	lists       map[relay.ID]list
+	groups      map[relay.ID]map[string]*relay.Group // by id, and the default one by no id
+	credentials map[relay.ID]*relay.Credential       // nil: there is none
 }
 
 type nameOf struct {
@@ -93,7 +95,7 @@ func (d *Directory) Forget() {
 	defer d.mu.Unlock()
 	d.turn++
 	d.tenants, d.domains, d.senders, d.people = map[relay.ID]tenant{}, map[nameOf]*relay.Domain{}, map[nameOf]bool{}, map[relay.ID]person{}
-	d.lists, d.groups = map[relay.ID]list{}, map[relay.ID]map[string]*relay.Group{}
+	d.lists, d.groups, d.credentials = map[relay.ID]list{}, map[relay.ID]map[string]*relay.Group{}, map[relay.ID]*relay.Credential{}
 }
 
 // recall gives what is kept under the key, or asks for it and keeps it, unless

@@ -77,7 +77,7 @@ func (t *Tenants) Add(ctx context.Context, by Caller, want relay.Account) (*rela
 	if want.Limits != nil {
 		asked.Limits = want.Limits
 	}
-	asked.DNS, asked.Muted, asked.Title = want.DNS, want.Muted, want.Title
+	asked.DNS, asked.Muted, asked.Title, asked.Track = want.DNS, want.Muted, want.Title, want.Track
 	plan, err := t.check(ctx, by.In(id).Rights, a, &asked)
 	if err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func (t *Tenants) check(ctx context.Context, rights Rights, was, a *relay.Accoun
 		need    Rights
 		todo    string
 	}{
-		{a.Name != was.Name || a.Title != was.Title || a.DNS != was.DNS || a.Muted != was.Muted, Manage, "change this account"},
+		{a.Name != was.Name || a.Title != was.Title || a.DNS != was.DNS || a.Muted != was.Muted || a.Track != was.Track, Manage, "change this account"},
 		{a.Status != was.Status || a.Reason != was.Reason, Control, "change this account's status"},
 		{!slices.Equal(a.Limits, was.Limits), Control, "change this account's limits"},
 		{a.Plan != was.Plan, Operate, "change this account's plan"},
@@ -264,6 +264,10 @@ func wellFormed(a *relay.Account) error {
 		if !slices.Contains(c.of, c.is) {
 			return invalid(fmt.Sprintf("%q can't be %q.", c.what, c.is), "Take "+strings.Join(c.of[1:], " or ")+", or leave it out.")
 		}
+	}
+	var err error
+	if a.Track, err = relay.ParseTrack(string(a.Track)); err != nil {
+		return err
 	}
 	if a.Growth.Daily < 0 {
 		return invalid("An account can't grow from less than nothing.", "Take 0 for one that is grown up.")

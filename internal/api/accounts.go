@@ -57,6 +57,7 @@ type Account struct {
 	Senders     relay.SenderRule   `json:"senders,omitempty" enum:"verified,any" doc:"In whose names it may send: its verified domains and senders, or anybody; none: as the relay is configured"`
 	DNS         relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse" doc:"What becomes of mail of domains whose records are broken"`
 	Muted       relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse" doc:"What becomes of suppressed recipients"`
+	Track       relay.Track        `json:"track,omitempty" doc:"What is tracked of mail that nothing else is said of: some of opens, clicks and text (clicks of plain text). off: nothing of any mail, whatever else is said"`
 	Limits      []string           `json:"limits,omitempty" doc:"Beside those of the plan"`
 	Daily       int64              `json:"daily,omitempty" doc:"Recipients a day, while a new account grows"`
 	LogDays     int                `json:"log_days,omitempty" doc:"For how many days messages, deliveries and events are kept; 0: as the plan says, -1: for ever"`
@@ -67,7 +68,7 @@ type Account struct {
 }
 
 func newAccount(a *relay.Account) Account {
-	out := Account{ID: a.ID.String(), Name: a.Name, Title: a.Title, Status: a.Status, Reason: a.Reason, StatusBy: a.StatusBy, Plan: a.Plan, Senders: a.Senders, DNS: a.DNS, Muted: a.Muted,
+	out := Account{ID: a.ID.String(), Name: a.Name, Title: a.Title, Status: a.Status, Reason: a.Reason, StatusBy: a.StatusBy, Plan: a.Plan, Senders: a.Senders, DNS: a.DNS, Muted: a.Muted, Track: a.Track,
 		Limits: limitTexts(a.Limits), Daily: a.Growth.Daily, LogDays: a.Keep.Log, ContentDays: a.Keep.Content, Created: a.Created, Closed: moment(a.Closed), Version: a.Version}
 	if out.Status == "" {
 		out.Status = relay.Active
@@ -102,12 +103,13 @@ type NewAccount struct {
 	Senders relay.SenderRule   `json:"senders,omitempty" enum:"verified,any"`
 	DNS     relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse"`
 	Muted   relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse"`
+	Track   relay.Track        `json:"track,omitempty"`
 	Limits  []string           `json:"limits,omitempty"`
 }
 
 func (s *Server) addAccount(ctx context.Context, in *body[NewAccount]) (*body[Account], error) {
 	n := &in.Body
-	a := relay.Account{Name: n.Name, Title: n.Title, Plan: n.Plan, Status: n.Status, Reason: n.Reason, Senders: n.Senders, DNS: n.DNS, Muted: n.Muted}
+	a := relay.Account{Name: n.Name, Title: n.Title, Plan: n.Plan, Status: n.Status, Reason: n.Reason, Senders: n.Senders, DNS: n.DNS, Muted: n.Muted, Track: n.Track}
 	if len(n.Limits) > 0 {
 		var err error
 		if a.Limits, err = limits(n.Limits); err != nil {
@@ -146,6 +148,7 @@ type AccountChange struct {
 	Senders     *relay.SenderRule   `json:"senders,omitempty" enum:"verified,any"`
 	DNS         *relay.DNSRule      `json:"dns,omitempty" enum:"warn,refuse"`
 	Muted       *relay.SuppressRule `json:"suppressed,omitempty" enum:"drop,refuse"`
+	Track       *relay.Track        `json:"track,omitempty"`
 	Limits      *[]string           `json:"limits,omitempty"`
 	Daily       *int64              `json:"daily,omitempty" minimum:"0" doc:"Recipients a day of a new account; 0: it is grown up"`
 	LogDays     *int                `json:"log_days,omitempty" minimum:"-1" doc:"For how many days messages, deliveries and events are kept; 0: as the plan says, -1: for ever"`
@@ -171,6 +174,7 @@ func (s *Server) changeAccount(ctx context.Context, in *struct {
 	set(&a.Senders, n.Senders)
 	set(&a.DNS, n.DNS)
 	set(&a.Muted, n.Muted)
+	set(&a.Track, n.Track)
 	set(&a.Version, n.Version)
 	set(&a.Keep.Log, n.LogDays)
 	set(&a.Keep.Content, n.ContentDays)

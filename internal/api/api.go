@@ -57,6 +57,7 @@ type Config struct {
 	People       *account.People
 	Suppressions *account.Suppressions
 	Groups       *account.Groups
+	Untracked    *account.Untracked
 	Audit        Audit
 	Limits       Limits
 	Book         Book
@@ -167,6 +168,7 @@ func (s *Server) routes() {
 	s.peopleRoutes()
 	s.suppressionRoutes()
 	s.groupRoutes()
+	s.untrackedRoutes()
 	s.auditRoutes()
 	s.limitRoutes()
 	s.domainRoutes()

@@ -46,7 +46,7 @@ func (s *Server) documentRoutes() {
 
 // chapters are the parts of the documentation, in their order.
 func chapters() (tags []*huma.Tag) {
-	for _, name := range []string{"Messages", "Domains", "Credentials", "Suppressions", "Unsubscribe groups", "Reports", "Webhooks", "Alerts", "Accounts", "Server"} {
+	for _, name := range []string{"Messages", "Domains", "Credentials", "Suppressions", "Unsubscribe groups", "Tracking", "Reports", "Webhooks", "Alerts", "Accounts", "Server"} {
 		tags = append(tags, &huma.Tag{Name: name})
 	}
 	return tags

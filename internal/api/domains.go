@@ -58,6 +58,7 @@ type Domain struct {
 	Publish    string           `json:"publish" enum:"txt,cname"`
 	ReturnPath string           `json:"return_path" doc:"First label of the return-path host"`
 	Tracking   string           `json:"tracking" doc:"First label of the tracking host"`
+	Track      relay.Track      `json:"track,omitempty" doc:"What is tracked of mail in its name: some of opens, clicks and text, or off"`
 	Broken     relay.BrokenRule `json:"when_broken" enum:"warn,sandbox"`
 	Keys       []DKIMKey        `json:"keys" nullable:"false"`
 	Verified   *time.Time       `json:"verified,omitempty" doc:"Since when the proof of ownership is seen"`
@@ -80,7 +81,7 @@ type DKIMKey struct {
 }
 
 func newDomain(d *relay.Domain) Domain {
-	out := Domain{ID: d.ID.String(), Account: d.Account.String(), Name: d.Name, Status: "pending", Publish: d.Publish, ReturnPath: d.ReturnPath, Tracking: d.Tracking,
+	out := Domain{ID: d.ID.String(), Account: d.Account.String(), Name: d.Name, Status: "pending", Publish: d.Publish, ReturnPath: d.ReturnPath, Tracking: d.Tracking, Track: d.Track,
 		Broken: d.Broken, Keys: []DKIMKey{}, Verified: moment(d.Verified), Aligned: moment(d.Aligned), Failing: moment(d.Failing), Checked: moment(d.Checked),
 		Due: d.Due, Findings: d.Findings, Created: d.Created, Version: d.Version}
 	switch {

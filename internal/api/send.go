@@ -102,6 +102,7 @@ type NewMessage struct {
 	Unsubscribe *NewUnsubscribe   `json:"unsubscribe,omitempty" doc:"How recipients can have no more of this kind; as the key and the stream say where it is not there"`
 	SendAt      time.Time         `json:"send_at,omitzero" doc:"Not to be delivered before; at most 30 days ahead. Until then it can be cancelled, or given another time"`
 	Tags        []string          `json:"tags,omitempty" maxItems:"10" doc:"Words to find it again by, of up to 64 characters each"`
+	Tracking    *Tracking         `json:"tracking,omitempty" doc:"What of it is tracked; not there: as its key, its domain and the account say"`
 	Metadata    map[string]string `json:"metadata,omitempty" doc:"What you want to be told again with its events: up to 50 values of up to 500 bytes"`
 }
 
@@ -109,6 +110,32 @@ type NewMessage struct {
 type NewUnsubscribe struct {
 	Group   string `json:"group,omitempty" maxLength:"64" doc:"Id of the group that they leave; none: all mail of the stream. Who has left it gets nothing"`
 	Enabled *bool  `json:"enabled,omitempty" doc:"false: no link of ours; true where it is not there"`
+}
+
+// Tracking is what is tracked of one message. What is not true is not tracked.
+type Tracking struct {
+	Opens  bool `json:"opens,omitempty" doc:"Opens of the HTML text"`
+	Clicks bool `json:"clicks,omitempty" doc:"Links in the HTML text"`
+	Text   bool `json:"text,omitempty" doc:"Links in the plain text"`
+}
+
+func (t *Tracking) track() relay.Track {
+	if t == nil {
+		return ""
+	}
+	var words []string
+	for _, w := range []struct {
+		on   bool
+		word string
+	}{{t.Opens, "opens"}, {t.Clicks, "clicks"}, {t.Text, "text"}} {
+		if w.on {
+			words = append(words, w.word)
+		}
+	}
+	if words == nil {
+		return relay.TrackOff
+	}
+	return relay.Track(strings.Join(words, " "))
 }
 
 // NewEnvelope overrides what the header says.
@@ -291,7 +318,7 @@ func printable(s string) bool {
 
 // draft makes what is submitted.
 func (s *Server) draft(ctx context.Context, m *NewMessage) (*submit.Draft, error) {
-	d := &submit.Draft{Tags: m.Tags, Metadata: m.Metadata}
+	d := &submit.Draft{Tags: m.Tags, Metadata: m.Metadata, Track: m.Tracking.track()}
 	var err error
 	if d.Identity, d.Stream, err = submitter(ctx, m.Stream); err != nil {
 		return nil, err

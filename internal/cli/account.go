@@ -48,7 +48,7 @@ func same[T any](v T) T { return v }
 
 func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error {
 	var p place
-	var title, plan, status, reason, senders, dns, suppressed, limit string
+	var title, plan, status, reason, senders, dns, suppressed, track, limit string
 	var daily int64
 	p.clientFlags(fs)
 	p.accountFlag(fs)
@@ -59,6 +59,7 @@ func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	fs.StringVar(&senders, "senders", "", "add, set: in whose `names` it may send: verified or any")
 	fs.StringVar(&dns, "dns", "", "add, set: `what` becomes of mail of domains with broken records: warn or refuse")
 	fs.StringVar(&suppressed, "suppressed", "", "add, set: `what` becomes of suppressed recipients: drop or refuse")
+	fs.StringVar(&track, "track", "", "add, set: `what` is tracked of mail that nothing else is said of: opens, clicks, text; off: nothing of any mail")
 	fs.StringVar(&limit, "limit", "", "add, set: `limits`, separated by commas: \"1000 recipients/hour,10 messages/second burst 50\"; \"\" for none")
 	fs.Int64Var(&daily, "daily", 0, "set: `recipients` a day, for a new account that grows; 0: grown up")
 	logDays := fs.Int("log-days", 0, "set: for how many `days` the log is kept; 0: as the plan says, -1: for ever")
@@ -86,7 +87,7 @@ func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	switch verb {
 	case "add":
 		err = c.Post(ctx, "/v1/accounts", api.NewAccount{Name: words[0], Title: title, Plan: plan, Status: relay.Status(status), Reason: reason, Senders: relay.SenderRule(senders),
-			DNS: relay.DNSRule(dns), Muted: relay.SuppressRule(suppressed), Limits: split(limit)}, &out)
+			DNS: relay.DNSRule(dns), Muted: relay.SuppressRule(suppressed), Track: relay.Track(track), Limits: split(limit)}, &out)
 	case "show":
 		err = c.Get(ctx, where("/v1/accounts", words[0]), nil, &out)
 	case "set":
@@ -96,6 +97,7 @@ func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 			Senders: ifGiven(g, "senders", senders, func(s string) relay.SenderRule { return relay.SenderRule(s) }),
 			DNS:     ifGiven(g, "dns", dns, func(s string) relay.DNSRule { return relay.DNSRule(s) }),
 			Muted:   ifGiven(g, "suppressed", suppressed, func(s string) relay.SuppressRule { return relay.SuppressRule(s) }),
+			Track:   ifGiven(g, "track", track, func(s string) relay.Track { return relay.Track(s) }),
 			Limits:  ifGiven(g, "limit", limit, func(s string) []string { return orNone(split(s)) }), Daily: ifGiven(g, "daily", daily, same),
 			LogDays: ifGiven(g, "log-days", *logDays, same), ContentDays: ifGiven(g, "content-days", *contentDays, same),
 			Closed: ifGiven(g, "open", *open, func(open bool) bool { return !open })}, &out)

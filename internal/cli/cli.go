@@ -37,7 +37,7 @@ type command struct {
 
 func commands() []command {
 	return []command{
-		serveCommand(), configCommand(), sendCommand(), testCommand(), explainCommand(), accountCommand(), userCommand(), planCommand(), limitCommand(), credentialCommand(), domainCommand(), senderCommand(), suppressionCommand(), groupCommand(), webhookCommand(), alertCommand(), auditCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
+		serveCommand(), configCommand(), sendCommand(), testCommand(), explainCommand(), accountCommand(), userCommand(), planCommand(), limitCommand(), credentialCommand(), domainCommand(), senderCommand(), suppressionCommand(), untrackedCommand(), groupCommand(), webhookCommand(), alertCommand(), auditCommand(), logCommand(), messageCommand(), queueCommand(), nodeCommand(), statusCommand(), doctorCommand(),
 		reportCommand(), scoreCommand(),
 		feedbackCommand(), backupCommand(), restoreCommand(), sinkCommand(), demoCommand(), versionCommand(),
 	}

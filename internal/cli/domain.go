@@ -34,6 +34,7 @@ type domainFlags struct {
 	place
 	json                                   bool
 	publish, returnPath, tracking, fallsTo string
+	track                                  string
 	settings                               domain.Settings
 }
 
@@ -44,6 +45,7 @@ func (f *domainFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string, 
 	fs.StringVar(&f.publish, "publish", "", "add, set: `how` keys are published: txt (in the domain's zone) or cname (delegated to the relay's)")
 	fs.StringVar(&f.returnPath, "return-path", "", "add, set: first `label` of the return-path host; \"\" for none")
 	fs.StringVar(&f.tracking, "tracking", "", "add, set: first `label` of the tracking host; \"\" for none")
+	fs.StringVar(&f.track, "track", "", "add, set: `what` is tracked of its mail where neither message nor credential says: opens, clicks, text; off; \"\" for as the account says")
 	fs.StringVar(&f.fallsTo, "when-broken", "", "add, set: `what` follows when records are gone for longer than the grace period: warn or sandbox")
 	rest, err := parse(e, fs, args)
 	if err != nil {
@@ -57,6 +59,8 @@ func (f *domainFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string, 
 			f.settings.ReturnPath = &f.returnPath
 		case "tracking":
 			f.settings.Tracking = &f.tracking
+		case "track":
+			f.settings.Track = (*relay.Track)(&f.track)
 		case "when-broken":
 			rule := relay.BrokenRule(f.fallsTo)
 			f.settings.Broken = &rule

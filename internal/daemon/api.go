@@ -38,7 +38,7 @@ func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *
 	d.api = api.New(api.Config{Log: d.log, NewID: submit.NewID, Home: home, Keys: d.accounts, Tenants: d.directory, URL: c.API.URL, Proxies: prefixes(c.API.Proxy),
 		Mail: d.store, Entrance: entrance, MessageSize: int64(c.Limits.MessageSize), Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition,
 		Credentials: credentials, Audit: d.store, Limits: d.limiter, Book: d.directory, Suppressions: &account.Suppressions{Store: d.store}, Loops: d.loops,
-		Groups:   &account.Groups{Store: d.store, Changed: d.accounts.Refresh},
+		Untracked: &account.Untracked{Store: d.store}, Groups: &account.Groups{Store: d.store, Changed: d.accounts.Refresh},
 		Accounts: &account.Tenants{Store: d.store, NewID: submit.NewID, Changed: changed},
 		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
 		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Alerts: d.alerts.manager, Doctor: d.doctor, Live: d.live, Traces: d.traces,

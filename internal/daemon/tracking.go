@@ -85,7 +85,7 @@ func (d *Daemon) wireRenderer() (err error) {
 	if err != nil {
 		return err
 	}
-	t.renderer = track.NewRenderer(t.hosts, fields)
+	t.renderer = track.NewRenderer(t.links, t.hosts, d.directory, fields)
 	return nil
 }
 

@@ -76,6 +76,7 @@ type Settings struct {
 	Publish    *string           `json:"publish,omitempty" enum:"txt,cname" doc:"txt: keys stand in the domain's own zone. cname: they are delegated to the relay's, so that a rotation needs nothing of the owner"`
 	ReturnPath *string           `json:"return_path,omitempty" doc:"First label of the return-path host; empty: none"`
 	Tracking   *string           `json:"tracking,omitempty" doc:"First label of the tracking host; empty: none"`
+	Track      *relay.Track      `json:"track,omitempty" doc:"What is tracked of mail in its name that nothing is said of by the message or its credential: some of opens, clicks and text (clicks of plain text), or off; empty: as the account says"`
 	Broken     *relay.BrokenRule `json:"when_broken,omitempty" enum:"warn,sandbox" doc:"What follows when records have been gone for longer than the grace period"`
 	Version    int64             `json:"version,omitempty" doc:"The version that the change is made to; another is a conflict. 0: whichever there is"`
 }
@@ -113,6 +114,12 @@ func (s Settings) apply(d *relay.Domain, c Service) error {
 	}
 	if d.ReturnPath != "" && d.ReturnPath == d.Tracking {
 		return &relay.Error{Code: relay.Invalid, Text: "The return-path host and the tracking host can't be the same.", Advice: "Give them different labels."}
+	}
+	if s.Track != nil {
+		var err error
+		if d.Track, err = relay.ParseTrack(string(*s.Track)); err != nil {
+			return err
+		}
 	}
 	if s.Broken != nil {
 		if *s.Broken != relay.BrokenWarn && *s.Broken != relay.BrokenSandbox {

@@ -2,6 +2,7 @@ package message
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -45,6 +46,9 @@ type Facts struct {
 	// Group and Unsubscribe are the values of X-Postrider-Group and
 	// X-Postrider-Unsubscribe, at most 255 characters: for us alone too.
 	Group, Unsubscribe string
+	// Track is the value of an X-Postrider-Track field, at most 255 characters; for us
+	// alone, too.
+	Track string
 	// Header is the header without such fields, where there were any; else nil.
 	Header []byte
 
@@ -306,6 +310,12 @@ func (s *scanner) field(fl field) (ours bool) {
 		return true
 	case "list-unsubscribe":
 		f.HasListUnsubscribe = true
+	case "x-postrider-track":
+		if f.Track == "" {
+			// A field without a value wants nothing of it.
+			f.Track = cmp.Or(Clean(string(fl.value[:min(len(fl.value), 4*maxSubject)]), maxSubject), "off")
+		}
+		return true
 	default:
 		s.rare(name, fl)
 	}

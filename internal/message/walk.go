@@ -30,6 +30,7 @@ type entity struct {
 	n        int    // its number, in the order of headers, from 0
 	message  bool   // its header is that of a message, not of a part
 	closed   bool   // its header ends with a blank line
+	frozen   bool   // inside of something signed, encrypted or passed on
 	header   []byte // valid during visitor.header
 	kind     kind
 	typ      string // "text/plain", lower case
@@ -63,6 +64,7 @@ type walker struct {
 type level struct {
 	boundary string // with its leading hyphens
 	digest   bool   // parts are messages if they do not say otherwise
+	frozen   bool   // its parts are
 }
 
 var (
@@ -209,6 +211,7 @@ func (w *walker) flushEOL() error {
 // entity reads a header and gets ready for what follows it. Enclosed messages
 // follow at once with headers of their own.
 func (w *walker) entity(message, digest bool) error {
+	frozen := len(w.open) > 0 && w.open[len(w.open)-1].frozen
 	for {
 		if w.entities == maxEntities {
 			return fmt.Errorf("the message has more than %d parts", maxEntities)
@@ -217,7 +220,7 @@ func (w *walker) entity(message, digest bool) error {
 		if err != nil {
 			return err
 		}
-		e := &entity{n: w.entities, message: message, closed: closed, header: w.head}
+		e := &entity{n: w.entities, message: message, closed: closed, frozen: frozen, header: w.head}
 		w.entities++
 		l := e.classify(digest, len(w.open) < maxDepth)
 		if err := w.v.header(e); err != nil {
@@ -226,13 +229,15 @@ func (w *walker) entity(message, digest bool) error {
 		e.header = nil
 		switch e.kind {
 		case branch:
+			// RFC 1847: what is signed must stay as it is.
+			l.frozen = frozen || e.typ == "multipart/signed" || e.typ == "multipart/encrypted"
 			w.open = append(w.open, l)
 			return nil
 		case leaf:
 			w.leaf = e
 			return nil
 		}
-		message, digest = true, false
+		message, digest, frozen = true, false, true
 	}
 }
 

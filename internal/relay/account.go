@@ -33,6 +33,7 @@ type Account struct {
 	Senders  SenderRule   `json:"senders,omitempty"`   // empty: as the operator's configuration says
 	DNS      DNSRule      `json:"dns,omitempty"`       // empty: as the operator's configuration says
 	Muted    SuppressRule `json:"suppressed,omitempty"`
+	Track    Track        `json:"track,omitempty"`  // of mail that nothing else is said of; "off" holds for all of its mail
 	Limits   []Limit      `json:"limits,omitempty"` // beside those of the plan
 	Growth   Growth       `json:"growth,omitzero"`
 	Keep     Keep         `json:"keep,omitzero"` // where it differs from the plan's

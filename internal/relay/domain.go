@@ -11,10 +11,11 @@ type Domain struct {
 	// Proof is the value of the ownership record. Many accounts may ask for a
 	// domain; the one whose proof is published has it.
 	Proof      string     `json:"proof"`
-	Publish    string     `json:"publish"`     // how DKIM keys are published: "txt" or "cname"
-	ReturnPath string     `json:"return_path"` // label of the return-path host: "bounce" for bounce.example.com
-	Tracking   string     `json:"tracking"`    // label of the tracking host
-	Broken     BrokenRule `json:"when_broken"` // what follows when its records are gone
+	Publish    string     `json:"publish"`         // how DKIM keys are published: "txt" or "cname"
+	ReturnPath string     `json:"return_path"`     // label of the return-path host: "bounce" for bounce.example.com
+	Tracking   string     `json:"tracking"`        // label of the tracking host
+	Track      Track      `json:"track,omitempty"` // of mail whose credential says nothing
+	Broken     BrokenRule `json:"when_broken"`     // what follows when its records are gone
 	Keys       []DKIMKey  `json:"keys"`
 	Verified   time.Time  `json:"verified,omitzero"` // since when the proof is seen; zero: it is not, or no longer
 	Aligned    time.Time  `json:"aligned,omitzero"`  // since when the return path works, so that mail leaves with it; zero: it does not

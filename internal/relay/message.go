@@ -91,6 +91,7 @@ type Message struct {
 	Metadata   map[string]string
 	Archive    bool // content stays after the last delivery
 	OptOut     OptOut
+	Track      Track // what of it is tracked, as far as it says so itself
 }
 
 // OptOut is how recipients of a message can have no more of its kind.

@@ -65,6 +65,7 @@ type params struct {
 	TLS        string `json:"tls,omitempty"`
 	User       string `json:"user,omitempty"`
 	About      string `json:"about,omitempty"`
+	Track      string `json:"track,omitempty"`
 
 	Metadata map[string]string `json:"metadata,omitempty"`
 	OptOut   relay.OptOut      `json:"optout,omitzero"`
@@ -89,7 +90,7 @@ func encodeParams(m *relay.Message) ([]byte, error) {
 	e, s := &m.Envelope, &m.Source
 	p := params{UTF8: e.UTF8, RequireTLS: e.RequireTLS, Ret: e.Ret, EnvID: e.EnvID, Priority: e.Priority, Release: micros(e.Release),
 		EightBit: m.EightBit, UTF8Header: m.UTF8Header,
-		Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, User: s.User, Metadata: m.Metadata, OptOut: m.OptOut}
+		Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, User: s.User, Metadata: m.Metadata, OptOut: m.OptOut, Track: string(m.Track)}
 	if s.Client.IsValid() {
 		p.Client = s.Client.String()
 	}
@@ -106,7 +107,7 @@ func decodeParams(m *relay.Message, b []byte) error {
 	}
 	e, s := &m.Envelope, &m.Source
 	e.UTF8, e.RequireTLS, e.Ret, e.EnvID, e.Priority, e.Release = p.UTF8, p.RequireTLS, p.Ret, p.EnvID, p.Priority, fromMicros(p.Release)
-	m.EightBit, m.UTF8Header, m.Metadata, m.OptOut = p.EightBit, p.UTF8Header, p.Metadata, p.OptOut
+	m.EightBit, m.UTF8Header, m.Metadata, m.OptOut, m.Track = p.EightBit, p.UTF8Header, p.Metadata, p.OptOut, relay.Track(p.Track)
 	s.Helo, s.Protocol, s.Listener, s.TLS, s.User = p.Helo, p.Protocol, p.Listener, p.TLS, p.User
 	if p.Client != "" {
 		client, err := netip.ParseAddrPort(p.Client)

@@ -16,6 +16,7 @@ type Draft struct {
 	Stream   relay.Stream  // zero: that of the identity
 	Tags     []string
 	Metadata map[string]string
+	Track    relay.Track // empty: what an X-Postrider-Track field says
 	Once     *relay.Once // nil: the client gave no idempotency key
 	// Group is what recipients leave who want no more of its kind, and Unsubscribe
 	// whether they have a link for that: "on" or "off". Where both are empty it is as

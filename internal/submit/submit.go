@@ -104,6 +104,11 @@ func (e *Entrance) Submit(ctx context.Context, d Draft) (relay.ID, error) {
 	}
 	m.Account, m.Credential, m.Stream = d.Identity.Account, d.Identity.Credential, cmp.Or(d.Stream, d.Identity.Stream)
 	m.Tags, m.Metadata, m.Script, m.Archive, m.OptOut = d.Tags, d.Metadata, facts.Script, d.Identity.Archive, a.optOut
+	if m.Track = d.Track; m.Track == "" && facts.Track != "" {
+		if m.Track, err = relay.ParseTrack(facts.Track); err != nil {
+			m.Track = relay.TrackOff // whatever was meant: nobody is tracked who should not be
+		}
+	}
 	s := &relay.Submission{Message: m, Content: facts.Prepend(e.header(m, facts), d.Content), Once: cmp.Or(d.Once, onceOf(&d.Envelope, &facts)), Warning: a.warning}
 	if err := e.addDeliveries(s); err != nil {
 		return relay.ID{}, err

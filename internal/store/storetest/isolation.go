@@ -121,6 +121,20 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Suppressions(f.Context(), as, relay.SuppressionFilter{})
 		return len(all), err
 	},
+	"Untracked": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, err := f.db.Untracked(f.Context(), as, "", "", 0)
+		return len(all), err
+	},
+	"IsUntracked": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		found, err := f.db.IsUntracked(f.Context(), as, []string{"a@x.test"})
+		if found {
+			return 1, err
+		}
+		return 0, err
+	},
+	"Retrack": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, f.db.Retrack(f.Context(), somebody, as, "a@x.test")
+	},
 	"Unsuppress": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		n, err := f.db.Unsuppress(f.Context(), somebody, as, relay.Unsuppression{Addresses: []string{"a@x.test"}})
 		return int(n), err
@@ -298,7 +312,7 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 // for the account that it names, and what finds out whose something is.
 var unbound = []string{
 	// making
-	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "AddWebhook", "AddAlertChannel", "SetAlertRules", "AddGroup", "Suppress", "Note", "Put", "TakeUsage",
+	"EnsureAccount", "AddAccount", "AddUser", "SetMember", "AddCredential", "AddDomain", "AddSender", "AddWebhook", "AddAlertChannel", "SetAlertRules", "AddGroup", "Suppress", "Untrack", "Note", "Put", "TakeUsage",
 	// logging in, and the links that verify
 	"CredentialByUser", "CredentialByKey", "NetworkCredentials", "UseCredentials", "UserByEmail", "Memberships", "SenderByToken",
 	// of no account
@@ -360,7 +374,7 @@ var isolationTests = []test{
 
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
-	return name == "Find" || slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Changes",
+	return name == "Find" || slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Untracked", "IsUntracked", "Changes",
 		"Usage", "Outcomes", "Recent", "Alerts", "AlertSends", "AlertChannels", "AlertRules", "SeenReplies", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "Groups", "Left", "LeftBy", "Leavers", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
 }
 
@@ -402,6 +416,9 @@ func (f *fixture) again(of belongings) belongings {
 		f.Fatal(err)
 	}
 	if _, err := f.db.Suppress(f.Context(), somebody, account, []relay.Suppression{{Account: account, Address: "a@x.test", Reason: "manual", Created: noon}}); err != nil {
+		f.Fatal(err)
+	}
+	if _, err := f.db.Untrack(f.Context(), somebody, relay.Untracked{Account: account, Address: "a@x.test", Created: noon}); err != nil {
 		f.Fatal(err)
 	}
 	if _, err := f.db.TakeUsage(f.Context(), []relay.Take{{Account: account, Subject: "x", Start: noon.Add(-time.Hour), End: noon.Add(time.Hour), Want: 1, Most: 100}}); err != nil {

@@ -143,6 +143,41 @@ var returnedTests = []test{
 		}
 		f.settle(f.lease, outcome(m.Deliveries[0], relay.EventDelivered)) // its lease is untouched
 	}},
+	{"who is not tracked", func(f *fixture) {
+		other := f.account("other", relay.ID{}).ID
+		for _, a := range []string{"a@x.test", "@y.test", "@.z.test", "a@x.test"} {
+			added, err := f.db.Untrack(f.Context(), somebody, relay.Untracked{Account: f.me, Address: a, Note: "asked " + a, Created: noon})
+			f.must(err)
+			if added != (a != "a@x.test") && a != "a@x.test" {
+				f.Errorf("%s is new: %t", a, added)
+			}
+		}
+		if _, err := f.db.Untrack(f.Context(), somebody, relay.Untracked{Account: other, Address: "b@x.test", Created: noon}); err != nil {
+			f.Fatal(err)
+		}
+		all, err := f.db.Untracked(f.Context(), f.me, "", "", 0)
+		f.must(err)
+		if len(all) != 3 || all[2].Address != "a@x.test" || all[2].Note != "asked a@x.test" || !all[2].Created.Equal(noon) || all[2].Account != f.me {
+			f.Errorf("listed %+v", all)
+		}
+		if some, err := f.db.Untracked(f.Context(), f.me, "test", "@.z.test", 1); err != nil || len(some) != 1 || some[0].Address != "@y.test" {
+			f.Errorf("the next one: %+v, %v", some, err)
+		}
+		for asked, want := range map[string]bool{"a@x.test": true, "b@x.test": false, "@y.test": true} {
+			if got, err := f.db.IsUntracked(f.Context(), f.me, []string{"@x.test", asked}); err != nil || got != want {
+				f.Errorf("%s: %t, %v", asked, got, err)
+			}
+		}
+		f.must(f.db.Retrack(f.Context(), somebody, f.me, "a@x.test"))
+		if err := f.db.Retrack(f.Context(), somebody, f.me, "a@x.test"); relay.CodeOf(err) != relay.NotFound {
+			f.Errorf("again: %v", err)
+		}
+		changes, err := f.db.Changes(f.Context(), f.me, relay.ChangeFilter{Action: "untracked"})
+		f.must(err)
+		if len(changes) != 4 {
+			f.Errorf("%d changes are audited", len(changes))
+		}
+	}},
 	{"what links are about", func(f *fixture) {
 		var ids []relay.DeliveryID
 		for range 3 {
