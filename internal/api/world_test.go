@@ -85,7 +85,10 @@ func newWorld(t *testing.T) *world {
 	t.Helper()
 	dir := t.TempDir()
 	fill(t, dir)
-	s := serveIn(t, dir, func(c *config.Config) { c.Node, c.API.URL = "relay-1", "https://relay.example.com:8025" })
+	s := serveIn(t, dir, func(c *config.Config) {
+		c.Node, c.API.URL = "relay-1", "https://relay.example.com:8025"
+		c.Retain.Log = 0 // the examples are of long ago
+	})
 	w := &world{served: s}
 	a := s.ask("", "GET", "/openapi.json", nil)
 	s.decode(a, &w.document)

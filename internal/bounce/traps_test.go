@@ -149,7 +149,7 @@ func TestBombs(t *testing.T) {
 				t.Errorf("%s: suppresses %q", name, v.Recipient.Address)
 			}
 		}
-		if d := time.Since(start); d > 3*time.Second {
+		if d := time.Since(start); d > time.Minute { // it hangs, however slow the machine
 			t.Errorf("%s takes %v", name, d)
 		}
 	}

@@ -124,10 +124,9 @@ func TestLogSaysThatThereIsMore(t *testing.T) {
 // Whoever follows the log goes on when the server comes back.
 func TestFollowOutlivesTheServer(t *testing.T) {
 	dir := t.TempDir()
-	asked := make(chan bool, 100)
+	asked := make(chan string, 100) // Last-Event-ID
 	events := "retry: 2000\n\nid: 06bw8sf8dhkx94jkm5k3vz1m00\ndata: {\"kind\":\"accepted\",\"recipient\":\"before@one.test\"}\n\n"
-	var came []string // Last-Event-ID
-	serve := func() *http.Server {
+	serve := func(events string) *http.Server {
 		ln, err := net.Listen("unix", filepath.Join(dir, api.SocketName))
 		if err != nil {
 			t.Fatal(err)
@@ -136,14 +135,13 @@ func TestFollowOutlivesTheServer(t *testing.T) {
 			w.Header().Set("Content-Type", "text/event-stream")
 			w.Write([]byte(events))
 			w.(http.Flusher).Flush()
-			came = append(came, r.Header.Get("Last-Event-ID"))
-			asked <- true
+			asked <- r.Header.Get("Last-Event-ID")
 			<-r.Context().Done()
 		})}
 		go s.Serve(ln)
 		return s
 	}
-	s := serve()
+	s := serve(events)
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	out := &until{text: "<ok@one.test>", found: cancel}
@@ -153,12 +151,13 @@ func TestFollowOutlivesTheServer(t *testing.T) {
 	go func() {
 		done <- Main(ctx, &Env{Args: []string{"log", "-follow", "-data", dir}, Stdout: out, Stderr: errs})
 	}()
-	<-asked
+	came := []string{<-asked}
 	s.Close()
 	<-waiting
 	events = "id: 06bw8sf8dhkx94jkm5k3vz1m3r\ndata: {\"kind\":\"delivered\",\"recipient\":\"ok@one.test\"}\n\n"
-	s = serve()
+	s = serve(events)
 	defer s.Close()
+	came = append(came, <-asked)
 	if status := <-done; status != 0 || out.String() == "" {
 		t.Errorf("status %d, %q, %q", status, out.String(), errs.String())
 	}
