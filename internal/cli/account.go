@@ -127,7 +127,7 @@ func printAccount(out io.Writer, a api.Account) error {
 	}
 	w := tabwriter.NewWriter(out, 0, 8, 2, ' ', 0)
 	for _, line := range [][2]string{{"Account", a.Name}, {"Id", a.ID}, {"Title", a.Title}, {"Parent", a.Parent}, {"Status", accountStatus(a)}, {"Reason", a.Reason}, {"Plan", a.Plan},
-		{"Senders", string(a.Senders)}, {"DNS", string(a.DNS)}, {"Suppressed", string(a.Muted)}, {"Limits", strings.Join(a.Limits, ", ")}, {"New", daily}, {"Log kept", days(a.LogDays)}, {"Content kept", days(a.ContentDays)}, {"Created", stamp(a.Created)}} {
+		{"Senders", string(a.Senders)}, {"DNS", string(a.DNS)}, {"Suppressed", string(a.Muted)}, {"Tracked", string(a.Track)}, {"Limits", strings.Join(a.Limits, ", ")}, {"New", daily}, {"Log kept", days(a.LogDays)}, {"Content kept", days(a.ContentDays)}, {"Created", stamp(a.Created)}} {
 		if line[1] != "" {
 			fmt.Fprintf(w, "%s\t%s\n", line[0], clean(line[1]))
 		}

@@ -53,6 +53,8 @@ func (f *credentialFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.add.Pool, "pool", "", "add, set: `pool` of source addresses")
 	fs.BoolVar(&f.add.RepairLF, "repair-lf", false, "add, set: repair bare line feeds, as old scanners send them")
 	fs.BoolVar(&f.add.Archive, "archive", false, "add, set: keep content after the last delivery")
+	fs.BoolVar(&f.add.Opens, "opens", false, "add, set: track opens of its HTML mail; the relay needs [tracking] listen")
+	fs.BoolVar(&f.add.Clicks, "clicks", false, "add, set: track links in its HTML mail; likewise")
 	fs.StringVar(&f.add.Group, "group", "", "add, set: `id` of the unsubscribe group of mail that names none; \"\" for none")
 	fs.StringVar(&f.until, "expires", "", "add, set: `time` at which it ends: 2026-12-31; \"never\" takes it back")
 	fs.StringVar(&f.reason, "reason", "", "block: `why`; who is refused is told it")
@@ -129,7 +131,7 @@ func (f *credentialFlags) one(ctx context.Context, e *Env, c *api.Client, verb, 
 	case "set":
 		err = c.Patch(ctx, path, api.CredentialChange{Networks: ifGiven(g, "network", f.add.Networks, same), Senders: ifGiven(g, "sender", f.add.Senders, orNone), Scopes: ifGiven(g, "scope", f.add.Scopes, same),
 			Limits: ifGiven(g, "limit", f.add.Limits, orNone), Stream: ifGiven(g, "stream", f.add.Stream, same), Pool: ifGiven(g, "pool", f.add.Pool, same),
-			RepairLF: ifGiven(g, "repair-lf", f.add.RepairLF, same), Archive: ifGiven(g, "archive", f.add.Archive, same), Group: ifGiven(g, "group", f.add.Group, same), Expires: ifGiven(g, "expires", f.add.Expires, same)}, &out)
+			RepairLF: ifGiven(g, "repair-lf", f.add.RepairLF, same), Archive: ifGiven(g, "archive", f.add.Archive, same), Opens: ifGiven(g, "opens", f.add.Opens, same), Clicks: ifGiven(g, "clicks", f.add.Clicks, same), Group: ifGiven(g, "group", f.add.Group, same), Expires: ifGiven(g, "expires", f.add.Expires, same)}, &out)
 	}
 	if err != nil {
 		return err
@@ -138,7 +140,18 @@ func (f *credentialFlags) one(ctx context.Context, e *Env, c *api.Client, verb, 
 		return printJSON(e.Stdout, out)
 	}
 	fmt.Fprintf(e.Stdout, "%s %s %q (%s).\n", did, out.Kind, out.Name, out.ID)
+	if verb == "set" && (f.add.Opens || f.add.Clicks) {
+		warnUntracked(ctx, e, c)
+	}
 	return nil
+}
+
+// warnUntracked says it where nothing can be tracked, as far as the caller may know.
+func warnUntracked(ctx context.Context, e *Env, c *api.Client) {
+	var s api.Status
+	if err := c.Get(ctx, "/v1/status", nil, &s); err == nil && s.Listeners["tracking"] == "" {
+		fmt.Fprintln(e.Stderr, "Nothing is tracked for now: the relay serves no links ([tracking] listen).")
+	}
 }
 
 // orNone is a list that is there, if only to say that there is none.
@@ -166,6 +179,9 @@ func addCredential(ctx context.Context, e *Env, c *api.Client, add api.NewCreden
 	var out api.AddedCredential
 	if err := c.Post(ctx, "/v1/credentials", add, &out); err != nil {
 		return err
+	}
+	if add.Opens || add.Clicks {
+		warnUntracked(ctx, e, c)
 	}
 	return showSecret(e, out, asJSON)
 }

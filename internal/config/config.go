@@ -65,7 +65,7 @@ type TLS struct {
 	ACME      bool     `toml:"acme" doc:"Get the certificate by ACME (RFC 8555) and renew it; all nodes share it. Until it is there, cert and key serve, or a self-signed one. Setting it says yes to the terms of the authority."`
 	Email     string   `toml:"acme_email" doc:"Address that the authority may write to."`
 	Directory string   `toml:"acme_directory" doc:"Address of the authority's ACME directory. Empty: that of Let's Encrypt."`
-	Names     []string `toml:"acme_names" doc:"Names of the certificate; port 80 or 443 of each must lead here. Empty: the hostname."`
+	Names     []string `toml:"acme_names" doc:"Names of the certificate; port 80 or 443 of each must lead here. Empty: the hostname, and service.tracking_host where links are served with TLS."`
 	HTTP01    string   `toml:"acme_http" doc:"host:port for the authority's HTTP requests (HTTP-01), which come to port 80. Empty: none."`
 	ALPN01    string   `toml:"acme_tls" doc:"host:port for its TLS connections (TLS-ALPN-01), which come to port 443; needed only where HTTP-01 is not possible. Empty: none."`
 	ACMERoots string   `toml:"acme_ca" doc:"File with certificates to trust for the directory itself, PEM. Empty: those of the system."`
@@ -240,7 +240,7 @@ type Tracking struct {
 	URL     string   `toml:"url" doc:"Address at which others reach it, without a path: https://track.example.com. Empty: made of service.tracking_host (without one, hostname) and listen."`
 	Plain   bool     `toml:"plain" doc:"Serve it without TLS on other addresses too; for a proxy in front that has TLS."`
 	Proxy   []Prefix `toml:"proxy_from" doc:"Networks of such proxies: what they say in X-Forwarded-For is believed."`
-	Domains bool     `toml:"own_hosts" doc:"Mail in the name of a verified domain has links on the domain's own tracking host, where its CNAME is in order and there is a certificate for it: by tls.acme, or of tls.cert. Behind a proxy that is the proxy's business."`
+	Domains bool     `toml:"own_hosts" doc:"Mail in the name of a verified domain has links on the domain's own tracking host, where its CNAME is in order and the relay has a certificate for it: of tls.cert, or because it stands in tls.acme_names. Behind a proxy that is the proxy's business."`
 	Life    Duration `toml:"links_for" doc:"How long after its message a link counts. Later ones still lead on, and are recorded no more."`
 	Private string   `toml:"do_not_track" doc:"What becomes of requests with DNT: 1 or Sec-GPC: 1. anonymous: recorded without the client's address and program. ignore: not recorded. record: like any other."`
 	Early   Duration `toml:"machine_within" doc:"Clicks and opens so soon after the delivery are taken for those of a machine. 0: none are."`

@@ -35,6 +35,10 @@ func bindAPI(ctx context.Context, c config.Config) (net.Listener, error) {
 func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *account.Manager) {
 	c := d.Config
 	changed := d.accounts.Refresh
+	listeners := d.addrs()
+	if at := d.TrackingAddr(); at != "" {
+		listeners["tracking"] = at
+	}
 	d.api = api.New(api.Config{Log: d.log, NewID: submit.NewID, Home: home, Keys: d.accounts, Tenants: d.directory, URL: c.API.URL, Proxies: prefixes(c.API.Proxy),
 		Mail: d.store, Entrance: entrance, MessageSize: int64(c.Limits.MessageSize), Queue: d.queue, Backup: d.store, Nodes: d.store, Condition: d.Condition,
 		Credentials: credentials, Audit: d.store, Limits: d.limiter, Book: d.directory, Suppressions: &account.Suppressions{Store: d.store}, Loops: d.loops,
@@ -43,7 +47,7 @@ func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *
 		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
 		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Alerts: d.alerts.manager, Doctor: d.doctor, Live: d.live, Traces: d.traces,
 		Reports: d.reports(), Scores: d.scores(),
-		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: d.addrs()}})
+		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: listeners}})
 	if d.web != nil {
 		d.web = netutil.LimitListener(d.web, mostRequests)
 	}

@@ -190,6 +190,9 @@ func (d *Daemon) useACME(ctx context.Context) error {
 			return fmt.Errorf("tls.acme: the hostname, %q, has no dot: no authority knows it; set hostname or tls.acme_names", c.Hostname)
 		}
 		config.Names = []string{c.Hostname}
+		if host := c.Service.TrackHost; host != "" && c.Tracking.Secure() && !strings.EqualFold(host, c.Hostname) {
+			config.Names = append(config.Names, host)
+		}
 	}
 	for i, name := range config.Names {
 		config.Names[i] = strings.ToLower(name)
