@@ -37,7 +37,7 @@ const (
 	maxFollowed  = 100      // links of one message
 	personAgent  = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0 Safari/537.36"
 	privacyAgent = "Mozilla/5.0"
-	scannerAgent = "Mozilla/5.0 (compatible; MailScanner/1.0)"
+	scannerAgent = "Mozilla/5.0 (compatible; Barracuda Link Check)"
 )
 
 // reaction is what happens after a message was taken.
@@ -46,13 +46,13 @@ type reaction func(r *reactor, ctx context.Context, m *Message, to string) error
 // reactions are by the names of their behaviours.
 var reactions = map[string]reaction{
 	"late-bounce": func(r *reactor, ctx context.Context, m *Message, to string) error {
-		return r.mail(ctx, m.From, bounceOf(r.host, m, to))
+		return r.mail(ctx, "", m.From, bounceOf(r.host, m, to))
 	},
 	"complain": func(r *reactor, ctx context.Context, m *Message, to string) error {
-		return r.mail(ctx, m.From, complaintOf(r.host, m, to))
+		return r.mail(ctx, "", m.From, complaintOf(r.host, m, to))
 	},
 	"vacation": func(r *reactor, ctx context.Context, m *Message, to string) error {
-		return r.mail(ctx, m.From, vacationOf(m, to))
+		return r.mail(ctx, "", m.From, vacationOf(m, to))
 	},
 	"open":     (*reactor).open,
 	"prefetch": (*reactor).prefetch,
@@ -75,7 +75,7 @@ var reactions = map[string]reaction{
 			return fmt.Errorf("read address: %w", err)
 		}
 		subject := link.Query().Get("subject")
-		return r.mail(ctx, address, []byte("From: <"+to+">\r\nTo: <"+address+">\r\nSubject: "+oneLine(subject)+"\r\n\r\nunsubscribe\r\n"))
+		return r.mail(ctx, to, address, []byte("From: <"+to+">\r\nTo: <"+address+">\r\nSubject: "+oneLine(subject)+"\r\n\r\nunsubscribe\r\n"))
 	},
 }
 
@@ -129,8 +129,8 @@ func (s *Server) react(ctx context.Context, a *action, m *Message, to string) {
 	})
 }
 
-// mail sends from the null sender, as servers do who report.
-func (r *reactor) mail(ctx context.Context, to string, content []byte) error {
+// mail sends a mail, from the null sender as servers do who report, or from a person.
+func (r *reactor) mail(ctx context.Context, from, to string, content []byte) error {
 	if r.SMTP == "" || to == "" {
 		return errors.New("there is nowhere to send it to")
 	}
@@ -155,7 +155,7 @@ func (r *reactor) mail(ctx context.Context, to string, content []byte) error {
 			return err
 		}
 	}
-	if err := c.Mail(""); err != nil {
+	if err := c.Mail(from); err != nil {
 		return err
 	}
 	if err := c.Rcpt(to); err != nil {
