@@ -17,10 +17,8 @@ import (
 // nothing out. One node at a time does it; if two did, the second would find it
 // done.
 const (
-	// indexLeast is how many events make a segment; until then searches look at
-	// them one by one.
-	indexLeast = 2000
-	indexMost  = 40_000
+	// indexMost is how many events make a segment at most.
+	indexMost = 40_000
 	// indexLag is for how long an event must have had time to become visible where
 	// events are not committed in the order of their ids. Whether one took longer
 	// is seen later.
@@ -45,9 +43,10 @@ var (
 var errOvertaken = errors.New("another node was faster")
 
 // IndexLog takes the next events into the index of the log, and gives their number:
-// 0 where there are few, which are left until there are more. left is the time of
-// the oldest event that is not in the index where there are many left.
-func (db *DB) IndexLog(ctx context.Context) (events int, left time.Time, err error) {
+// 0 where there are less than least, which are left until there are more: searches
+// look at them one by one. left is the time of the oldest event that is not in the
+// index where there are many left.
+func (db *DB) IndexLog(ctx context.Context, least int) (events int, left time.Time, err error) {
 	all, err := db.segments(ctx)
 	if err != nil {
 		return 0, left, err
@@ -61,7 +60,7 @@ func (db *DB) IndexLog(ctx context.Context) (events int, left time.Time, err err
 		end = idAt(db.clock.theirs().Add(-indexLag))
 	}
 	keys, n, last, err := db.changed(ctx, place, end)
-	if err != nil || n < indexLeast {
+	if err != nil || n < least {
 		return 0, left, db.indexed(err)
 	}
 	if horizon, whole := db.Horizon(); !whole {

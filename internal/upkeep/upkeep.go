@@ -16,7 +16,7 @@ import (
 // Index is what searches go by.
 type Index interface {
 	Lock(ctx context.Context, name, owner string, lasts time.Duration) (bool, error)
-	IndexLog(ctx context.Context) (events int, left time.Time, err error)
+	IndexLog(ctx context.Context, least int) (events int, left time.Time, err error)
 	MergeLog(ctx context.Context) (bool, error)
 	CleanLog(ctx context.Context) error
 }
@@ -50,6 +50,9 @@ type Upkeep struct {
 func New(c Config, i Index, p Past, log *slog.Logger) *Upkeep {
 	return &Upkeep{config: c, index: i, past: p, log: log}
 }
+
+// Least is how many events are worth to be indexed together.
+const Least = 2000
 
 const (
 	look     = time.Second // between looks for new events
@@ -112,7 +115,7 @@ func (u *Upkeep) indexing() func(context.Context) error {
 		}
 		began, told, done := time.Now(), time.Now(), 0
 		for ctx.Err() == nil {
-			n, left, err := u.index.IndexLog(ctx)
+			n, left, err := u.index.IndexLog(ctx, Least)
 			if err != nil {
 				return err
 			}

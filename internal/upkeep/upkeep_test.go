@@ -67,9 +67,9 @@ func (s *shelf) drop(all *[]entry, after, until relay.ID, ends func(relay.ID) re
 	return n, next, nil
 }
 
-func (s *shelf) IndexLog(context.Context) (int, time.Time, error) { return 0, time.Time{}, nil }
-func (s *shelf) MergeLog(context.Context) (bool, error)           { return false, nil }
-func (s *shelf) CleanLog(context.Context) error                   { return nil }
+func (s *shelf) IndexLog(context.Context, int) (int, time.Time, error) { return 0, time.Time{}, nil }
+func (s *shelf) MergeLog(context.Context) (bool, error)                { return false, nil }
+func (s *shelf) CleanLog(context.Context) error                        { return nil }
 
 // Each account's log is kept as long as the account, its plan or the configuration
 // says.
@@ -126,7 +126,7 @@ type indexer struct {
 	fails   bool
 }
 
-func (i *indexer) IndexLog(context.Context) (int, time.Time, error) {
+func (i *indexer) IndexLog(context.Context, int) (int, time.Time, error) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.fails {

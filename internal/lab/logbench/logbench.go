@@ -22,6 +22,7 @@ import (
 	"postrider/internal/store"
 	pgstore "postrider/internal/store/postgres"
 	"postrider/internal/store/sqlite"
+	"postrider/internal/upkeep"
 )
 
 // Options say what is measured.
@@ -196,7 +197,7 @@ func (b *bench) measure(ctx context.Context) error {
 func (b *bench) index(ctx context.Context) error {
 	began, told, done := time.Now(), time.Now(), 0
 	for {
-		n, _, err := b.db.IndexLog(ctx)
+		n, _, err := b.db.IndexLog(ctx, upkeep.Least)
 		if err != nil {
 			return err
 		}

@@ -244,7 +244,7 @@ func (g *generator) deliver(m *message, id, account relay.ID, stream relay.Strea
 		at = at.Add(time.Duration(g.r.IntN(86_400)) * time.Second)
 		event(relay.EventOpened, detail{})
 	}
-	if time.Since(g.now) < 3*time.Hour && g.r.IntN(10) == 0 {
+	if time.Since(g.now) < slack+3*time.Hour && g.r.IntN(10) == 0 {
 		state = relay.Deferred // still tried
 	}
 	d := &last.Diagnosis

@@ -15,20 +15,20 @@ import (
 var findTests = []test{
 	{"every filter finds what a recount finds", func(f *fixture) {
 		l := newLogLab(f)
-		l.fill(700)
-		l.recount(25) // nothing is indexed
+		l.fill(100)
+		l.recount(10) // nothing is indexed
 		for range 3 {
-			l.fill(700)
+			l.fill(130)
 			l.index()
-			l.recount(25)
+			l.recount(10)
 		}
-		l.fill(200) // and this is not
-		l.recount(60)
+		l.fill(60) // and this is not
+		l.recount(40)
 	}},
 	{"segments are merged", func(f *fixture) {
 		l := newLogLab(f)
 		for range 9 {
-			l.fill(600)
+			l.fill(60)
 			l.index()
 		}
 		l.sure()
@@ -44,20 +44,20 @@ var findTests = []test{
 			merged, err = f.db.MergeLog(f.Context())
 			f.must(err)
 		}
-		l.recount(15)
+		l.recount(8)
 	}},
 	{"a segment that was cut off", func(f *fixture) {
 		l := newLogLab(f)
-		l.fill(800)
+		l.fill(100)
 		l.index()
 		f.must(f.engine.Exec(f.Context(), f.place, "insert into log_part (segment, part, bytes) values (999, 0, ?)", []byte("x")))
 		f.must(f.db.CleanLog(f.Context()))
 		f.must(f.engine.Exec(f.Context(), f.place, "insert into log_part (segment, part, bytes) values (999, 0, ?)", []byte("x"))) // it is not there
-		l.recount(20)
+		l.recount(10)
 	}},
 	{"an event that was late", func(f *fixture) {
 		l := newLogLab(f)
-		l.fill(800)
+		l.fill(100)
 		l.index()
 		// As if the segment had been made before some events could be seen, and knew
 		// nothing of their deliveries.
@@ -73,11 +73,11 @@ var findTests = []test{
 				break
 			}
 		}
-		l.recount(20)
+		l.recount(10)
 	}},
 	{"a search that takes long", func(f *fixture) {
 		l := newLogLab(f)
-		l.fill(900)
+		l.fill(250)
 		l.index()
 		for _, filter := range []relay.DeliveryFilter{{}, {Subject: "order"}, {Live: true, Subject: "order"}, {Sender: "app"}, {Reply: "blocked"}, {Recipient: "nobody"}} {
 			want := l.found(filter)
@@ -205,13 +205,13 @@ func (l *logLab) fill(n int) {
 func (l *logLab) index() {
 	l.Helper()
 	for try := 1; ; try++ {
-		n, _, err := l.db.IndexLog(l.Context())
+		n, _, err := l.db.IndexLog(l.Context(), 100)
 		l.must(err)
 		if n > 0 {
 			return
 		}
 		if l.engine.Single || try%100 == 0 {
-			l.fill(200)
+			l.fill(50)
 			continue
 		}
 		select {

@@ -92,7 +92,7 @@ var retainTests = []test{
 	}},
 	{"the index forgets what is gone", func(f *fixture) {
 		l := newLogLab(f)
-		l.fill(900)
+		l.fill(250)
 		l.index()
 		l.sure()
 		before, err := f.db.LogIndexSize(f.Context())
@@ -107,7 +107,7 @@ var retainTests = []test{
 			}
 			after = next
 		}
-		l.recount(20)
+		l.recount(10)
 		for {
 			merged, err := f.db.MergeLog(f.Context())
 			f.must(err)
@@ -120,7 +120,7 @@ var retainTests = []test{
 		if after > before*2/3 {
 			f.Errorf("the index has %d bytes of %d", after, before)
 		}
-		l.recount(20)
+		l.recount(10)
 	}},
 	{"how long", func(f *fixture) {
 		f.must(f.db.SetPlan(f.Context(), somebody, &relay.Plan{Name: "small", Keep: relay.Keep{Log: 45, Content: 7}}))
