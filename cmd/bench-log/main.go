@@ -36,7 +36,7 @@ func run(ctx context.Context, args []string, out, errs io.Writer) int {
 	flags.IntVar(&o.Rounds, "r", o.Rounds, "searches of each kind")
 	flags.DurationVar(&o.Limit, "limit", o.Limit, "time that 95 of 100 searches of each kind must keep to")
 	flags.IntVar(&o.Drop, "drop", o.Drop, "messages that are dropped by their age while mail is taken; 0: none")
-	flags.StringVar(&o.Dir, "dir", "", "`folder` for the stores, which stay; empty: a temporary one")
+	flags.StringVar(&o.Dir, "dir", "", "`folder` for the SQLite store, which stays; one that is there is measured as it is; empty: a temporary one")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return 0

@@ -24,7 +24,7 @@ type sink interface {
 // with their messages and deliveries.
 func (b *bench) fill(ctx context.Context, to sink) error {
 	began := time.Now()
-	b.mail = newGenerator(began.Add(-span-slack), int(float64(b.o.Events)/eventsOfMessage))
+	mail := newGenerator(began.Add(-span-slack), int(float64(b.o.Events)/eventsOfMessage))
 	var rows [3][][]any
 	var counts [3]int
 	flush := func(least int) error {
@@ -42,11 +42,10 @@ func (b *bench) fill(ctx context.Context, to sink) error {
 	}
 	told := began
 	for counts[2]+len(rows[2]) < b.o.Events {
-		m := b.mail.next()
+		m := mail.next()
 		rows[0] = append(rows[0], m.row)
 		rows[1] = append(rows[1], m.deliveries...)
 		rows[2] = append(rows[2], m.events...)
-		b.sample(m)
 		if err := flush(10_000); err != nil {
 			return err
 		}

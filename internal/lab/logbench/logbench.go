@@ -3,11 +3,14 @@
 package logbench
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,7 +35,7 @@ type Options struct {
 	Rounds   int           // searches of each kind and sort of account
 	Limit    time.Duration // that 95 of 100 searches must keep to
 	Drop     int           // messages that are dropped by retention; 0: none
-	Dir      string        // folder for the stores, which stay; empty: a temporary one
+	Dir      string        // folder for the SQLite store, which stays; one that is there is measured as it is. Empty: a temporary one
 	Progress io.Writer     // for people; nil: none
 }
 
@@ -48,6 +51,7 @@ type Result struct {
 	Deliveries   int     `json:"deliveries"`
 	Events       int     `json:"events"`
 	FillSeconds  float64 `json:"fill_seconds"`
+	Indexed      int     `json:"indexed"` // events that were indexed in this time
 	IndexSeconds float64 `json:"index_seconds"`
 	IndexBytes   int64   `json:"index_bytes"`
 	Bytes        int64   `json:"bytes"` // of the store, index and all
@@ -82,12 +86,12 @@ type bench struct {
 	o      Options
 	began  time.Time
 	db     *store.DB
-	mail   *generator
 	r      *rand.Rand
 	result Result
 
-	samples []*message // of which searches are made
-	seen    int
+	samples  []relay.Logged // of which searches are made
+	accounts []relay.ID     // of the samples, the largest first
+	from, to time.Time      // when messages were accepted
 }
 
 // Run measures one engine after the other.
@@ -129,6 +133,8 @@ func (b *bench) say(format string, args ...any) {
 func (b *bench) sqlite(ctx context.Context, dir string) error {
 	path := filepath.Join(dir, "log.db")
 	open := func() (*store.DB, error) { return sqlite.Open(ctx, path, slog.New(slog.DiscardHandler)) }
+	_, err := os.Stat(path)
+	made := errors.Is(err, fs.ErrNotExist)
 	db, err := open() // makes the schema
 	if err != nil {
 		return err
@@ -136,12 +142,14 @@ func (b *bench) sqlite(ctx context.Context, dir string) error {
 	if err := db.Close(); err != nil {
 		return err
 	}
-	to, err := openLite(ctx, path)
-	if err == nil {
-		err = b.fill(ctx, to)
-	}
-	if err != nil {
-		return err
+	if made {
+		to, err := openLite(ctx, path)
+		if err == nil {
+			err = b.fill(ctx, to)
+		}
+		if err != nil {
+			return err
+		}
 	}
 	if b.db, err = open(); err != nil {
 		return err
@@ -155,7 +163,7 @@ func (b *bench) sqlite(ctx context.Context, dir string) error {
 }
 
 func (b *bench) postgres(ctx context.Context, _ string) error {
-	s, err := postgres.New(ctx, postgres.Options{Dir: b.o.Dir, Settings: []string{"shared_buffers = 512MB", "max_wal_size = 4GB", "checkpoint_timeout = 15min", "effective_cache_size = 4GB"}})
+	s, err := postgres.New(ctx, postgres.Options{Settings: []string{"shared_buffers = 512MB", "max_wal_size = 4GB", "checkpoint_timeout = 15min", "effective_cache_size = 4GB"}})
 	if err != nil {
 		return err
 	}
@@ -187,6 +195,9 @@ func (b *bench) measure(ctx context.Context) error {
 	if err := b.index(ctx); err != nil {
 		return err
 	}
+	if err := b.sample(ctx); err != nil {
+		return fmt.Errorf("take samples: %w", err)
+	}
 	if err := b.search(ctx); err != nil {
 		return err
 	}
@@ -217,30 +228,48 @@ func (b *bench) index(ctx context.Context) error {
 	b.result.IndexSeconds = time.Since(began).Seconds()
 	b.say("indexed in %.0f s", b.result.IndexSeconds)
 	var err error
+	b.result.Indexed = done
 	b.result.IndexBytes, err = b.db.LogIndexSize(ctx)
 	return err
 }
 
-// sample keeps some messages, each as likely as any other.
-func (b *bench) sample(m *message) {
-	const most = 4000
-	b.seen++
-	if len(b.samples) < most {
-		b.samples = append(b.samples, m)
-	} else if i := b.r.IntN(b.seen); i < most {
-		b.samples[i] = m
+// sample reads some deliveries from all over the log.
+func (b *bench) sample(ctx context.Context) error {
+	b.to = time.Now().Add(-slack)
+	b.from = b.to.Add(-span)
+	of := map[relay.ID]int{}
+	for range 400 {
+		deep := b.place()
+		page, err := b.db.Find(ctx, relay.Everyone, relay.DeliveryFilter{Before: &deep, Limit: 10}, 0)
+		if err != nil {
+			return err
+		}
+		for _, l := range page.Found {
+			of[l.Account]++
+		}
+		b.samples = append(b.samples, page.Found...)
 	}
+	b.accounts = slices.SortedFunc(maps.Keys(of), func(x, y relay.ID) int { return cmp.Or(of[y]-of[x], x.Compare(y)) })
+	if len(b.accounts) < 3 {
+		return fmt.Errorf("the log has %d accounts", len(b.accounts))
+	}
+	return nil
 }
 
-// one gives a message of the account that was sampled; of anybody for everyone.
-func (b *bench) one(account relay.ID) *message {
-	for range 2000 {
-		m := pick(b.r, b.samples)
-		if account == relay.Everyone || relay.ID(m.row[1].([]byte)) == account {
-			return m
+// place is somewhere in the log.
+func (b *bench) place() relay.DeliveryID {
+	return relay.DeliveryID{Message: relay.FirstIDAt(b.from.Add(time.Duration(b.r.Int64N(int64(span))))), N: 1}
+}
+
+// one gives a sample of the account; of anybody for everyone.
+func (b *bench) one(account relay.ID) *relay.Logged {
+	for range 5000 {
+		l := &b.samples[b.r.IntN(len(b.samples))]
+		if account == relay.Everyone || l.Account == account {
+			return l
 		}
 	}
-	return pick(b.r, b.samples)
+	return &b.samples[0]
 }
 
 // search measures each kind of search as each sort of account: first pages and
@@ -249,13 +278,13 @@ func (b *bench) search(ctx context.Context) error {
 	for _, k := range kinds {
 		var took []time.Duration
 		for i := range b.o.Rounds {
-			account := []relay.ID{b.mail.accounts[0], b.mail.accounts[2+b.r.IntN(accounts-2)], relay.Everyone, b.mail.accounts[1]}[i%4]
+			account := []relay.ID{b.accounts[0], pick(b.r, b.accounts[2:]), relay.Everyone, b.accounts[1]}[i%4]
 			f := k.filter(b, b.one(account))
 			pages := 1
 			if i%3 == 2 { // those that follow, and somewhere deep in the log
 				pages = 3
 				if f.Message == "" {
-					deep := relay.DeliveryID{Message: relay.FirstIDAt(b.mail.start.Add(time.Duration(b.r.Int64N(int64(span))))), N: 1}
+					deep := b.place()
 					f.Before = &deep
 				}
 			}
@@ -280,79 +309,77 @@ func (b *bench) search(ctx context.Context) error {
 	return nil
 }
 
-func str(v any) string { return v.(string) }
-
 // kinds of searches: for what is common, what is rare and what is not there.
 var kinds = []struct {
 	name   string
-	filter func(b *bench, m *message) relay.DeliveryFilter
+	filter func(b *bench, l *relay.Logged) relay.DeliveryFilter
 }{
-	{"nothing", func(b *bench, m *message) relay.DeliveryFilter { return relay.DeliveryFilter{} }},
-	{"recipient, whole", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Recipient: b.or(str(m.deliveries[0][12]), "nobody.atall@gmail.com")}
+	{"nothing", func(b *bench, l *relay.Logged) relay.DeliveryFilter { return relay.DeliveryFilter{} }},
+	{"recipient, whole", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Recipient: b.or(l.Recipient.Address, "nobody.atall@gmail.com")}
 	}},
-	{"recipient, part", func(b *bench, m *message) relay.DeliveryFilter {
-		local, domain, _ := strings.Cut(str(m.deliveries[0][12]), "@")
+	{"recipient, part", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		local, domain, _ := strings.Cut(l.Recipient.Address, "@")
 		return relay.DeliveryFilter{Recipient: b.or(local, local[:3], "@"+domain, "info", "zzz")}
 	}},
-	{"recipient's domain", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Domain: b.or(str(m.deliveries[0][13]), "gmail.com", "no.example")}
+	{"recipient's domain", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Domain: b.or(l.Domain, "gmail.com", "no.example")}
 	}},
-	{"sender", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Sender: b.or(str(m.row[6]), "noreply", "customer77", "nobody@")}
+	{"sender", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Sender: b.or(l.Message.Envelope.Sender, "noreply", "customer77", "nobody@")}
 	}},
-	{"subject", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Subject: b.or(str(m.row[7]), "order", "rechnung vom", "password", "offers zoe", "unheard", "4711", "re")}
+	{"subject", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Subject: b.or(l.Message.Subject, "order", "rechnung vom", "password", "offers zoe", "unheard", "4711", "re")}
 	}},
-	{"message id", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Message: b.or(relay.ID(m.row[0].([]byte)).String())}
+	{"message id", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Message: b.or(l.Message.ID.String())}
 	}},
-	{"Message-ID header", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Message: b.or(str(m.row[9]), "<nobody@nowhere.example>")}
+	{"Message-ID header", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Message: b.or(l.Message.HeaderID, "<nobody@nowhere.example>")}
 	}},
-	{"credential", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Credential: relay.ID(m.row[2].([]byte))}
+	{"credential", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Credential: l.Message.Credential}
 	}},
-	{"tag", func(b *bench, m *message) relay.DeliveryFilter {
+	{"tag", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Tag: b.or("welcome", "onboarding", fmt.Sprintf("campaign-%d", b.r.IntN(3000)), "none")}
 	}},
-	{"metadata", func(b *bench, m *message) relay.DeliveryFilter {
+	{"metadata", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Metadata: map[string]string{b.or("user"): fmt.Sprint(b.r.IntN(250_000))}}
 	}},
-	{"outcome", func(b *bench, m *message) relay.DeliveryFilter {
+	{"outcome", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{States: []relay.State{pick(b.r, []relay.State{relay.Delivered, relay.Bounced, relay.Expired, relay.Deferred, relay.Held, relay.Cancelled})}}
 	}},
-	{"category", func(b *bench, m *message) relay.DeliveryFilter {
+	{"category", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Category: b.or(pick(b.r, categories), "hard", "block", "greylisted", "none")}
 	}},
-	{"text of the reply", func(b *bench, m *message) relay.DeliveryFilter {
-		reply := str(m.deliveries[0][16])
+	{"text of the reply", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		reply := l.Reply.Text
 		return relay.DeliveryFilter{Reply: b.or(reply, "queued as", "250 2.0.0", "unsolicited mail", "5.7.1 blocked", "user unknown", "greylisted", "out of storage", "a")}
 	}},
-	{"provider", func(b *bench, m *message) relay.DeliveryFilter {
+	{"provider", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Provider: b.or("gmail", "Proton", "Yahoo", "nobody")}
 	}},
-	{"source IP", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Source: b.or(str(m.deliveries[0][22]), "203.0.113.1")}
+	{"source IP", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Source: b.or(l.Source, "203.0.113.1")}
 	}},
-	{"client IP", func(b *bench, m *message) relay.DeliveryFilter {
-		return relay.DeliveryFilter{Client: b.or(str(m.row[10]), "203.0.113.1", "198.51.")}
+	{"client IP", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Client: b.or(l.Message.Source.Client.Addr().String(), "203.0.113.1", "198.51.")}
 	}},
-	{"time", func(b *bench, m *message) relay.DeliveryFilter {
-		at := time.UnixMicro(m.row[4].(int64))
+	{"time", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		at := l.Message.Received
 		return relay.DeliveryFilter{Since: at.Add(-time.Hour), Until: at.Add(time.Duration(b.r.IntN(100)) * time.Hour)}
 	}},
-	{"recipient, outcome", func(b *bench, m *message) relay.DeliveryFilter {
+	{"recipient, outcome", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Recipient: b.or("info", "anna", "@gmail.com"), States: []relay.State{pick(b.r, []relay.State{relay.Bounced, relay.Expired, relay.Deferred})}}
 	}},
-	{"subject, reply, provider", func(b *bench, m *message) relay.DeliveryFilter {
+	{"subject, reply, provider", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Subject: b.or("order", "password", "invoice"), Reply: b.or("blocked", "storage", "gsmtp"), Provider: b.or("Microsoft", "Zoho", "gmail")}
 	}},
-	{"tag, category, source, time", func(b *bench, m *message) relay.DeliveryFilter {
-		at := time.UnixMicro(m.row[4].(int64))
-		return relay.DeliveryFilter{Tag: pick(b.r, tags), Category: pick(b.r, categories), Source: str(m.deliveries[0][22]), Since: at.Add(-48 * time.Hour), Until: at.Add(48 * time.Hour)}
+	{"tag, category, source, time", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		at := l.Message.Received
+		return relay.DeliveryFilter{Tag: pick(b.r, tags), Category: pick(b.r, categories), Source: l.Source, Since: at.Add(-48 * time.Hour), Until: at.Add(48 * time.Hour)}
 	}},
-	{"common words that never meet", func(b *bench, m *message) relay.DeliveryFilter {
+	{"common words that never meet", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Subject: b.or("password order", "verify rechnung", "weekly code"), Reply: b.or("ok", "queued"), Provider: "Gmail"}
 	}},
 }
