@@ -65,6 +65,35 @@ func (db *DB) SuppressionNews(ctx context.Context, since Position) (news []relay
 	return news, now, true, nil
 }
 
+// Reached tells whether whoever came from one position to another by SuppressionNews
+// has seen all that there was when it was asked.
+func (p Position) Reached(now Position) bool {
+	for part, value := range now {
+		if value-p[part] >= newsTurns {
+			return false
+		}
+	}
+	return true
+}
+
+// SuppressionKeys gives what is suppressed, by account, address and stream, behind a
+// key: all accounts, also what holds no more. It is for who reads all there is.
+func (db *DB) SuppressionKeys(ctx context.Context, after relay.SuppressionKey, limit int) (keys []relay.SuppressionKey, err error) {
+	keys = make([]relay.SuppressionKey, 0, limit)
+	var account []byte
+	err = db.read(ctx, "select account, address, stream from suppression where (account, address, stream) > (?, ?, ?) order by account, address, stream limit ?", func(row scanner) error {
+		var k relay.SuppressionKey
+		err := row.Scan(&account, &k.Address, &k.Stream)
+		k.Account = toID(account)
+		keys = append(keys, k)
+		return err
+	}, after.Account[:], after.Address, int64(after.Stream), limit)
+	if err != nil {
+		return nil, db.fail("read suppressions", err)
+	}
+	return keys, nil
+}
+
 // newsOf gives news of a part behind a turn, and how far they go without a gap.
 func (db *DB) newsOf(ctx context.Context, part, after int64) (news []relay.SuppressionNews, end int64, err error) {
 	end = after
@@ -125,7 +154,7 @@ func (db *DB) adopt(ctx context.Context) error {
 					}
 				}
 			}
-			if err := w.addNews(ctx, t, account, news); err != nil {
+			if err := db.addNews(ctx, w, t, account, news); err != nil {
 				return err
 			}
 		}

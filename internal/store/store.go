@@ -129,7 +129,8 @@ type DB struct {
 	index segmentCache
 
 	clock *clock
-	part  int64 // where the turns of its writers begin
+	part  int64                       // where the turns of its writers begin
+	told  func(relay.SuppressionNews) // nil: nobody wants to know; see OnSuppress
 	// ids makes the ids of events, by the database's clock. Where there is one
 	// slot, their order is the order of commits.
 	ids *uuid.Gen

@@ -134,6 +134,11 @@ func (db *DB) suppressionsOf(ctx context.Context, w *writer, account relay.ID, l
 	return here, nil
 }
 
+// OnSuppress has told be called with what this store adds to suppressions, of
+// whichever account, before it is committed; some of it may never be. It is called
+// by many at once, and must not wait. Call OnSuppress once, before anything is added.
+func (db *DB) OnSuppress(told func(relay.SuppressionNews)) { db.told = told }
+
 // addSuppressions writes rows, and tells of them all who keep addresses in memory.
 func (db *DB) addSuppressions(ctx context.Context, w *writer, account relay.ID, list []relay.Suppression) error {
 	// The turn comes first: whoever takes the next one of this part waits until this
@@ -151,7 +156,7 @@ func (db *DB) addSuppressions(ctx context.Context, w *writer, account relay.ID, 
 	if err := w.insert(ctx, suppressionTable, rows...); err != nil {
 		return err
 	}
-	return w.addNews(ctx, turn, account, news)
+	return db.addNews(ctx, w, turn, account, news)
 }
 
 // suppressionParts is how many writers can add at once without waiting for another.
@@ -167,8 +172,11 @@ func (w *writer) nextTurn(ctx context.Context, seed int64) (t turn, err error) {
 	return t, err
 }
 
-func (w *writer) addNews(ctx context.Context, t turn, account relay.ID, news map[relay.Stream][]string) error {
+func (db *DB) addNews(ctx context.Context, w *writer, t turn, account relay.ID, news map[relay.Stream][]string) error {
 	for stream, addresses := range news {
+		if db.told != nil {
+			db.told(relay.SuppressionNews{Account: account, Stream: stream, Addresses: addresses})
+		}
 		if err := w.send(ctx, "insert into suppression_news (part, turn, account, stream, at, addresses) values (?, ?, ?, ?, "+w.dialect.Now+", ?)",
 			t.part, t.value, account[:], int64(stream), strings.Join(addresses, "\n")); err != nil {
 			return err

@@ -126,7 +126,7 @@ func (db *DB) mute(ctx context.Context, w *writer, by relay.Actor, o *relay.Outc
 	if err != nil || n == 0 {
 		return 0, err
 	}
-	if err := w.addNews(ctx, turn, s.Account, map[relay.Stream][]string{s.Stream: {s.Address}}); err != nil {
+	if err := db.addNews(ctx, w, turn, s.Account, map[relay.Stream][]string{s.Stream: {s.Address}}); err != nil {
 		return 0, err
 	}
 	c := relay.Change{At: o.At, Account: o.Account, Actor: by, Action: "suppression.add", Object: "1"}

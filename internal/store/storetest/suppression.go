@@ -284,6 +284,34 @@ var suppressionTests = []test{
 			f.Errorf("after a sweep: whole %t, %v", whole, err)
 		}
 	}},
+	{"all keys, and a word before each", func(f *fixture) {
+		var told []string
+		f.db.OnSuppress(func(n relay.SuppressionNews) {
+			for _, a := range n.Addresses {
+				told = append(told, fmt.Sprintf("%t %s/%d", n.Account == f.me, a, n.Stream))
+			}
+		})
+		f.suppress(3, relay.Suppression{Address: "a@x.test", Stream: relay.Broadcast, Reason: "manual", Created: noon}, relay.Suppression{Address: "a@x.test", Reason: "manual", Created: noon},
+			relay.Suppression{Address: "b@x.test", Reason: "manual", Created: noon})
+		s := f.message("c@x.test")
+		f.put(f.lease, s)
+		o := outcome(s.Deliveries[0], relay.EventBounced)
+		o.Suppress, o.Address = relay.ReasonBounce, "c@x.test"
+		f.settle(f.lease, o)
+		slices.Sort(told)
+		f.equal("told", slices.Compact(told), []string{"true a@x.test/0", "true a@x.test/2", "true b@x.test/0", "true c@x.test/0"})
+		var keys []relay.SuppressionKey
+		for after := (relay.SuppressionKey{}); ; after = keys[len(keys)-1] {
+			some, err := f.db.SuppressionKeys(f.Context(), after, 1)
+			f.must(err)
+			if len(some) == 0 {
+				break
+			}
+			keys = append(keys, some...)
+		}
+		f.equal("keys", keys, []relay.SuppressionKey{{Address: "a@x.test", Account: f.me}, {Address: "a@x.test", Account: f.me, Stream: relay.Broadcast},
+			{Address: "b@x.test", Account: f.me}, {Address: "c@x.test", Account: f.me}})
+	}},
 	{"beside older programs", func(f *fixture) {
 		_, at := f.news(f.db, nil)
 		const add = "insert into suppression (account, address, reason, note, event, created) values (?, ?, 'manual', '', ?, 5) on conflict do nothing"
