@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"postrider/internal/relay"
 )
@@ -27,7 +26,6 @@ type MailReader interface {
 	NearestDomain(ctx context.Context, account relay.ID, names []string) (*relay.Domain, error)
 	Sender(ctx context.Context, account relay.ID, address string) (*relay.Sender, error)
 	Suppressed(ctx context.Context, account relay.ID, stream relay.Stream, addresses []string) ([]*relay.Suppression, error)
-	Suppressions(ctx context.Context, account relay.ID, f relay.SuppressionFilter) ([]*relay.Suppression, error)
 }
 
 // GroupReader reads the groups of accounts, and who has left them.
@@ -55,7 +53,6 @@ type Directory struct {
 	domains     map[nameOf]*relay.Domain // nil: there is none
 	senders     map[nameOf]bool
 	people      map[relay.ID]person
-	lists       map[relay.ID]list
 	groups      map[relay.ID]map[string]*relay.Group // by id, and the default one by no id
 	credentials map[relay.ID]*relay.Credential       // nil: there is none
 }
@@ -68,12 +65,6 @@ type nameOf struct {
 type tenant struct {
 	account *relay.Account
 	plan    *relay.Plan
-}
-
-// list is whether an account had any suppression at a time.
-type list struct {
-	seen  time.Time
-	empty bool
 }
 
 // person is what a user may do: roles by account.
@@ -95,7 +86,7 @@ func (d *Directory) Forget() {
 	defer d.mu.Unlock()
 	d.turn++
 	d.tenants, d.domains, d.senders, d.people = map[relay.ID]tenant{}, map[nameOf]*relay.Domain{}, map[nameOf]bool{}, map[relay.ID]person{}
-	d.lists, d.groups, d.credentials = map[relay.ID]list{}, map[relay.ID]map[string]*relay.Group{}, map[relay.ID]*relay.Credential{}
+	d.groups, d.credentials = map[relay.ID]map[string]*relay.Group{}, map[relay.ID]*relay.Credential{}
 }
 
 // recall gives what is kept under the key, or asks for it and keeps it, unless
@@ -219,42 +210,11 @@ func (d *Directory) Sender(ctx context.Context, account relay.ID, address string
 	return verified, nil
 }
 
-// emptyFor is for how long a list of suppressions that is empty is believed to
-// be. Most are: then one look a second will do.
-const emptyFor = time.Second
-
-func (d *Directory) suppressesNothing(ctx context.Context, account relay.ID) (bool, error) {
-	now := time.Now()
-	d.mu.Lock()
-	l, ok := d.lists[account]
-	d.mu.Unlock()
-	if ok && now.Sub(l.seen) < emptyFor {
-		return l.empty, nil
-	}
-	some, err := d.store.Suppressions(ctx, account, relay.SuppressionFilter{Limit: 1})
-	if err != nil {
-		return false, err
-	}
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if len(d.lists) >= maxCached {
-		clear(d.lists)
-	}
-	d.lists[account] = list{now, len(some) == 0}
-	return len(some) == 0, nil
-}
-
 // Suppressed gives, by address, why the account must not send mail of a stream to
 // those of the addresses that are suppressed, for themselves or for their domains.
-// What is new in the list counts within a second.
+// What is new in the list counts at once, and within a second where another node has
+// added it.
 func (d *Directory) Suppressed(ctx context.Context, account relay.ID, stream relay.Stream, addresses []string) (map[string]*relay.Suppression, error) {
-	nothing, err := d.suppressesNothing(ctx, account)
-	if err != nil {
-		return nil, fmt.Errorf("look up suppressions: %w", err)
-	}
-	if nothing {
-		return nil, nil
-	}
 	asked := make(map[string]bool, len(addresses))
 	for _, a := range addresses {
 		for _, s := range suppressing(a) {

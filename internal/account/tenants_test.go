@@ -407,7 +407,6 @@ func TestSuppressed(t *testing.T) {
 		{Address: "e@example.net", Stream: relay.Broadcast}}); err != nil {
 		t.Fatal(err)
 	}
-	book.lists[f.account] = list{time.Now().Add(-emptyFor), true} // a second later
 	ask("Ann@example.com", "ben@EXAMPLE.org", "d@mail.eu.example.net")
 	if _, err := l.Remove(t.Context(), operator.In(f.account), relay.Unsuppression{Addresses: []string{"@example.org"}}); err != nil {
 		t.Fatal(err)

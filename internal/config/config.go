@@ -166,6 +166,7 @@ type Suppress struct {
 	Soft   int      `toml:"soft_bounces" doc:"So many failures that may pass, on different days within soft_window and with no delivery between, suppress an address, with the reason soft-bounce. 0: never."`
 	Window Duration `toml:"soft_window" doc:"How long such a failure counts."`
 	For    Duration `toml:"soft_for" doc:"How long a soft-bounce suppression holds; then the address gets mail again. 0: until somebody removes it."`
+	Filter Size     `toml:"filter_bytes" doc:"Most memory to know without asking the store that an address is not suppressed; twice that while the lists are read. 2 bytes for each suppression there is do; with less the store is asked more often."`
 }
 
 // Feedback is how replies are understood.

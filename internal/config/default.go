@@ -73,7 +73,7 @@ func Default() Config {
 		Counts:   Counts{Hours: 35 * day, Keep: 400 * day, HalfLife: 7 * day},
 		Webhooks: Webhooks{Timeout: 15 * second, GiveUp: 3 * day},
 		Tracking: Tracking{Domains: true, Life: 365 * day, Private: "anonymous", Early: 3 * second},
-		Suppress: Suppress{Hard: true, Soft: 5, Window: 30 * day, For: 30 * day},
+		Suppress: Suppress{Hard: true, Soft: 5, Window: 30 * day, For: 30 * day, Filter: 64 * mb},
 		Alerts: Alerts{Every: minute, Quiet: 15 * minute, Remind: day, Keep: 90 * day,
 			BounceWarning: 5, BounceCritical: 10, BounceLeast: 50,
 			// What Gmail and Yahoo ask of senders: below 0.1 %, never 0.3 %.

@@ -406,6 +406,7 @@ func (v *checker) receivers(c *Config) {
 	}
 	v.positive("suppression.soft_window", c.Suppress.Window)
 	v.zeroOrMore("suppression.soft_for", c.Suppress.For)
+	v.size("suppression.filter_bytes", c.Suppress.Filter)
 	v.positive("counts.hours", c.Counts.Hours)
 	v.positive("counts.keep", c.Counts.Keep)
 	v.positive("counts.half_life", c.Counts.HalfLife)

@@ -33,6 +33,7 @@ import (
 	"postrider/internal/smtpd"
 	"postrider/internal/store"
 	"postrider/internal/submit"
+	"postrider/internal/suppression"
 	"postrider/internal/tail"
 	"postrider/internal/trace"
 	"postrider/internal/unsubscribe"
@@ -56,6 +57,7 @@ type Daemon struct {
 	box        *seal.Box // opens what is sealed in the store
 	accounts   *account.Service
 	directory  *account.Directory
+	filter     *suppression.Filter
 	limiter    *limit.Limiter
 	domains    *domain.Manager
 	senders    *domain.Senders
@@ -188,7 +190,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	if err != nil {
 		return err
 	}
-	d.directory = account.NewDirectory(d.store)
+	d.directory = account.NewDirectory(d.withFilter())
 	d.accounts, err = account.Open(ctx, d.store, d.directory, account.Throttle{Free: c.Login.Free, Delay: time.Duration(c.Login.Delay),
 		Max: time.Duration(c.Login.Max), Reset: time.Duration(c.Login.Reset)}, d.log)
 	if err != nil {
@@ -316,6 +318,7 @@ func (d *Daemon) Run(ctx context.Context) error {
 	g.Go(func() error { return d.rules.Run(running, 5*time.Second) })
 	g.Go(func() error { return d.watchDomains(running) })
 	g.Go(func() error { return d.accounts.Run(running) })
+	g.Go(func() error { return d.filter.Run(running) })
 	g.Go(func() error { return d.webhooks.Run(running) })
 	g.Go(func() error { return d.live.Run(running) })
 	g.Go(func() error { return d.alerts.run(running) })
