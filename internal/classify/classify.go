@@ -47,7 +47,7 @@ type Result struct {
 	Do       string // what to do now, one sentence
 	Turn     string // who has to act: sender, recipient, operator, receiver, nobody
 	Vague    bool   // little was said: codes alone, or words that say hardly more
-	Rule     string // where the rule stands that decided: "rules.toml:120"; empty: the codes alone
+	Rule     string // where the rule stands that decided: "rules.toml:120"; "guessed from words"; empty: the codes alone
 }
 
 // Diagnosis is the whole in plain words.
@@ -82,6 +82,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	in.provider = provider
 
 	hit, doubt, temporary := c.match(&in)
+	hit = c.opinion(&in, hit)
 	m := c.meanings[hit.meaning]
 	res := Result{Kind: m.Kind, Category: m.Category, Meaning: hit.meaning, Provider: provider, Code: r.Code, Enhanced: r.Enhanced,
 		Retry: m.Retry, What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn, Rule: hit.place,

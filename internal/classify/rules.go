@@ -29,6 +29,7 @@ type Classifier struct {
 	byWord   index
 	brands   []string // provider of each phrase in byWord
 	classes  map[string]*wordClass
+	guess    *guesser // asked where rules say little; nil: nobody
 }
 
 // meaning is one thing that a reply can mean, with its words.
@@ -89,6 +90,7 @@ type rule struct {
 	doubt    bool
 	also     []phrase
 	unless   []phrase
+	own      bool  // of this program, not an operator's
 	flags    uint8 // of phrases that decide nothing by themselves
 }
 
@@ -128,7 +130,7 @@ type Source struct {
 // New compiles rules. Those of sources are asked before those of this program, in
 // the order given.
 func New(sources ...Source) (*Classifier, error) {
-	c := &Classifier{meanings: map[string]meaning{}, byDomain: map[string]string{}, byHost: map[string]string{}, classes: map[string]*wordClass{}}
+	c := &Classifier{meanings: map[string]meaning{}, byDomain: map[string]string{}, byHost: map[string]string{}, classes: map[string]*wordClass{}, guess: newGuesser(ownCounts)}
 	sources = append(slices.Clip(sources), Source{"rules.toml", ownRules})
 	files := make([]file, len(sources))
 	for i, s := range sources {
@@ -154,7 +156,7 @@ func New(sources ...Source) (*Classifier, error) {
 			c.addProvider(p)
 		}
 		for n, w := range f.Rule {
-			if err := c.add(w, fmt.Sprintf("%s:%d", sources[i].Name, lines[n])); err != nil {
+			if err := c.add(w, fmt.Sprintf("%s:%d", sources[i].Name, lines[n]), i == len(sources)-1); err != nil {
 				return nil, fmt.Errorf("read rules: %s, line %d: %w", sources[i].Name, lines[n], err)
 			}
 		}
@@ -256,7 +258,7 @@ func (c *Classifier) addProvider(p provider) {
 	}
 }
 
-func (c *Classifier) add(w written, place string) error {
+func (c *Classifier) add(w written, place string, own bool) error {
 	if _, known := c.meanings[w.Meaning]; !known {
 		return fmt.Errorf("there is no meaning %q", w.Meaning)
 	}
@@ -268,7 +270,7 @@ func (c *Classifier) add(w written, place string) error {
 			return fmt.Errorf("code %q is not 4, 5 or a reply code", code)
 		}
 	}
-	r := rule{written: w, meaning: w.Meaning, place: place, kind: w.Kind, retry: w.Retry, suppress: w.Suppress, doubt: w.Doubt}
+	r := rule{written: w, meaning: w.Meaning, place: place, own: own, kind: w.Kind, retry: w.Retry, suppress: w.Suppress, doubt: w.Doubt}
 	for _, s := range slices.Concat(w.Words, w.Names, w.Also, w.Unless) {
 		for f := range strings.FieldsSeq(s) {
 			if name, ok := strings.CutPrefix(f, "$"); ok && c.classes[name] == nil {
