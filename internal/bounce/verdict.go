@@ -24,10 +24,11 @@ func (m Mail) Judge(c *classify.Classifier) []Verdict {
 
 // judge says what the mail means for one recipient. Only what a mail system says
 // can condemn an address, of an address that it names: people write about bounces
-// too. Where the mail was passed on, the address that it was sent to may live.
+// too. Where the mail was passed on, the address that it was sent to may live. A
+// complaint that names nobody condemns nobody: who it is about has to be found first.
 func (m Mail) judge(c *classify.Classifier, rc Recipient) classify.Result {
 	res := m.classify(c, rc)
-	res.Suppress = res.Suppress && (m.Kind == Complaint || m.Standard && !rc.Guessed && rc.Asked == "")
+	res.Suppress = res.Suppress && (m.Kind == Complaint && rc.Address != "" || m.Standard && !rc.Guessed && rc.Asked == "")
 	return res
 }
 

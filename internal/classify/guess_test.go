@@ -86,7 +86,7 @@ func TestGuessCounts(t *testing.T) {
 // says something, or an operator's rule anything.
 func TestGuess(t *testing.T) {
 	c := Builtin()
-	const text = "505 the total of RCPTs is over the maximum allowed per hour"
+	const text = "505 hourly recipients threshold was reached"
 	got := c.Classify(Reply{Text: text})
 	if got.Rule != guessed || got.Category != "rate-limited" || got.Kind != Soft || !got.Vague {
 		t.Errorf("%q: %+v", text, got)

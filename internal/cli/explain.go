@@ -33,6 +33,7 @@ grep said: /var/log/mail.log | postrider explain -json -    one reply a line`,
 type explanation struct {
 	File      string `json:"file,omitempty"`
 	Recipient string `json:"recipient"`
+	Asked     string `json:"original_recipient,omitempty"` // where the mail was passed on: the address that it was sent to
 	Kind      string `json:"kind"`
 	Category  string `json:"category"`
 	Code      int    `json:"code,omitempty"`
@@ -180,6 +181,7 @@ func (x *explainer) mail(e *Env, name string) error {
 		ex := newExplanation(v.Result)
 		ex.File, ex.Mail, ex.Original = name, string(m.Kind), m.Original.MessageID
 		ex.Recipient, ex.Action, ex.Host, ex.Reply = v.Recipient.Address, v.Recipient.Action, v.Recipient.Host, v.Recipient.Reply
+		ex.Asked = v.Recipient.Asked
 		if err := x.print(ex); err != nil {
 			return err
 		}

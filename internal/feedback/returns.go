@@ -178,7 +178,7 @@ func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Deli
 	o.Diagnosis = worded(categoryOf(v.Result), v.Result, mail.Kind == bounce.Report && own && gone(mail, v))
 	switch {
 	case mail.Kind == bounce.Complaint:
-		if v.Suppress {
+		if v.Category == "complaint" { // also one that names nobody: the return path tells whose it is
 			o.Kind, o.Suppress = relay.EventComplained, relay.ReasonComplaint
 		}
 	case mail.Kind != bounce.Report:
