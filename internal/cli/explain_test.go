@@ -65,6 +65,23 @@ func TestExplainMails(t *testing.T) {
 	}
 }
 
+// A complaint that names nobody suppresses nobody, and a mail that was passed on is
+// told with the address that it was sent to.
+func TestExplainMailOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	nobody, passed := filepath.Join(dir, "nobody"), filepath.Join(dir, "passed")
+	os.WriteFile(nobody, []byte("From: abuse@isp.example\nSubject: complaint\nContent-Type: multipart/report; report-type=feedback-report; boundary=B\n\n--B\nContent-Type: message/feedback-report\n\nFeedback-Type: abuse\nUser-Agent: X/1\nVersion: 1\n\n--B\nContent-Type: message/rfc822\n\nFrom: news@shop.example\nTo: redacted\nSubject: Hello\n\n--B--\n"), 0o600)
+	out := ok(t, "explain", "-mail", "-json", nobody)
+	if !strings.Contains(out, `"category":"complaint"`) || !strings.Contains(out, `"recipient":""`) || !strings.Contains(out, `"suppress":false`) {
+		t.Error(out)
+	}
+	os.WriteFile(passed, []byte("From: MAILER-DAEMON@relay.example\nSubject: Undelivered Mail\nContent-Type: multipart/report; report-type=delivery-status; boundary=B\n\n--B\nContent-Type: message/delivery-status\n\nReporting-MTA: dns; relay.example\n\nOriginal-Recipient: rfc822; bob@corp.example\nFinal-Recipient: rfc822; old.bob@isp.example\nAction: failed\nStatus: 5.1.1\nDiagnostic-Code: smtp; 550 5.1.1 User unknown\n\n--B--\n"), 0o600)
+	out = ok(t, "explain", "-mail", "-json", passed)
+	if !strings.Contains(out, `"recipient":"old.bob@isp.example"`) || !strings.Contains(out, `"original_recipient":"bob@corp.example"`) || !strings.Contains(out, `"suppress":false`) {
+		t.Error(out)
+	}
+}
+
 func TestExplainOperatorsRules(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "rules.toml")
 	os.WriteFile(file, []byte("[[rule]]\nmeaning = \"policy\"\nwords = [\"user unknown\"]\n"), 0o600)
