@@ -61,6 +61,9 @@ func measure(b *testing.B, db *store.DB, driver, place, empty string) {
 	if _, err := raw.ExecContext(b.Context(), fill, account[:]); err != nil {
 		b.Fatal(err)
 	}
+	if _, err := raw.ExecContext(b.Context(), "analyze"); err != nil { // as the server does soon
+		b.Fatal(err)
+	}
 	f := NewFilter(db, 64<<20, slog.New(slog.DiscardHandler))
 	start := time.Now()
 	for f.set.Load() == nil {
