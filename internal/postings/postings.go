@@ -294,9 +294,25 @@ func NewSet(docs int) *Set { return &Set{bits: make([]uint64, (docs+63)/64)} }
 
 // Add adds the documents of a list.
 func (s *Set) Add(l List) {
-	var few [256]uint32
-	for _, d := range l.Docs(few[:0]) {
-		s.put(d)
+	if l.dense {
+		for i, b := range l.raw {
+			if w := i / 8; b != 0 && w < len(s.bits) {
+				fresh := uint64(b) << (i % 8 * 8) &^ s.bits[w]
+				s.bits[w] |= fresh
+				s.count += bits.OnesCount64(fresh)
+			}
+		}
+		return
+	}
+	at := uint64(0)
+	for raw := l.raw; len(raw) > 0; {
+		step, n := binary.Uvarint(raw)
+		if n <= 0 {
+			return
+		}
+		raw = raw[n:]
+		at += step
+		s.put(uint32(at))
 	}
 }
 

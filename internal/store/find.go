@@ -231,12 +231,6 @@ func (s *finding) message(ctx context.Context, id relay.ID) error {
 
 const newestFirst = " order by d.message desc, d.n limit ?"
 
-// beyond is the condition for what comes after s.after.
-func (s *finding) beyond(c *conditions) {
-	id := s.after.ID
-	c.add("d.message <= ? and (d.message < ? or d.n > ?) and d.message >= ?", id[:], id[:], int64(s.after.N), s.oldest[:])
-}
-
 // times is the condition for when messages came. The ids tell nearly as much, and
 // this spares reading what lies between.
 func (s *finding) times() (c conditions) {
@@ -249,21 +243,39 @@ func (s *finding) times() (c conditions) {
 	return c
 }
 
-// walk goes through all deliveries.
+// walk goes through all deliveries, message by message.
 func (s *finding) walk(ctx context.Context) error {
 	for {
-		var list []*relay.Logged
+		var ids []relay.ID
 		c := s.times()
-		s.beyond(&c)
-		err := s.db.readLogged(ctx, map[relay.ID]*relay.Message{}, &list, "select "+deliveryOf+", "+messageColumns+
-			" from delivery d join message m on m.id = d.message where "+c.String()+newestFirst, append(c.args, s.batch)...)
-		if err != nil || s.take(list) || len(list) < s.batch {
+		id := s.after.ID
+		c.add("m.id <= ? and m.id >= ?", id[:], s.oldest[:])
+		err := s.db.read(ctx, "select m.id from message m where "+c.String()+" order by m.id desc limit ?", func(row scanner) error {
+			var b []byte
+			err := row.Scan(&b)
+			ids = append(ids, toID(b))
+			return err
+		}, append(c.args, s.batch)...)
+		if err != nil || len(ids) == 0 {
 			return err
 		}
-		s.after = keyOf(list[len(list)-1].ID)
-		if s.late() {
+		keys, err := s.db.deliveriesOf(ctx, ids)
+		if err != nil {
+			return err
+		}
+		i, there := slices.BinarySearchFunc(keys, s.after, postings.Key.Compare)
+		if there {
+			i++
+		}
+		n := s.batch
+		if done, err := s.lookAt(ctx, keys[i:]); done || err != nil {
+			return err
+		}
+		if len(ids) < n {
 			return nil
 		}
+		// The last one is the first of the next look, and has nothing left then.
+		s.after = postings.Key{ID: ids[len(ids)-1], N: math.MaxUint32}
 		s.batch = findMost
 	}
 }
@@ -485,26 +497,51 @@ func (s *finding) openSegment(ctx context.Context, c *source) (err error) {
 	if err != nil {
 		return err
 	}
-	first, err := s.firstDoc(ctx, c)
+	first, end, err := s.within(ctx, c)
 	if err != nil {
 		return err
 	}
 	if !any {
-		for d := first; int(d) < c.directory.Docs; d++ {
+		for d := first; d < end; d++ {
 			docs = append(docs, d)
 		}
 	}
 	i, _ := slices.BinarySearch(docs, first)
-	c.docs = docs[i:]
+	j, _ := slices.BinarySearch(docs, end)
+	c.docs = docs[i:max(i, j)]
 	return nil
 }
 
-// firstDoc is the first document that comes after what was looked at.
-func (s *finding) firstDoc(ctx context.Context, c *source) (uint32, error) {
-	if s.after.ID == relay.Everyone || c.segment.newest.Compare(s.after.ID) < 0 {
-		return 0, nil
+// within gives the first of the documents that come after what was looked at, and
+// are of the time that is sought, and the one behind the last. Ids and times of a
+// segment are usually much nearer to each other than they may be.
+func (s *finding) within(ctx context.Context, c *source) (first, end uint32, err error) {
+	from, to := s.after, postings.Key{ID: s.oldest, N: math.MaxUint32}
+	if t := s.q.f.Until; !t.IsZero() {
+		if k := (postings.Key{ID: idAt(t.Add(c.segment.skew + time.Millisecond))}); k.Compare(from) > 0 {
+			from = k
+		}
 	}
-	part := c.directory.After(s.after)
+	if t := s.q.f.Since; !t.IsZero() {
+		if k := (postings.Key{ID: idAt(t.Add(-c.segment.skew)), N: math.MaxUint32}); k.Compare(to) < 0 {
+			to = k
+		}
+	}
+	if first, err = s.docAfter(ctx, c, from); err == nil {
+		end, err = s.docAfter(ctx, c, to)
+	}
+	return first, end, err
+}
+
+// docAfter is the first document that comes after a key.
+func (s *finding) docAfter(ctx context.Context, c *source, key postings.Key) (uint32, error) {
+	switch {
+	case bytes.Compare(c.segment.newest[:], key.ID[:]) < 0:
+		return 0, nil
+	case bytes.Compare(key.ID[:], c.segment.oldest[:]) < 0:
+		return uint32(c.directory.Docs), nil
+	}
+	part := c.directory.After(key)
 	found, err := s.db.parts(ctx, c.segment.id, []int{part})
 	if err != nil {
 		return 0, err
@@ -513,7 +550,7 @@ func (s *finding) firstDoc(ctx context.Context, c *source) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	i, there := slices.BinarySearchFunc(keys, s.after, postings.Key.Compare)
+	i, there := slices.BinarySearchFunc(keys, key, postings.Key.Compare)
 	if there {
 		i++
 	}

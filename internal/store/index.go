@@ -36,7 +36,7 @@ const (
 var (
 	partTable    = newTable("log_part", "", columns(number, "segment part"), columns(blob, "bytes"))
 	segmentTable = newTable("log_segment", "", columns(number, "id docs"), columns(blob, "newest oldest first_event last_event"),
-		columns(number, "events sure gone replaced size"), columns(blob, "directory"))
+		columns(number, "events sure gone replaced skew size"), columns(blob, "directory"))
 )
 
 // errOvertaken means that another node has done it.
@@ -117,6 +117,8 @@ func (db *DB) addSegment(ctx context.Context, keys []postings.Key, s *segment, r
 				s.newest = l.ID.Message
 			}
 			s.oldest = l.ID.Message
+			// The id has no more than milliseconds.
+			s.skew = max(s.skew, l.Message.Received.Sub(l.ID.Message.Time()).Abs()+time.Millisecond)
 		}
 	}
 	return db.writeSegment(ctx, s, replaces, b.Write)
@@ -164,7 +166,7 @@ func (db *DB) writeSegment(ctx context.Context, s *segment, replaces []*segment,
 		if err := w.replace(ctx, s, replaces); err != nil {
 			return err
 		}
-		return w.insert(ctx, segmentTable, []any{s.id, int64(s.docs), s.newest[:], s.oldest[:], s.first[:], s.last[:], s.events, bit(s.sure), s.gone, int64(0), int64(total), directory.Encode()})
+		return w.insert(ctx, segmentTable, []any{s.id, int64(s.docs), s.newest[:], s.oldest[:], s.first[:], s.last[:], s.events, bit(s.sure), s.gone, int64(0), s.skew.Microseconds(), int64(total), directory.Encode()})
 	})
 }
 
@@ -286,6 +288,7 @@ func (db *DB) mergeSegments(ctx context.Context, of []*segment) error {
 		sources = append(sources, postings.Source{Directory: directory, Part: db.partReader(ctx, s.id)})
 		to.events += s.events
 		gone = gone || s.gone > 0
+		to.skew = max(to.skew, s.skew)
 		if s.first.Compare(to.first) < 0 {
 			to.first = s.first
 		}

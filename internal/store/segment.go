@@ -7,13 +7,14 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"postrider/internal/postings"
 	"postrider/internal/relay"
 )
 
-// segment is a part of the index of the log. It does not change but for the last
-// three.
+// segment is a part of the index of the log. It does not change but for sure and
+// gone.
 type segment struct {
 	id             int64
 	docs           int
@@ -22,6 +23,7 @@ type segment struct {
 	events         int64
 	sure           bool
 	gone           int64
+	skew           time.Duration // between the time in a message's id and Received, at most
 }
 
 // segmentCache keeps directories and parts of segments that were read.
@@ -96,13 +98,14 @@ func (c *segmentCache) forget(there []*segment) {
 	}
 }
 
-const selectSegments = "select id, docs, newest, oldest, first_event, last_event, events, sure, gone from log_segment where replaced = 0 order by last_event, id"
+const selectSegments = "select id, docs, newest, oldest, first_event, last_event, events, sure, gone, skew from log_segment where replaced = 0 order by last_event, id"
 
 func scanSegment(row scanner) (*segment, error) {
 	var s segment
 	var newest, oldest, first, last []byte
-	var sure int64
-	err := row.Scan(&s.id, &s.docs, &newest, &oldest, &first, &last, &s.events, &sure, &s.gone)
+	var sure, skew int64
+	err := row.Scan(&s.id, &s.docs, &newest, &oldest, &first, &last, &s.events, &sure, &s.gone, &skew)
+	s.skew = time.Duration(skew) * time.Microsecond
 	s.newest, s.oldest, s.first, s.last, s.sure = toID(newest), toID(oldest), toID(first), toID(last), sure != 0
 	return &s, err
 }
@@ -187,6 +190,32 @@ func (db *DB) ofKeys(keys []postings.Key) (from string, args []any) {
 		args = append(args, keys[i].ID[:], int64(keys[i].N))
 	}
 	return "(select column1 as message, column2 as n from (values (?, ?)" + strings.Repeat(", (?, ?)", len(keys)-1) + ")) u cross join delivery d on d.message = u.message and d.n = u.n", args
+}
+
+// deliveriesOf gives the keys of the deliveries of messages, in their order.
+func (db *DB) deliveriesOf(ctx context.Context, messages []relay.ID) (keys []postings.Key, err error) {
+	for some := range slices.Chunk(messages, 200) {
+		from, args := "d.message in (?"+repeatMark(len(some)-1)+")", make([]any, len(some))
+		for i := range some {
+			args[i] = some[i][:]
+		}
+		if db.dialect.Arrays {
+			list := make([][]byte, len(some))
+			for i := range some {
+				list[i] = some[i][:]
+			}
+			from, args = "d.message = any(cast(? as bytea[]))", []any{list}
+		}
+		err := db.read(ctx, "select d.message, d.n from delivery d where "+from, func(row scanner) error {
+			k, err := scanKey(row)
+			keys = append(keys, k)
+			return err
+		}, args...)
+		if err != nil {
+			return nil, err
+		}
+	}
+	return sorted(keys), nil
 }
 
 // logged gives the deliveries of keys that are there and for which the conditions

@@ -4,7 +4,7 @@
 -- An index of the words of deliveries, in segments: each has the deliveries whose
 -- events have ids above first_event up to last_event, as they were then. sure: no
 -- further event can have come in between. gone is how many of them were dropped
--- since, at most. A segment that was replaced by another stays for those who read.
+-- since, at most; skew how far ids and times of its messages are apart. A segment that was replaced by another stays for those who read.
 create table log_segment (
 	id          bigint not null primary key,
 	docs        bigint not null,
@@ -16,6 +16,7 @@ create table log_segment (
 	sure        bigint not null,
 	gone        bigint not null,
 	replaced    bigint not null,
+	skew        bigint not null,
 	size        bigint not null,
 	directory   blob   not null
 );
