@@ -25,8 +25,8 @@ func (d *Daemon) wireReturns() error {
 		hosts = append(hosts, strings.ToLower(c.Service.ReturnHost))
 	}
 	d.loops = loops{paths, strings.ToLower(c.Service.ReturnHost)}
-	d.inbox = feedback.NewInbox(hosts, paths, d.store, d.directory, d.log)
-	d.returns = feedback.NewReturns(feedback.ReturnsConfig{Node: c.Node, Gather: time.Duration(c.Notices.Gather), Suppress: suppressRule(c),
+	d.inbox = feedback.NewInbox(hosts, paths, d.store, d.directory, d.watch.metrics, d.log)
+	d.returns = feedback.NewReturns(feedback.ReturnsConfig{Node: c.Node, Gather: time.Duration(c.Notices.Gather), Suppress: suppressRule(c), Observer: d.watch.metrics,
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, d.queue, d.rules, d.log)
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"postrider/internal/account"
@@ -39,6 +40,19 @@ type InboxStore interface {
 	AddReturned(ctx context.Context, list []*relay.Returned) error
 }
 
+// Observer is told of feedback, to count it.
+type Observer interface {
+	// FeedbackTaken tells of a mail that is kept.
+	FeedbackTaken()
+	// FeedbackRefused tells why an address is not taken: "forged", "expired",
+	// "unknown" (none of ours, or of a message that is gone) or "host" (not at this
+	// host).
+	FeedbackRefused(why string)
+	// FeedbackSettled tells what became of a mail: the kind of its event, or
+	// "unmatched"; and the public name of the provider, where it is known.
+	FeedbackSettled(became, provider string)
+}
+
 // Domains finds the domain of an account that a name is, or is below; nil where
 // there is none.
 type Domains interface {
@@ -52,6 +66,10 @@ const (
 	// maxKept is how much is kept of a mail, in bytes. What it says stands in its
 	// beginning; behind that there is the message that it is about.
 	maxKept = 512 << 10
+	// maxExpired is of how many deliveries it is remembered that mail for them came
+	// too late; more of them in expiredFor are only counted.
+	maxExpired = 10_000
+	expiredFor = 24 * time.Hour
 )
 
 // Inbox takes the mail that comes back, only at addresses that were given out, and
@@ -62,14 +80,19 @@ type Inbox struct {
 	paths   ReturnPaths
 	store   InboxStore
 	domains Domains
+	watch   Observer
 	log     *slog.Logger
 	now     func() time.Time
+
+	mu      sync.Mutex
+	expired map[relay.DeliveryID]bool // told of since
+	since   time.Time
 }
 
 // NewInbox makes an inbox. Hosts are the relay's own that bounces may come to; those
 // of aligned domains come besides.
-func NewInbox(hosts []string, p ReturnPaths, s InboxStore, d Domains, log *slog.Logger) *Inbox {
-	return &Inbox{hosts: hosts, paths: p, store: s, domains: d, log: log, now: time.Now}
+func NewInbox(hosts []string, p ReturnPaths, s InboxStore, d Domains, o Observer, log *slog.Logger) *Inbox {
+	return &Inbox{hosts: hosts, paths: p, store: s, domains: d, watch: o, log: log, now: time.Now}
 }
 
 // Sender takes any, the null one too.
@@ -81,8 +104,47 @@ func (b *Inbox) Recipient(ctx context.Context, _ *account.Identity, sender, reci
 	if b.loop(recipient) != "" {
 		return nil
 	}
-	_, err := b.place(ctx, sender, recipient)
-	return err
+	p, err := b.place(ctx, recipient)
+	var why refusal
+	if !errors.As(err, &why) {
+		return err
+	}
+	b.watch.FeedbackRefused(why.why)
+	if why.why == "expired" {
+		b.log.Info("feedback refused: the message is too old", "delivery", p.delivery, "sender", sender)
+		if err := b.tell(ctx, sender, &p); err != nil {
+			b.log.Error("feedback that came too late can't be told of", "delivery", p.delivery, "err", err)
+		}
+	}
+	return why.told
+}
+
+// tell has an event tell that mail came for an expired return path, once in a while
+// for each: the log is not to grow by what strangers send.
+func (b *Inbox) tell(ctx context.Context, sender string, p *place) error {
+	if !b.news(p.delivery) {
+		return nil
+	}
+	id, err := submit.NewID()
+	if err != nil {
+		return err
+	}
+	return b.store.AddReturned(ctx, []*relay.Returned{{ID: id, Account: p.owner, Delivery: p.delivery, Received: b.now().Truncate(time.Microsecond),
+		Sender: sender, Content: []byte{}, Expired: true}})
+}
+
+// news tells whether nothing was told of a delivery lately.
+func (b *Inbox) news(id relay.DeliveryID) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if now := b.now(); now.Sub(b.since) >= expiredFor {
+		b.expired, b.since = map[relay.DeliveryID]bool{}, now
+	}
+	if b.expired[id] || len(b.expired) >= maxExpired {
+		return false
+	}
+	b.expired[id] = true
+	return true
 }
 
 // loop is the provider whose complaints come to an address; empty: it is none for
@@ -103,39 +165,54 @@ type place struct {
 	unsubscribe bool
 }
 
-// notOurs does not tell what is wrong: who makes up addresses need not know.
-func notOurs(text, advice string) error {
-	return &relay.Error{Code: relay.Forbidden, Text: text, Advice: advice, Enhanced: "5.1.1"}
+// refusal says why an address is not taken. The sender is told less: who makes up
+// addresses need not know.
+type refusal struct {
+	why  string
+	told *relay.Error
+}
+
+func (r refusal) Error() string { return r.told.Error() }
+func (r refusal) Unwrap() error { return r.told }
+
+const advice = "Only bounces, complaints and unsubscriptions about mail that was sent from here are taken, at the address that was given out for them."
+
+func refused(why string) refusal {
+	return refusal{why, &relay.Error{Code: relay.Forbidden, Text: "There is no such address here.", Advice: advice, Enhanced: "5.1.1"}}
 }
 
 var errUnknown = errors.New("no such address")
 
-const unknown, advice = "There is no such address here.", "Only bounces, complaints and unsubscriptions about mail that was sent from here are taken, at the address that was given out for them."
+// forged tells an address that looks like one of ours from others: its code is wrong.
+func forged(recipient string) bool {
+	return len(recipient) > 2 && strings.Contains("bufBUF", recipient[:1]) && recipient[1] == '+'
+}
 
 // place finds what an address of a delivery stands for.
-func (b *Inbox) place(ctx context.Context, sender, recipient string) (p place, err error) {
+func (b *Inbox) place(ctx context.Context, recipient string) (p place, err error) {
 	if p.delivery, err = b.paths.Parse(recipient); err != nil {
 		if p.delivery, err = b.paths.ParseUnsubscribe(recipient); err != nil {
-			return p, notOurs(unknown, advice)
+			if _, err := b.paths.ParseLoop(recipient); err == nil {
+				return p, refused("host")
+			}
+			if forged(recipient) {
+				return p, refused("forged")
+			}
+			return p, refused("unknown")
 		}
 		p.unsubscribe = true
 	}
 	addr, err := smtp.ParseAddress(recipient, true)
 	if err != nil {
-		return p, notOurs(unknown, advice)
+		return p, refused("unknown")
 	}
 	host, err := addr.ASCIIDomain()
 	if err != nil {
-		return p, notOurs(unknown, advice)
-	}
-	// Who keeps a newsletter for a year may still leave it.
-	if age := b.now().Sub(p.delivery.Message.Time()); age > returnFor && !p.unsubscribe {
-		b.log.Info("feedback refused: the message is too old", "delivery", p.delivery, "age", age.Round(time.Hour), "sender", sender)
-		return p, notOurs("This address takes no mail any more.", fmt.Sprintf("The message was sent more than %d days ago.", returnFor/(24*time.Hour)))
+		return p, refused("host")
 	}
 	c, err := b.store.Class(ctx, p.delivery)
 	if relay.CodeOf(err) == relay.NotFound {
-		return p, notOurs(unknown, advice)
+		return p, refused("unknown")
 	}
 	if err != nil {
 		return p, err
@@ -145,7 +222,12 @@ func (b *Inbox) place(ctx context.Context, sender, recipient string) (p place, e
 	case err != nil:
 		return p, err
 	case !ours:
-		return p, notOurs(unknown, advice)
+		return p, refused("host")
+	}
+	// Who keeps a newsletter for a year may still leave it.
+	if b.now().Sub(p.delivery.Message.Time()) > returnFor && !p.unsubscribe {
+		return p, refusal{"expired", &relay.Error{Code: relay.Forbidden, Text: "This address takes no mail any more.", Enhanced: "5.1.1",
+			Advice: fmt.Sprintf("The message was sent more than %d days ago.", returnFor/(24*time.Hour))}}
 	}
 	return p, nil
 }
@@ -211,15 +293,18 @@ func (b *Inbox) Submit(ctx context.Context, d submit.Draft) (relay.ID, error) {
 	lost := ""
 	for _, r := range d.Envelope.Recipients {
 		p, err := place{}, error(nil)
-		if provider := b.loop(r.Address); provider != "" {
+		provider := b.loop(r.Address)
+		if provider != "" {
 			var found bool
 			if p, found, err = b.complaint(ctx, content); err == nil && !found {
 				b.log.Info("a complaint names no message of ours", "provider", provider, "sender", d.Envelope.Sender, "bytes", d.Content.Size())
+				b.watch.FeedbackTaken()
+				b.watch.FeedbackSettled("unmatched", "")
 				lost = provider
 				continue
 			}
 		} else {
-			p, err = b.place(ctx, d.Envelope.Sender, r.Address)
+			p, err = b.place(ctx, r.Address)
 		}
 		if err != nil {
 			return relay.ID{}, err
@@ -232,7 +317,7 @@ func (b *Inbox) Submit(ctx context.Context, d submit.Draft) (relay.ID, error) {
 			return relay.ID{}, err
 		}
 		list = append(list, &relay.Returned{ID: name, Account: p.owner, Delivery: p.delivery, Received: b.now().Truncate(time.Microsecond),
-			Sender: d.Envelope.Sender, Source: d.Source, Size: d.Content.Size(), Content: content, Unsubscribe: p.unsubscribe})
+			Sender: d.Envelope.Sender, Source: d.Source, Size: d.Content.Size(), Content: content, Unsubscribe: p.unsubscribe, Provider: provider})
 	}
 	if len(list) == 0 && lost != "" { // what nobody can make use of is not to come again
 		return submit.NewID()
@@ -244,6 +329,7 @@ func (b *Inbox) Submit(ctx context.Context, d submit.Draft) (relay.ID, error) {
 		return relay.ID{}, err
 	}
 	for _, r := range list {
+		b.watch.FeedbackTaken()
 		b.log.Info("feedback came", "id", r.ID, "delivery", r.Delivery, "sender", r.Sender, "bytes", r.Size)
 	}
 	return list[0].ID, nil

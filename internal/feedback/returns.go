@@ -2,10 +2,13 @@ package feedback
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -22,9 +25,10 @@ import (
 
 // ReturnStore has what came back, and what it is about.
 type ReturnStore interface {
-	Returned(ctx context.Context, after relay.ID, limit int) ([]*relay.Returned, error)
+	ReturnedAccounts(ctx context.Context, after relay.ID, limit int) ([]relay.ID, error)
+	Returned(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Returned, error)
+	ReturnedAbout(ctx context.Context, ids []relay.DeliveryID) ([]*relay.Logged, error)
 	EndReturned(ctx context.Context, id relay.ID) error
-	Story(ctx context.Context, account, message relay.ID) (*relay.Story, error)
 	Lock(ctx context.Context, name, owner string, lasts time.Duration) (bool, error)
 }
 
@@ -40,7 +44,8 @@ type ReturnsConfig struct {
 	// Suppress says which bounces keep an address from further mail.
 	Suppress suppression.Rule
 	// Idle, where not nil, tells that this node is not to work at the moment.
-	Idle func() bool
+	Idle     func() bool
+	Observer Observer
 }
 
 // Returns makes outcomes of the mail that came back. One node at a time does so;
@@ -61,8 +66,11 @@ func NewReturns(c ReturnsConfig, s ReturnStore, q Settler, r *Rules, log *slog.L
 
 const (
 	returnLook  = time.Second // between looks for mail
-	returnBatch = 32          // mails at once; each may have maxKept bytes
 	returnLock  = 30 * time.Second
+	returnBatch = 128      // mails at once, about
+	returnBytes = 16 << 20 // of them at once, about
+	// returnTurns is how many accounts share a batch.
+	returnTurns = 32
 )
 
 // Run deals with what came back until ctx ends.
@@ -88,60 +96,139 @@ func (r *Returns) Run(ctx context.Context) error {
 }
 
 // Round deals with all that is there, each once: what fails waits for the next
-// round.
+// round, and keeps nothing else waiting.
 func (r *Returns) Round(ctx context.Context) error {
-	var after relay.ID
+	p := pass{Returns: r, seen: map[relay.ID]relay.ID{}}
 	for {
-		list, err := r.store.Returned(ctx, after, returnBatch)
-		if err != nil || len(list) == 0 {
+		before := p.mails
+		if err := p.turns(ctx); err != nil || p.lost {
 			return err
 		}
-		mine, err := r.store.Lock(ctx, "feedback", r.config.Node, returnLock)
-		if err != nil || !mine {
-			return err
-		}
-		after = list[len(list)-1].ID
-		var mu sync.Mutex
-		var first error
-		var g errgroup.Group // outcomes that are settled at once share a sync
-		for _, m := range list {
-			g.Go(func() error {
-				if err := r.settle(ctx, m); err != nil {
-					mu.Lock()
-					defer mu.Unlock()
-					first = errors.Join(first, fmt.Errorf("feedback %s: %w", m.ID, err))
-				}
-				return nil
-			})
-		}
-		_ = g.Wait() // tells nothing
-		if first != nil {
-			return first
+		if p.mails == before {
+			return p.failed
 		}
 	}
 }
 
-// settle deals with one mail.
-func (r *Returns) settle(ctx context.Context, m *relay.Returned) error {
-	story, err := r.store.Story(ctx, m.Account, m.Delivery.Message)
-	var d *relay.Delivery
-	if err == nil {
-		for _, of := range story.Deliveries {
-			if of.ID == m.Delivery {
-				d = of
+// pass goes over what is there, by turns of accounts: however much came for one, the
+// others have their part of each batch.
+type pass struct {
+	*Returns
+	seen   map[relay.ID]relay.ID // by account, the last mail that was looked at
+	list   []*relay.Returned     // the batch that is being made
+	bytes  int
+	mails  int
+	failed error // the first
+	lost   bool  // another node does it
+}
+
+// turns gives each account that has mail one turn.
+func (p *pass) turns(ctx context.Context) error {
+	for from := (relay.ID{}); ; {
+		accounts, err := p.store.ReturnedAccounts(ctx, from, returnTurns)
+		if err != nil || len(accounts) == 0 {
+			return err
+		}
+		from = accounts[len(accounts)-1]
+		for _, a := range accounts {
+			list, err := p.store.Returned(ctx, a, p.seen[a], max(1, returnBatch/len(accounts)))
+			if err != nil {
+				return err
+			}
+			for _, m := range list {
+				p.list, p.bytes, p.seen[a] = append(p.list, m), p.bytes+len(m.Content), m.ID
+			}
+			p.mails += len(list)
+			if p.bytes >= returnBytes || len(p.list) >= returnBatch {
+				if err := p.flush(ctx); err != nil || p.lost {
+					return err
+				}
 			}
 		}
-	}
-	switch {
-	case d == nil && (err == nil || relay.CodeOf(err) == relay.NotFound):
-		r.log.Info("feedback is about what is not in the log any more", "id", m.ID, "delivery", m.Delivery)
-		err = r.store.EndReturned(ctx, m.ID)
-	case err == nil:
-		o := r.outcome(m, story.Message, d)
-		if err = r.queue.Settle(ctx, o); err == nil {
-			r.log.Info("feedback", "id", m.ID, "delivery", m.Delivery, "kind", o.Kind, "category", o.Diagnosis.Category, "suppress", o.Suppress)
+		if err := p.flush(ctx); err != nil || p.lost || len(accounts) < returnTurns {
+			return err
 		}
 	}
+}
+
+// flush deals with a batch.
+func (p *pass) flush(ctx context.Context) error {
+	list := p.list
+	p.list, p.bytes = nil, 0
+	if len(list) == 0 {
+		return nil
+	}
+	mine, err := p.store.Lock(ctx, "feedback", p.config.Node, returnLock)
+	if err != nil || !mine {
+		p.lost = !mine
+		return err
+	}
+	ids := make([]relay.DeliveryID, len(list))
+	for i, m := range list {
+		ids[i] = m.Delivery
+	}
+	found, err := p.store.ReturnedAbout(ctx, ids)
+	if err != nil {
+		return err
+	}
+	about := make(map[relay.DeliveryID]*relay.Logged, len(found))
+	for _, l := range found {
+		about[l.ID] = l
+	}
+	outcomes := make([]*relay.Outcome, len(list))
+	var reading errgroup.Group
+	reading.SetLimit(runtime.GOMAXPROCS(0))
+	for i, m := range list {
+		if l := about[m.Delivery]; l != nil && l.Account == m.Account {
+			reading.Go(func() error {
+				o := p.outcome(m, l.Message, &l.Delivery)
+				outcomes[i] = &o
+				return nil
+			})
+		}
+	}
+	_ = reading.Wait() // tells nothing
+	var mu sync.Mutex
+	var g errgroup.Group // outcomes that are settled at once share a sync
+	for i, m := range list {
+		g.Go(func() error {
+			if err := p.settle(ctx, m, outcomes[i], about[m.Delivery]); err != nil {
+				mu.Lock()
+				defer mu.Unlock()
+				if p.failed == nil {
+					p.failed = fmt.Errorf("feedback %s: %w", m.ID, err)
+				}
+			}
+			return nil
+		})
+	}
+	_ = g.Wait() // tells nothing
+	return ctx.Err()
+}
+
+// settle makes durable what one mail comes to; nil: it is about nothing that is there.
+func (r *Returns) settle(ctx context.Context, m *relay.Returned, o *relay.Outcome, about *relay.Logged) error {
+	if o == nil {
+		err := r.store.EndReturned(ctx, m.ID)
+		if err == nil {
+			r.log.Info("feedback is about what is not in the log any more", "id", m.ID, "delivery", m.Delivery)
+			r.config.Observer.FeedbackSettled("unmatched", "")
+		}
+		return unlessSettled(err)
+	}
+	err := r.queue.Settle(ctx, *o)
+	if err == nil {
+		became := o.Kind
+		if became == relay.EventBounced && about.State != relay.Delivered { // the store has told of it as a repetition
+			became = relay.EventFeedback
+		}
+		r.log.Info("feedback", "id", m.ID, "delivery", m.Delivery, "kind", became, "category", o.Diagnosis.Category, "suppress", o.Suppress)
+		r.config.Observer.FeedbackSettled(became.String(), o.Provider)
+	}
+	return unlessSettled(err)
+}
+
+func unlessSettled(err error) error {
 	if errors.Is(err, store.ErrSettled) {
 		return nil
 	}
@@ -151,7 +238,12 @@ func (r *Returns) settle(ctx context.Context, m *relay.Returned) error {
 // outcome says what a mail that came back means for its delivery.
 func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Delivery) relay.Outcome {
 	now := r.now()
-	o := relay.Outcome{Delivery: m.Delivery, Account: m.Account, Kind: relay.EventFeedback, At: now, Answers: m.ID, Address: suppression.Key(d.Recipient.Address)}
+	o := relay.Outcome{Delivery: m.Delivery, Account: m.Account, Kind: relay.EventFeedback, At: now, Answers: m.ID, Message: about,
+		Provider: cmp.Or(d.Provider, m.Provider), Address: suppression.Key(d.Recipient.Address)}
+	if m.Expired {
+		o.Diagnosis = relay.Diagnosis{Text: fmt.Sprintf("A mail came back more than %d days after the message. It was refused, and changes nothing.", returnFor/(24*time.Hour))}
+		return o
+	}
 	if m.Unsubscribe && m.Sender != "" { // no machine answers from there
 		o.Kind, o.Suppress, o.SuppressStream = relay.EventUnsubscribed, relay.ReasonUnsubscribe, about.Stream
 		o.Engagement = &relay.Engagement{Method: "mail", Client: m.Source.Client.Addr()}
@@ -171,10 +263,7 @@ func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Deli
 		o.Diagnosis = relay.Diagnosis{Text: "A mail came back that says nothing this relay understands."}
 		return o
 	}
-	o.Provider = v.Provider
-	if d.Provider != "" {
-		o.Provider = d.Provider
-	}
+	o.Provider = cmp.Or(o.Provider, v.Provider)
 	o.Diagnosis = worded(categoryOf(v.Result), v.Result, mail.Kind == bounce.Report && own && gone(mail, v))
 	switch {
 	case mail.Kind == bounce.Complaint:
@@ -235,5 +324,21 @@ func words(mail bounce.Mail, v bounce.Verdict) relay.Reply {
 			text = more
 		}
 	}
-	return relay.Reply{Code: v.Code, Enhanced: v.Enhanced, Text: message.Clean(text, maxWords)}
+	return relay.Reply{Code: v.Code, Enhanced: v.Enhanced, Text: message.Clean(bare(text, v.Code, v.Enhanced), maxWords)}
+}
+
+// bare is a text without the codes in front that are told apart from it, as long as
+// there is more.
+func bare(text string, code int, enhanced string) string {
+	rest := strings.TrimSpace(text)
+	for _, c := range []string{strconv.Itoa(code), enhanced} {
+		after, ok := strings.CutPrefix(rest, c)
+		if trimmed := strings.TrimLeft(after, " \t\r\n-:"); ok && c != "" && (after == "" || trimmed != after) {
+			rest = trimmed
+		}
+	}
+	if rest == "" {
+		return text
+	}
+	return rest
 }

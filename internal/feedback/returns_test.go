@@ -5,8 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -74,11 +77,33 @@ func (d oneDomain) Domain(_ context.Context, account relay.ID, name string) (*re
 	return nil, nil
 }
 
+// told is what an observer was told, by number.
+type told struct {
+	mu sync.Mutex
+	n  map[string]int
+}
+
+func (o *told) add(what string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.n == nil {
+		o.n = map[string]int{}
+	}
+	o.n[what]++
+}
+
+func (o *told) FeedbackTaken()             { o.add("taken") }
+func (o *told) FeedbackRefused(why string) { o.add(why) }
+func (o *told) FeedbackSettled(became, provider string) {
+	o.add(strings.TrimSpace(became + " " + provider))
+}
+
 // returnsBench is a bench with an inbox and what empties it.
 type returnsBench struct {
 	*bench
 	inbox   *Inbox
 	returns *Returns
+	told    *told
 }
 
 func newReturns(t *testing.T) *returnsBench {
@@ -90,8 +115,9 @@ func newReturns(t *testing.T) *returnsBench {
 		t.Fatal(err)
 	}
 	own := oneDomain{b.account, &relay.Domain{Name: "shop.test", ReturnPath: "bounce", Aligned: time.Now()}}
-	return &returnsBench{b, NewInbox([]string{"back.relay.test"}, paths{}, b.store, own, log),
-		NewReturns(ReturnsConfig{Node: "n", Suppress: suppression.Rule{Hard: true}}, b.store, b.queue, rules, log)}
+	o := &told{}
+	return &returnsBench{b, NewInbox([]string{"back.relay.test"}, paths{}, b.store, own, o, log),
+		NewReturns(ReturnsConfig{Node: "n", Suppress: suppression.Rule{Hard: true}, Observer: o}, b.store, b.queue, rules, log), o}
 }
 
 // sent is a delivered message of now, or of another time, from an envelope sender.
@@ -125,7 +151,7 @@ func (b *returnsBench) round(d *relay.Delivery) *relay.Story {
 	if err := b.returns.Round(b.Context()); err != nil {
 		b.Fatal(err)
 	}
-	if left, err := b.store.Returned(b.Context(), relay.ID{}, 1); err != nil || len(left) != 0 {
+	if left, err := b.store.Returned(b.Context(), relay.Everyone, relay.ID{}, 1); err != nil || len(left) != 0 {
 		b.Errorf("left: %v, %v", left, err)
 	}
 	s, err := b.store.Story(b.Context(), b.account, d.ID.Message)
@@ -207,7 +233,7 @@ func TestReturned(t *testing.T) {
 		words    string // in the event
 		notice   bool
 	}{
-		"hard":      {report("failed", "5.1.1", "ann@dead.test", "550 5.1.1 <ann@dead.test>: no such user here"), relay.Bounced, relay.EventBounced, "hard/no-such-mailbox", "bounce", "no such user here", true},
+		"hard":      {report("failed", "5.1.1", "ann@dead.test", "550 5.1.1 <ann@dead.test>: no such user here"), relay.Bounced, relay.EventBounced, "hard/no-such-mailbox", "bounce", "<ann@dead.test>: no such user here", true},
 		"full":      {report("failed", "5.2.2", "ann@dead.test", "552 5.2.2 mailbox full"), relay.Bounced, relay.EventBounced, "soft/mailbox-full", "", "mailbox full", true},
 		"delayed":   {report("delayed", "4.4.1", "ann@dead.test", "451 4.4.1 no answer from host"), relay.Delivered, relay.EventFeedback, "", "", "no answer", false},
 		"arrived":   {report("delivered", "2.0.0", "ann@dead.test", "250 2.0.0 Ok"), relay.Delivered, relay.EventFeedback, "", "", "", false},
@@ -231,6 +257,9 @@ func TestReturned(t *testing.T) {
 			}
 			if tt.kind != relay.EventBounced && strings.Contains(last.Diagnosis.Advice, "again") && name != "delayed" {
 				t.Errorf("advice %q", last.Diagnosis.Advice)
+			}
+			if strings.HasPrefix(last.Reply.Text, "5") {
+				t.Errorf("codes twice: %q", last.Reply.Text)
 			}
 			if tt.category != "" && last.Diagnosis.Category != tt.category || !strings.Contains(last.Reply.Text, tt.words) || last.Diagnosis.Text == "" {
 				t.Errorf("event %+v %+v", last.Reply, last.Diagnosis)
@@ -312,8 +341,119 @@ func TestInboxTakesOnlyItsOwn(t *testing.T) {
 			t.Errorf("%s: taken", name)
 		}
 	}
-	if left, err := b.store.Returned(t.Context(), relay.ID{}, 10); err != nil || len(left) != 0 {
+	want := map[string]int{"forged": 1, "host": 3, "unknown": 2, "expired": 1}
+	if !maps.Equal(b.told.n, want) {
+		t.Errorf("counted %v, want %v", b.told.n, want)
+	}
+	// That mail came too late is told once, however often it comes.
+	if err := b.inbox.Recipient(t.Context(), nil, "", address(old)); err == nil {
+		t.Error("too old: taken")
+	}
+	if left, err := b.store.Returned(t.Context(), relay.Everyone, relay.ID{}, 10); err != nil || len(left) != 1 || !left[0].Expired || left[0].Delivery != old.ID {
 		t.Errorf("kept: %v, %v", left, err)
+	}
+	s := b.round(old)
+	if last := s.Events[len(s.Events)-1]; last.Kind != relay.EventFeedback || !strings.Contains(last.Diagnosis.Text, "30 days") || s.Deliveries[0].State != relay.Delivered {
+		t.Errorf("event %+v", last)
+	}
+	b.inbox.since = b.inbox.since.Add(-expiredFor)
+	if !b.inbox.news(old.ID) || b.inbox.news(old.ID) {
+		t.Error("a day later it is told once more")
+	}
+	for n := range maxExpired + 5 {
+		if b.inbox.news(relay.DeliveryID{N: n}) && n > maxExpired {
+			t.Fatal("remembered without an end")
+		}
+	}
+}
+
+// However much comes back for one account, another one's is dealt with by turns.
+func TestReturnsTakesTurns(t *testing.T) {
+	b := newReturns(t)
+	other, err := b.store.EnsureAccount(t.Context(), "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	storm := b.sent(time.Now(), "app@shop.test", 0)
+	me := b.account
+	b.account = other
+	quiet := b.sent(time.Now(), "app@shop.test", 0)
+	b.account = me
+	for range 3 * returnBatch {
+		if err := b.back(address(storm), vacation); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// The other's comes last.
+	if err := b.back(strings.Replace(address(quiet), "bounce.shop.test", "back.relay.test", 1), vacation); err != nil {
+		t.Fatal(err)
+	}
+	var order []relay.ID
+	b.returns.queue = settles(func(o *relay.Outcome) { order = append(order, o.Account) })
+	if err := b.returns.Round(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if place := slices.Index(order, other); len(order) != 3*returnBatch+1 || place < 0 || place >= returnBatch {
+		t.Errorf("the other account's is number %d of %d", place, len(order))
+	}
+}
+
+// settles is a queue that only looks, at one outcome after the other.
+func settles(look func(*relay.Outcome)) Settler { return &looking{look: look} }
+
+type looking struct {
+	mu   sync.Mutex
+	look func(*relay.Outcome)
+	fail error
+}
+
+func (l *looking) Settle(_ context.Context, o relay.Outcome) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.look(&o)
+	return l.fail
+}
+
+// What can't be settled keeps nothing else waiting, and comes again.
+func TestReturnsGoesOn(t *testing.T) {
+	b := newReturns(t)
+	d := b.sent(time.Now(), "app@shop.test", 0)
+	for range returnBatch + 1 {
+		if err := b.back(address(d), vacation); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	q := b.returns.queue
+	b.returns.queue = &looking{look: func(*relay.Outcome) { n++ }, fail: errors.New("no")}
+	if err := b.returns.Round(t.Context()); err == nil || n != returnBatch+1 {
+		t.Errorf("%d were tried, %v", n, err)
+	}
+	b.returns.queue = q
+	if s := b.round(d); len(s.Events) != 2+returnBatch+1 {
+		t.Errorf("%d events", len(s.Events))
+	}
+}
+
+func TestBareReply(t *testing.T) {
+	for _, tt := range []struct {
+		text     string
+		code     int
+		enhanced string
+		want     string
+	}{
+		{"550 5.1.1 No such user", 550, "5.1.1", "No such user"},
+		{"550-5.1.1 No such user", 550, "5.1.1", "No such user"},
+		{"550 No such user", 550, "5.1.1", "No such user"},
+		{"5.1.1 No such user", 0, "5.1.1", "No such user"},
+		{"5501 users", 550, "", "5501 users"},
+		{"554 5.1.1 No such user", 550, "5.1.1", "554 5.1.1 No such user"},
+		{"550 5.1.1", 550, "5.1.1", "550 5.1.1"},
+		{"", 0, "", ""},
+	} {
+		if got := bare(tt.text, tt.code, tt.enhanced); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)
+		}
 	}
 }
 
@@ -326,7 +466,7 @@ func TestInboxKeepsTheBeginning(t *testing.T) {
 	if err := b.back(address(d), mail); err != nil {
 		t.Fatal(err)
 	}
-	left, err := b.store.Returned(t.Context(), relay.ID{}, 10)
+	left, err := b.store.Returned(t.Context(), relay.Everyone, relay.ID{}, 10)
 	if err != nil || len(left) != 1 || len(left[0].Content) != maxKept || left[0].Size <= maxKept {
 		t.Fatalf("kept %d, %v", len(left), err)
 	}
@@ -382,8 +522,8 @@ func TestComplaintsOfProviders(t *testing.T) {
 			t.Fatal(err)
 		}
 		s := b.round(d)
-		if last := s.Events[len(s.Events)-1]; last.Kind != relay.EventComplained {
-			t.Errorf("%s: %s", name, last.Kind)
+		if last := s.Events[len(s.Events)-1]; last.Kind != relay.EventComplained || last.Provider != "provider" {
+			t.Errorf("%s: %s by %q", name, last.Kind, last.Provider)
 		}
 	}
 	found, err := b.store.Suppressed(t.Context(), b.account, 0, []string{"ann@dead.test"})
@@ -395,8 +535,11 @@ func TestComplaintsOfProviders(t *testing.T) {
 	if err := b.back(to, complaintOf("X-Postrider-ID: mark:"+storetest.NewID(time.Now()).String())); err != nil {
 		t.Error(err)
 	}
-	if left, err := b.store.Returned(t.Context(), relay.ID{}, 1); err != nil || len(left) != 0 {
+	if left, err := b.store.Returned(t.Context(), relay.Everyone, relay.ID{}, 1); err != nil || len(left) != 0 {
 		t.Errorf("kept %v, %v", left, err)
+	}
+	if b.told.n["complained provider"] != 3 || b.told.n["unmatched"] != 1 || b.told.n["taken"] != 4 {
+		t.Errorf("counted %v", b.told.n)
 	}
 	for _, bad := range []string{"f+provider.good@bounce.shop.test", "f+provider.bad@back.relay.test"} {
 		if err := b.inbox.Recipient(t.Context(), nil, "", bad); err == nil {

@@ -25,6 +25,7 @@ type Metrics struct {
 	deliveryMetrics
 	storeMetrics
 	trackMetrics
+	feedbackMetrics
 	errors *prometheus.CounterVec // by class
 	alerts *prometheus.CounterVec // told, by channel
 }
@@ -51,6 +52,7 @@ func New(reg *prometheus.Registry, version string) *Metrics {
 	m.deliveryMetrics = newDelivery(reg)
 	m.storeMetrics = newStore(reg)
 	m.trackMetrics = newTrack(reg)
+	m.feedbackMetrics = newFeedback(reg)
 	return m
 }
 

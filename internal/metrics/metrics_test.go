@@ -32,6 +32,8 @@ func watched(t testing.TB) (*Metrics, *prometheus.Registry, *Health) {
 	m.Watch(t.Context(), reg, Sources{Queue: func() queue.Stats { return queue.Stats{InHand: 3, InFlight: 2, Peak: 5, Bytes: 100} },
 		Window: 10, WindowBytes: 1000, Connections: func() deliver.Stats { return deliver.Stats{Connections: 4, Idle: 1} },
 		Site: func(string) string { return "" }, Throttled: func() uint64 { return 9 }, CertExpires: time.Now, Health: h, Data: os.TempDir(), Store: &counts{}, Node: "me",
+		Suppressed:     func() map[string]int64 { return map[string]int64{relay.ReasonComplaint: 7} },
+		OldestFeedback: func(context.Context) (time.Time, error) { return time.Now().Add(-time.Hour), nil },
 		Webhooks: func() webhook.Stats {
 			return webhook.Stats{Taken: 8, Refused: 2, Events: 30, Served: 5, Failing: 1, Aside: 4, Lag: 3 * time.Second}
 		},
@@ -153,6 +155,7 @@ func TestObserved(t *testing.T) {
 		`postrider_delivery_connections{state="active"} 3`, `postrider_delivery_connections{state="idle"} 1`,
 		`postrider_webhook_requests_total{result="taken"} 8`, `postrider_webhook_requests_total{result="refused"} 2`, `postrider_webhook_events_total 30`,
 		`postrider_webhook_served{state="ok"} 4`, `postrider_webhook_served{state="failing"} 1`, `postrider_webhook_aside_messages 4`, `postrider_webhook_lag_seconds 3`,
+		`postrider_suppressions_added_total{reason="complaint"} 7`, `postrider_feedback_oldest_seconds 3600.`,
 		`postrider_webhooks{status="paused"} 6`,
 		`postrider_ready 1`, `postrider_data_free_bytes `,
 		`postrider_queue_deliveries{site="google",state="queued",stream="transactional"} 3`,

@@ -38,6 +38,11 @@ type Sources struct {
 	Webhooks    func() webhook.Stats // nil: there are none
 	// WebhookStates counts all webhooks by their status, now and then.
 	WebhookStates func(ctx context.Context) (map[relay.WebhookStatus]int, error)
+	// OldestFeedback is when the mail came back that has waited longest to be dealt
+	// with; the zero time where none waits.
+	OldestFeedback func(ctx context.Context) (time.Time, error)
+	// Suppressed counts suppressions that this node added, by reason.
+	Suppressed func() map[string]int64
 	// CertExpires is when the certificate that is served runs out.
 	CertExpires func() time.Time
 }
@@ -64,6 +69,8 @@ var (
 	hookOwnDesc   = desc("postrider_webhook_served", "Webhooks that this node sends to, by how the last request went: ok, failing.", "state")
 	hookAsideDesc = desc("postrider_webhook_aside_messages", "Messages whose events a webhook refuses while it takes those of others; each is tried by itself.")
 	hookLagDesc   = desc("postrider_webhook_lag_seconds", "Age of the oldest event that this node has to send; 0: none waits.")
+	backLagDesc   = desc("postrider_feedback_oldest_seconds", "Age of the oldest mail that came back and is not dealt with, of all nodes that share the store; 0: none waits. Asked now and then.")
+	suppDesc      = desc("postrider_suppressions_added_total", "Suppressions that this node added, by reason.", "reason")
 	readyDesc     = desc("postrider_ready", "1 if /readyz says so: mail may be sent here.")
 	freeDesc      = desc("postrider_data_free_bytes", "Free space on the disk of the data folder, for the relay's user.")
 	totalDesc     = desc("postrider_data_size_bytes", "Size of the disk of the data folder.")
@@ -90,7 +97,7 @@ type puller struct {
 
 func (p *puller) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{windowDesc, windowMost, bytesDesc, bytesMost, flightDesc, peakDesc, connDesc, sitesDesc,
-		throttledDesc, hookReqDesc, hookSentDesc, hookDesc, hookOwnDesc, hookAsideDesc, hookLagDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, alertsDesc, lookedDesc, tookDesc} {
+		throttledDesc, hookReqDesc, hookSentDesc, hookDesc, hookOwnDesc, hookAsideDesc, hookLagDesc, backLagDesc, suppDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, alertsDesc, lookedDesc, tookDesc} {
 		ch <- d
 	}
 }
@@ -120,6 +127,11 @@ func (p *puller) Collect(ch chan<- prometheus.Metric) {
 		gauge(hookAsideDesc, float64(w.Aside))
 		gauge(hookLagDesc, max(w.Lag, 0).Seconds())
 	}
+	if p.Suppressed != nil {
+		for reason, n := range p.Suppressed() {
+			ch <- prometheus.MustNewConstMetric(suppDesc, prometheus.CounterValue, float64(n), reason)
+		}
+	}
 	gauge(readyDesc, bit(p.Health.Ready(p.ctx) == ""))
 	if free, total, err := space(p.Data); err == nil {
 		gauge(freeDesc, free)
@@ -145,6 +157,11 @@ func (p *puller) Collect(ch chan<- prometheus.Metric) {
 	}
 	for k, n := range p.look.alerts {
 		gauge(alertsDesc, n, k[0], k[1])
+	}
+	if !p.look.waits.IsZero() {
+		gauge(backLagDesc, since(p.look.waits, time.Now()))
+	} else {
+		gauge(backLagDesc, 0)
 	}
 	gauge(lookedDesc, float64(p.look.at.UnixMilli())/1000)
 	gauge(tookDesc, p.look.took.Seconds())
@@ -178,6 +195,7 @@ type looked struct {
 	nodes map[string]float64
 	held  map[string]float64
 	hooks map[relay.WebhookStatus]int
+	waits time.Time // since when feedback waits
 	// alerts by kind and severity
 	alerts map[[2]string]float64
 }
@@ -223,6 +241,11 @@ func (l *looked) refresh(ctx context.Context, s *Sources) {
 	}
 	if s.WebhookStates != nil {
 		if l.hooks, err = s.WebhookStates(ctx); err != nil {
+			return
+		}
+	}
+	if s.OldestFeedback != nil {
+		if l.waits, err = s.OldestFeedback(ctx); err != nil {
 			return
 		}
 	}

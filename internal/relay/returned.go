@@ -16,4 +16,9 @@ type Returned struct {
 	Content  []byte // the whole, or its beginning
 	// Unsubscribe: it came to the address at which its recipient unsubscribes.
 	Unsubscribe bool
+	// Provider is whose complaints come to the address that it came to; empty: it is no
+	// such address.
+	Provider string
+	// Expired: it came too late and was refused. This stands for it.
+	Expired bool
 }

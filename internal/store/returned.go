@@ -4,8 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
+	"strings"
+	"time"
 
 	"postrider/internal/relay"
 )
@@ -20,7 +24,9 @@ type returnedDetail struct {
 	Listener string `json:"listener,omitempty"`
 	TLS      string `json:"tls,omitempty"`
 
-	Unsubscribe bool `json:"unsubscribe,omitempty"`
+	Unsubscribe bool   `json:"unsubscribe,omitempty"`
+	Provider    string `json:"provider,omitempty"`
+	Expired     bool   `json:"expired,omitempty"`
 }
 
 var returnedTable = newTable("returned", "", columns(blob, "id account message"), columns(number, "n received"), columns(blob, "detail bytes"))
@@ -34,7 +40,7 @@ func (db *DB) AddReturned(ctx context.Context, list []*relay.Returned) error {
 			return &relay.Error{Code: relay.Invalid, Text: "Mail that came back needs an id, an account and a delivery."}
 		}
 		s := &r.Source
-		d := returnedDetail{Sender: r.Sender, Size: r.Size, Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, Unsubscribe: r.Unsubscribe}
+		d := returnedDetail{Sender: r.Sender, Size: r.Size, Helo: s.Helo, Protocol: s.Protocol, Listener: s.Listener, TLS: s.TLS, Unsubscribe: r.Unsubscribe, Provider: r.Provider, Expired: r.Expired}
 		if s.Client.IsValid() {
 			d.Client = s.Client.String()
 		}
@@ -51,32 +57,115 @@ func (db *DB) AddReturned(ctx context.Context, list []*relay.Returned) error {
 	return db.write(ctx, "add returned mail", func(ctx context.Context, w *writer) error { return w.insert(ctx, returnedTable, rows...) })
 }
 
-// Returned gives mail that came back and is not dealt with, the oldest first, after
-// the one of that id.
-func (db *DB) Returned(ctx context.Context, after relay.ID, limit int) ([]*relay.Returned, error) {
-	return collect(ctx, db, "read returned mail", func(row scanner) (*relay.Returned, error) {
-		r := &relay.Returned{}
-		var id, account, message, doc []byte
+// returnedAtOnce is how many bytes of mail that came back are read at once, about.
+const returnedAtOnce = 16 << 20
+
+// errEnough ends a reading.
+var errEnough = errors.New("that is enough")
+
+// Returned gives mail that came back for an account and is not dealt with, the
+// oldest first, after the one of that id: limit mails at most, and fewer where they
+// are large. relay.Everyone stands for all accounts.
+func (db *DB) Returned(ctx context.Context, account, after relay.ID, limit int) (list []*relay.Returned, err error) {
+	var c conditions
+	c.account("account", account)
+	c.add("id > ?", after[:])
+	size := 0
+	err = db.read(ctx, "select id, account, message, n, received, detail, bytes from returned where "+c.String()+" order by id limit ?", func(row scanner) error {
+		r, err := db.scanReturned(row)
+		if err != nil {
+			return err
+		}
+		list = append(list, r)
+		if size += len(r.Content); size >= returnedAtOnce {
+			return errEnough
+		}
+		return nil
+	}, append(c.args, limit)...)
+	if err != nil && !errors.Is(err, errEnough) {
+		return nil, db.fail("read returned mail", err)
+	}
+	return list, nil
+}
+
+func (db *DB) scanReturned(row scanner) (*relay.Returned, error) {
+	r := &relay.Returned{}
+	var id, account, message, doc []byte
+	var received int64
+	if err := row.Scan(&id, &account, &message, &r.Delivery.N, &received, &doc, &r.Content); err != nil {
+		return nil, err
+	}
+	r.ID, r.Account, r.Delivery.Message, r.Received = toID(id), toID(account), toID(message), db.clock.time(received)
+	var d returnedDetail
+	if err := json.Unmarshal(doc, &d); err != nil {
+		return nil, fmt.Errorf("read returned mail %s: %w", r.ID, err)
+	}
+	r.Sender, r.Size, r.Unsubscribe, r.Provider, r.Expired = d.Sender, d.Size, d.Unsubscribe, d.Provider, d.Expired
+	r.Source = relay.Source{Helo: d.Helo, Protocol: d.Protocol, Listener: d.Listener, TLS: d.TLS}
+	if d.Client != "" {
+		client, err := netip.ParseAddrPort(d.Client)
+		if err != nil {
+			return nil, fmt.Errorf("read client of returned mail %s: %w", r.ID, err)
+		}
+		r.Source.Client = client
+	}
+	return r, nil
+}
+
+// ReturnedAccounts gives the next accounts after one that have mail which came back
+// and is not dealt with. It steps from one to the next by an index, however much each
+// has.
+func (db *DB) ReturnedAccounts(ctx context.Context, after relay.ID, limit int) (list []relay.ID, err error) {
+	for len(list) < limit {
+		n := len(list)
+		err := db.read(ctx, "select account from returned where account > ? order by account limit 1", func(row scanner) error {
+			var b []byte
+			err := row.Scan(&b)
+			after = toID(b)
+			list = append(list, after)
+			return err
+		}, after[:])
+		if err != nil {
+			return nil, db.fail("find accounts with returned mail", err)
+		}
+		if len(list) == n {
+			break
+		}
+	}
+	return list, nil
+}
+
+// OldestReturned is when the mail came that has waited longest to be dealt with; the
+// zero time where none waits.
+func (db *DB) OldestReturned(ctx context.Context) (at time.Time, err error) {
+	err = db.read(ctx, "select received from returned order by id limit 1", func(row scanner) error {
 		var received int64
-		if err := row.Scan(&id, &account, &message, &r.Delivery.N, &received, &doc, &r.Content); err != nil {
-			return nil, err
+		err := row.Scan(&received)
+		at = db.clock.time(received)
+		return err
+	})
+	if err != nil {
+		return at, db.fail("find oldest returned mail", err)
+	}
+	return at, nil
+}
+
+// ReturnedAbout gives those of these deliveries that are there, of whichever account,
+// each with its message.
+func (db *DB) ReturnedAbout(ctx context.Context, ids []relay.DeliveryID) (found []*relay.Logged, err error) {
+	messages := map[relay.ID]*relay.Message{}
+	for some := range slices.Chunk(ids, linkedAtOnce) {
+		args := make([]any, 0, 2*len(some))
+		for i := range some {
+			args = append(args, some[i].Message[:], int64(some[i].N))
 		}
-		r.ID, r.Account, r.Delivery.Message, r.Received = toID(id), toID(account), toID(message), db.clock.time(received)
-		var d returnedDetail
-		if err := json.Unmarshal(doc, &d); err != nil {
-			return nil, fmt.Errorf("read returned mail %s: %w", r.ID, err)
+		which := strings.Repeat(" or d.message = ? and d.n = ?", len(some))[len(" or "):]
+		err := db.readLogged(ctx, messages, &found, "select "+deliveryOf+", "+messageColumns+" from delivery d join message m on m.id = d.message where "+which, args...)
+		if err != nil {
+			return nil, db.fail("find what returned mail is about", err)
 		}
-		r.Sender, r.Size, r.Unsubscribe = d.Sender, d.Size, d.Unsubscribe
-		r.Source = relay.Source{Helo: d.Helo, Protocol: d.Protocol, Listener: d.Listener, TLS: d.TLS}
-		if d.Client != "" {
-			client, err := netip.ParseAddrPort(d.Client)
-			if err != nil {
-				return nil, fmt.Errorf("read client of returned mail %s: %w", r.ID, err)
-			}
-			r.Source.Client = client
-		}
-		return r, nil
-	}, "select id, account, message, n, received, detail, bytes from returned where id > ? order by id limit ?", after[:], limit)
+	}
+	return found, nil
 }
 
 // EndReturned ends mail that came back without an outcome: what it is about is

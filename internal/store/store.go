@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gofrs/uuid/v5"
@@ -127,6 +128,7 @@ type DB struct {
 	slots chan *slot // those that nobody writes on now
 
 	index segmentCache
+	added map[string]*atomic.Int64 // suppressions, by reason
 
 	clock *clock
 	part  int64                       // where the turns of its writers begin
@@ -164,7 +166,11 @@ func New(ctx context.Context, c Config) (*DB, error) {
 
 // bare makes a store that reads and writes by the same connections.
 func bare(d Dialect, handle *sql.DB, writers int) *DB {
-	db := &DB{dialect: d, writers: handle, readers: handle, slots: make(chan *slot, writers),
+	added := map[string]*atomic.Int64{}
+	for _, reason := range []string{relay.ReasonManual, relay.ReasonBounce, relay.ReasonSoftBounce, relay.ReasonComplaint, relay.ReasonUnsubscribe} {
+		added[reason] = &atomic.Int64{}
+	}
+	db := &DB{dialect: d, added: added, writers: handle, readers: handle, slots: make(chan *slot, writers),
 		done: make(chan struct{}), stop: func() {}}
 	for n := range writers {
 		db.slots <- &slot{number: int64(n)}

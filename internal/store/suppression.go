@@ -58,6 +58,7 @@ func (db *DB) suppress(ctx context.Context, w *writer, by relay.Actor, list []re
 			}
 			if before == nil || !before.Holds(now) {
 				fresh++
+				w.fresh[s.Reason]++
 			}
 			change = append(change, s)
 		}
@@ -76,6 +77,25 @@ func (db *DB) suppress(ctx context.Context, w *writer, by relay.Actor, list []re
 		}
 	}
 	return fresh, nil
+}
+
+// countFresh counts what a transaction added.
+func (db *DB) countFresh(fresh map[string]int64) {
+	for reason, n := range fresh {
+		if added := db.added[reason]; added != nil {
+			added.Add(n)
+		}
+	}
+}
+
+// SuppressionsAdded counts the suppressions that were added by way of this handle,
+// by reason.
+func (db *DB) SuppressionsAdded() map[string]int64 {
+	all := make(map[string]int64, len(db.added))
+	for reason, n := range db.added {
+		all[reason] = n.Load()
+	}
+	return all
 }
 
 // outlasts tells what the statement that adds tells too: whether one on the list

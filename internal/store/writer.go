@@ -35,6 +35,8 @@ type writer struct {
 	bound map[string]string
 	// What is to be sent with whatever comes next.
 	later []Statement
+	// How many suppressions the transaction has added, by reason.
+	fresh map[string]int64
 }
 
 // Statement is one of a pipeline. Nobody wants to know what it changed.
@@ -87,6 +89,7 @@ func (db *DB) attempt(ctx context.Context, s *slot, patience time.Duration, f fu
 			var begun bool
 			begun, err = w.transact(ctx, f)
 			if err == nil {
+				db.countFresh(w.fresh)
 				return nil
 			}
 			if w.broken(err, db.dialect) {
@@ -143,7 +146,8 @@ func (db *DB) openWriter(ctx context.Context, s *slot) (*writer, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.writer = &writer{conn: conn, number: s.number, dialect: &db.dialect, clock: db.clock, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}, bound: map[string]string{}}
+	s.writer = &writer{conn: conn, number: s.number, dialect: &db.dialect, clock: db.clock, claims: db.dialect.claims(), prep: map[string]*sql.Stmt{}, bound: map[string]string{},
+		fresh: map[string]int64{}}
 	return s.writer, nil
 }
 
@@ -182,6 +186,7 @@ func (w *writer) transact(ctx context.Context, f func(ctx context.Context, w *wr
 	if _, err := w.exec(ctx, w.dialect.Begin); err != nil {
 		return false, err
 	}
+	clear(w.fresh)
 	err = f(ctx, w)
 	if err == nil {
 		if err = w.send(ctx, "commit"); err == nil {

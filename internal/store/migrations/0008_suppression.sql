@@ -58,3 +58,6 @@ create table soft_failure (
 ) without rowid;
 
 create index soft_failure_ends on soft_failure (ends);
+
+-- Mail that came back is dealt with by turns of accounts.
+create index returned_account on returned (account, id);

@@ -321,7 +321,7 @@ var unbound = []string{
 	// the node's work
 	"Beat", "Claim", "Class", "Content", "DueDomains", "Drain", "EndNotice", "Held", "Join", "Leave", "Linked", "News", "Nodes", "Notices", "Reap", "Release", "Tally", "Waiting",
 	"ServeWebhooks", "YieldWebhooks", "SaveWebhooks", "Tail", "LastEvent", "Horizon",
-	"AddReturned", "Returned", "EndReturned", "SuppressionNews", "SuppressionKeys", "OnSuppress",
+	"AddReturned", "Returned", "ReturnedAccounts", "ReturnedAbout", "OldestReturned", "EndReturned", "SuppressionsAdded", "SuppressionNews", "SuppressionKeys", "OnSuppress",
 	"IndexLog", "MergeLog", "CleanLog", "LogIndexSize", "DropLog", "DropContent", "Keeps",
 	"PutAlert", "OpenAlerts", "EndAlerts", "DueAlertSends", "SetAlertSend", "WebhooksInTrouble",
 }

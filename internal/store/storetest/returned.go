@@ -39,7 +39,7 @@ func answer(r *relay.Returned, kind relay.Kind) relay.Outcome {
 // left are the mails that are not dealt with.
 func (f *fixture) left() []*relay.Returned {
 	f.Helper()
-	all, err := f.db.Returned(f.Context(), relay.ID{}, 100)
+	all, err := f.db.Returned(f.Context(), relay.Everyone, relay.ID{}, 100)
 	f.must(err)
 	return all
 }
@@ -52,13 +52,52 @@ func (f *fixture) suppressions() []*relay.Suppression {
 }
 
 var returnedTests = []test{
+	{"by account", func(f *fixture) {
+		if at, err := f.db.OldestReturned(f.Context()); err != nil || !at.IsZero() {
+			f.Errorf("oldest of none: %v, %v", at, err)
+		}
+		d := f.delivered()
+		mine := []*relay.Returned{f.returned(d), f.returned(d), f.returned(d)}
+		other := f.account("other", relay.ID{}).ID
+		theirs := &relay.Returned{ID: NewID(noon), Account: other, Delivery: d.ID, Received: noon.Add(-time.Hour), Content: make([]byte, 20<<20), Provider: "yahoo", Expired: true}
+		small := &relay.Returned{ID: NewID(noon), Account: other, Delivery: d.ID, Received: noon, Content: []byte("x")}
+		f.must(f.db.AddReturned(f.Context(), []*relay.Returned{theirs, small}))
+		got, err := f.db.Returned(f.Context(), f.me, relay.ID{}, 100)
+		f.must(err)
+		f.equal("mine", got, mine)
+		got, err = f.db.Returned(f.Context(), other, relay.ID{}, 100)
+		f.must(err)
+		if len(got) != 1 || got[0].ID != theirs.ID || len(got[0].Content) != len(theirs.Content) || got[0].Provider != "yahoo" || !got[0].Expired {
+			f.Errorf("%d; a large one comes alone", len(got))
+		}
+		accounts := []relay.ID{f.me, other}
+		slices.SortFunc(accounts, relay.ID.Compare)
+		all, err := f.db.ReturnedAccounts(f.Context(), relay.ID{}, 10)
+		f.must(err)
+		f.equal("accounts", all, accounts)
+		all, err = f.db.ReturnedAccounts(f.Context(), accounts[0], 10)
+		f.must(err)
+		f.equal("accounts after the first", all, accounts[1:])
+		all, err = f.db.ReturnedAccounts(f.Context(), relay.ID{}, 1)
+		f.must(err)
+		f.equal("one account", all, accounts[:1])
+		at, err := f.db.OldestReturned(f.Context())
+		f.must(err)
+		f.equal("oldest", at, noon)
+		e := f.delivered()
+		about, err := f.db.ReturnedAbout(f.Context(), []relay.DeliveryID{d.ID, e.ID, {Message: d.ID.Message, N: 9}})
+		f.must(err)
+		if len(about) != 2 || about[0].Message.ID != about[0].ID.Message || about[0].Recipient.Address != "a@x.test" || about[0].Message.Envelope.Sender == "" {
+			f.Errorf("about %+v", about)
+		}
+	}},
 	{"kept until it is dealt with", func(f *fixture) {
 		d := f.delivered()
 		first, second := f.returned(d), f.returned(d)
 		// A crash between the reply and the work loses nothing.
 		f.reopen()
 		f.equal("kept", f.left(), []*relay.Returned{first, second})
-		rest, err := f.db.Returned(f.Context(), first.ID, 1)
+		rest, err := f.db.Returned(f.Context(), f.me, first.ID, 1)
 		f.must(err)
 		f.equal("after the first", rest, []*relay.Returned{second})
 		f.must(f.db.EndReturned(f.Context(), first.ID))
