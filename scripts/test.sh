@@ -23,8 +23,8 @@ tests() {
 		*) alone+=("$package") ;;
 		esac
 	done <<<"$all"
-	CGO_ENABLED=1 "$GO" test -v -race -timeout 5m "${alone[@]}" || status=1
-	"$GO" test -v -timeout 5m "${whole[@]}" || status=1
+	CGO_ENABLED=1 "$GO" test -v -race -timeout 10m "${alone[@]}" || status=1
+	"$GO" test -v -timeout 10m "${whole[@]}" || status=1
 	return $status
 }
 

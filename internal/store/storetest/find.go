@@ -23,7 +23,7 @@ var findTests = []test{
 			l.recount(10)
 		}
 		l.fill(60) // and this is not
-		l.recount(40)
+		l.recount(10)
 	}},
 	{"segments are merged", func(f *fixture) {
 		l := newLogLab(f)
