@@ -90,6 +90,7 @@ type finding struct {
 	after  postings.Key // what is up to here has been looked at
 	oldest relay.ID     // messages before are not wanted
 	batch  int
+	skip   postings.Key // nothing before is wanted: no live delivery is there
 }
 
 // bounds narrows the search by the time in the ids.
@@ -97,6 +98,7 @@ func (s *finding) bounds() {
 	f := &s.q.f
 	s.after = postings.Key{ID: relay.Everyone}
 	s.batch = findFirst
+	s.skip = postings.Key{ID: relay.Everyone}
 	if !f.Until.IsZero() {
 		s.after = postings.Key{ID: idAt(f.Until.Add(idSlack))}
 	}
@@ -280,12 +282,20 @@ func (s *finding) walk(ctx context.Context) error {
 	}
 }
 
-// liveAfter gives live deliveries of the account, as many as that at most.
+// liveAfter gives live deliveries of the account, in the states that are sought, as
+// many as that at most.
 func (s *finding) liveAfter(ctx context.Context, after postings.Key, most int) (keys []postings.Key, err error) {
 	var c conditions
 	id := after.ID[:]
 	c.add("d.state < 10")
 	c.account("d.account", s.q.account)
+	if states := s.q.f.States; len(states) > 0 {
+		args := make([]any, len(states))
+		for i, v := range states {
+			args[i] = int64(v)
+		}
+		c.add("d.state in (?"+repeatMark(len(args)-1)+")", args...)
+	}
 	c.add("d.message <= ? and (d.message < ? or d.n > ?) and d.message >= ?", id, id, int64(after.N), s.oldest[:])
 	err = s.db.read(ctx, "select d.message, d.n from delivery d where "+c.String()+newestFirst, func(row scanner) error {
 		k, err := scanKey(row)
@@ -424,6 +434,13 @@ func (s *finding) next(ctx context.Context, c *source) (more bool, err error) {
 
 // nextKeys finds the keys of the next documents, from one part.
 func (s *finding) nextKeys(ctx context.Context, c *source) error {
+	if s.q.live {
+		i, _ := slices.BinarySearch(c.docs, c.directory.First(c.directory.After(s.skip)))
+		if c.docs = c.docs[i:]; len(c.docs) == 0 {
+			c.keys = nil
+			return nil
+		}
+	}
 	part := c.directory.KeyPart(c.docs[0])
 	found, err := s.db.parts(ctx, c.segment.id, []int{part})
 	if err != nil {
@@ -459,6 +476,9 @@ func (l *liveKeys) has(ctx context.Context, k postings.Key) (bool, error) {
 	for {
 		i, found := slices.BinarySearchFunc(l.keys, k, postings.Key.Compare)
 		l.keys = l.keys[i:]
+		if len(l.keys) > 0 {
+			l.s.skip = l.keys[0]
+		}
 		if found || l.end || len(l.keys) > 0 {
 			return found, nil
 		}

@@ -75,6 +75,55 @@ var findTests = []test{
 		}
 		l.recount(10)
 	}},
+	{"more is live than is looked at one by one", func(f *fixture) {
+		l := newLogLab(f)
+		var batch []*relay.Submission
+		var ends []relay.Outcome
+		for i := range 600 {
+			l.at = l.at.Add(time.Second)
+			var to []string
+			for range 10 {
+				to = append(to, pick(l.r, labNames...)+"@"+pick(l.r, labDomains...))
+			}
+			s := Submission(l.accounts[0], l.at, []byte("x"), to...)
+			s.InHand = false
+			if i%3 == 0 {
+				s.Message.Tags = []string{"welcome"}
+			}
+			for n, d := range s.Deliveries {
+				if n%4 == 0 || i > 100 && i < 180 { // many in a row, too
+					ends = append(ends, outcome(d, relay.EventDelivered))
+				} else if n%4 == 1 {
+					ends = append(ends, outcome(d, relay.EventDeferred))
+				}
+			}
+			batch = append(batch, s)
+		}
+		// So many that those of a part of the index are not live.
+		for some := range slices.Chunk(batch, 100) {
+			l.put(0, some...)
+		}
+		for some := range slices.Chunk(ends, 500) {
+			l.settle(0, some...)
+		}
+		l.index()
+		for i := range 40 { // since then
+			l.settle(0, order(batch[i].Deliveries[2], relay.EventCancelled, l.at))
+		}
+		for _, filter := range []relay.DeliveryFilter{{Live: true}, {Live: true, Tag: "welcome"}, {Live: true, Recipient: "ann"}, {Live: true, Tag: "none"},
+			{States: []relay.State{relay.Queued}, Tag: "welcome"}, {States: []relay.State{relay.Deferred}, Domain: "gmail.test"}, {States: []relay.State{relay.Held}, Tag: "welcome"},
+			{Live: true, Domain: "gmail.test", Recipient: "bob", Tag: "welcome"}, {States: []relay.State{relay.Queued, relay.Delivered}, Recipient: "bob"}} {
+			var want []relay.DeliveryID
+			for _, d := range l.all() {
+				if sought(&filter, &d) {
+					want = append(want, d.ID)
+				}
+			}
+			for _, filter.Limit = range []int{1000, 90} {
+				l.equal(fmt.Sprintf("%+v", filter), l.found(filter), want)
+			}
+		}
+	}},
 	{"a search that takes long", func(f *fixture) {
 		l := newLogLab(f)
 		l.fill(250)
@@ -260,20 +309,25 @@ func (l *logLab) foundAs(account relay.ID, filter relay.DeliveryFilter) (got []r
 	}
 }
 
-// recount compares n searches with what a look at each delivery gives.
-func (l *logLab) recount(n int) {
+// all goes through all, without the index.
+func (l *logLab) all() (all []relay.Logged) {
 	l.Helper()
-	var all []relay.Logged
 	f := relay.DeliveryFilter{Limit: 1000}
 	for {
-		page, err := l.db.Find(l.Context(), relay.Everyone, f, 0) // goes through all, without the index
+		page, err := l.db.Find(l.Context(), relay.Everyone, f, 0)
 		l.must(err)
 		all = append(all, page.Found...)
 		if page.Next == nil {
-			break
+			return all
 		}
 		f.Before = page.Next
 	}
+}
+
+// recount compares n searches with what a look at each delivery gives.
+func (l *logLab) recount(n int) {
+	l.Helper()
+	all := l.all()
 	hits := 0
 	for range n {
 		filter := l.filter(all)
