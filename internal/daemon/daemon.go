@@ -216,23 +216,9 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	}
 	d.server = smtpd.New(smtpd.Config{Hostname: c.Hostname, Help: c.Help, TLS: d.certs.tls(),
 		TempDir: c.Data, Limits: c.Limits, Drain: time.Duration(c.Queue.Drain), Condition: d.Condition, Observer: d.watch.metrics, Feedback: d.inbox}, d.accounts, entrance, d.log)
-	leaving := deliverConfig(c)
-	leaving.Observer = d.watch.metrics
-	d.traces = trace.New()
-	leaving.Watcher = d.traces
-	leaving.Diagnose, leaving.Provider = d.rules.Diagnose, d.rules.Provider
-	leaving.Suppress = suppressRule(c)
-	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {
+	if err := d.wireDelivery(ctx, resolver, table, entrance, home); err != nil {
 		return err
 	}
-	d.outward.into(&leaving)
-	if err := d.wireRenderer(); err != nil {
-		return err
-	}
-	leaving.Renderer = d.track.renderer
-	leaving.Unwanted = unsubscribe.NewUnwanted(d.directory, d.log).Of
-	d.outward.reportBy(d, resolver, entrance, home)
-	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	d.notifier = feedback.NewNotifier(feedback.NotifierConfig{Hostname: c.Hostname, From: c.Notices.From,
 		Idle: func() bool { return d.Condition() != relay.Working }}, d.store, entrance, d.log)
 	if err := d.wireDomains(ctx, resolver, entrance); err != nil {
@@ -250,6 +236,31 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 	}
 	d.wireAPI(home, entrance, credentials)
 	d.watch.join(ctx, d)
+	return nil
+}
+
+// wireDelivery makes what takes mail out: the dispatcher, with who signs, renders
+// and watches.
+func (d *Daemon) wireDelivery(ctx context.Context, resolver *dns.Resolver, table deliver.Routes, entrance *submit.Entrance, home relay.ID) error {
+	c := d.Config
+	var err error
+	leaving := deliverConfig(c)
+	leaving.Observer = d.watch.metrics
+	d.traces = trace.New()
+	leaving.Watcher = d.traces
+	leaving.Diagnose, leaving.Provider = d.rules.Diagnose, d.rules.Provider
+	leaving.Suppress = suppressRule(c)
+	if leaving.Signer, err = openSigner(ctx, c, d.store, d.box, d.directory, d.log); err != nil {
+		return err
+	}
+	d.outward.into(&leaving)
+	if err := d.wireRenderer(); err != nil {
+		return err
+	}
+	leaving.Renderer = d.track.renderer
+	leaving.Unwanted = unsubscribe.NewUnwanted(d.directory, d.log).Of
+	d.outward.reportBy(d, resolver, entrance, home)
+	d.dispatcher = deliver.New(leaving, d.queue, d.store, resolver, table, d.log)
 	return nil
 }
 
