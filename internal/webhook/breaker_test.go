@@ -60,6 +60,8 @@ func TestBreaker(t *testing.T) {
 	if got := requests(); len(got) != 1 {
 		t.Errorf("the dead one was asked %d times within one wait", len(got))
 	}
+	// A request is counted when its answer has come back.
+	within(t, 20*time.Second, "all requests are counted", func() bool { return s.Stats().Events >= 85 })
 	if st := s.Stats(); st.Served != 2 || st.Failing != 1 || st.Refused != 1 || st.Lag <= 0 || st.Events < 85 {
 		t.Errorf("stats %+v", st)
 	}
