@@ -244,15 +244,16 @@ func (r *Returns) outcome(m *relay.Returned, about *relay.Message, d *relay.Deli
 		o.Diagnosis = relay.Diagnosis{Text: fmt.Sprintf("A mail came back more than %d days after the message. It was refused, and changes nothing.", returnFor/(24*time.Hour))}
 		return o
 	}
-	if m.Unsubscribe && m.Sender != "" { // no machine answers from there
+	mail, err := bounce.Read(bytes.NewReader(m.Content))
+	if err != nil { // not of memory
+		r.log.Error("feedback can't be read", "id", m.ID, "err", err)
+	}
+	// A machine that answers does not mean to unsubscribe anybody.
+	if m.Unsubscribe && m.Sender != "" && mail.Kind == bounce.Unknown {
 		o.Kind, o.Suppress, o.SuppressStream = relay.EventUnsubscribed, relay.ReasonUnsubscribe, about.Stream
 		o.Engagement = &relay.Engagement{Method: "mail", Client: m.Source.Client.Addr()}
 		o.Diagnosis = relay.Diagnosis{Text: "The recipient unsubscribed by mail."}
 		return o
-	}
-	mail, err := bounce.Read(bytes.NewReader(m.Content))
-	if err != nil { // not of memory
-		r.log.Error("feedback can't be read", "id", m.ID, "err", err)
 	}
 	v, own := verdict(mail, r.rules.current.Load(), d.Recipient)
 	o.Reply, o.Host = words(mail, v), v.Recipient.Host

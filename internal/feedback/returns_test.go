@@ -568,19 +568,22 @@ func TestUnsubscribeByMail(t *testing.T) {
 	b := newReturns(t)
 	d := b.sent(time.Now(), "app@shop.test", 0)
 	to := strings.Replace(address(d), "b+", "u+", 1)
-	ask := func(sender string) relay.Kind {
+	ask := func(sender, field string) relay.Kind {
 		t.Helper()
-		_, err := b.inbox.Submit(t.Context(), submit.Draft{Envelope: relay.Envelope{Sender: sender, Recipients: []relay.Recipient{{Address: to}}}, Content: message.Bytes([]byte("Subject: unsubscribe\r\n\r\n"))})
+		_, err := b.inbox.Submit(t.Context(), submit.Draft{Envelope: relay.Envelope{Sender: sender, Recipients: []relay.Recipient{{Address: to}}}, Content: message.Bytes([]byte("From: ann@dead.test\r\nSubject: unsubscribe\r\n" + field + "\r\nunsubscribe\r\n"))})
 		if err != nil {
 			t.Fatal(err)
 		}
 		s := b.round(d)
 		return s.Events[len(s.Events)-1].Kind
 	}
-	if kind := ask(""); kind != relay.EventFeedback {
+	if kind := ask("", ""); kind != relay.EventFeedback {
 		t.Errorf("by a machine: %s", kind)
 	}
-	if kind := ask("ann@dead.test"); kind != relay.EventUnsubscribed {
+	if kind := ask("ann@dead.test", "Auto-Submitted: auto-replied\r\n"); kind != relay.EventFeedback {
+		t.Errorf("by an automatic reply: %s", kind)
+	}
+	if kind := ask("ann@dead.test", ""); kind != relay.EventUnsubscribed {
 		t.Errorf("by a person: %s", kind)
 	}
 	found, err := b.store.Suppressed(t.Context(), b.account, d.Stream, []string{"ann@dead.test"})
