@@ -305,10 +305,10 @@ func (t *trial) read(ctx context.Context) (err error) {
 // the events tell of those that others made. Steps that were there stay where they
 // are.
 func (t *trial) look(ctx context.Context) (err error) {
-	kept, _ := t.s.config.Traces.Steps(t.id) // before the events: an attempt's steps come before its event
 	if err = t.read(ctx); err != nil {
 		return err
 	}
+	kept, _ := t.s.config.Traces.Steps(t.id) // after the events: an attempt whose event is there has all its steps
 	live := map[int][]relay.Step{}
 	for _, step := range kept {
 		live[step.Attempt] = append(live[step.Attempt], step)
