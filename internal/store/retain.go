@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"errors"
 	"slices"
 
 	"postrider/internal/relay"
@@ -9,7 +10,7 @@ import (
 
 const (
 	dropLook = 1000 // messages that are looked at at once
-	dropMost = 50   // that are dropped in one transaction
+	dropMost = 25   // that are dropped in one transaction
 )
 
 // DropLog drops messages of which the log is kept no longer, with their deliveries,
@@ -22,10 +23,14 @@ func (db *DB) DropLog(ctx context.Context, after, until relay.ID, ends func(acco
 	if err != nil || len(old) == 0 {
 		return 0, next, err
 	}
+	segments, err := db.segments(ctx)
+	if err != nil {
+		return 0, next, db.fail("read index of the log", err)
+	}
 	var gone []relay.ID
-	deliveries := int64(0)
 	err = db.write(ctx, "drop log", func(ctx context.Context, w *writer) error {
-		gone, deliveries = nil, 0
+		gone = nil
+		deliveries := int64(0)
 		where, args := w.among("id", old)
 		err := w.query(ctx, "select id from message where "+where+" and not exists (select 1 from delivery d where d.message = message.id and d.state < 10)"+
 			" and not exists (select 1 from notice where notice.message = message.id)", func(row scanner) error {
@@ -44,13 +49,15 @@ func (db *DB) DropLog(ctx context.Context, after, until relay.ID, ends func(acco
 			}
 		}
 		where, args = w.among("id", gone)
-		_, err = w.exec(ctx, "delete from message where "+where, args...)
-		return err
+		if _, err = w.exec(ctx, "delete from message where "+where, args...); err != nil {
+			return err
+		}
+		return w.countGone(ctx, segments, gone, deliveries)
 	})
-	if err != nil || len(gone) == 0 {
+	if err != nil {
 		return 0, next, err
 	}
-	return len(gone), next, db.countGone(ctx, gone, deliveries)
+	return len(gone), next, nil
 }
 
 // DropContent drops content that was archived longer ago than ends says of its
@@ -72,25 +79,27 @@ func (db *DB) DropContent(ctx context.Context, after, until relay.ID, ends func(
 
 // pastOf finds a few messages that are past their end.
 func (db *DB) pastOf(ctx context.Context, query string, after, until relay.ID, ends func(relay.ID) relay.ID) (old []relay.ID, next relay.ID, err error) {
-	n, full := 0, false
+	n := 0
 	err = db.read(ctx, query, func(row scanner) error {
 		var b, account []byte
-		if err := row.Scan(&b, &account); err != nil || full {
+		if err := row.Scan(&b, &account); err != nil {
 			return err
 		}
 		n++
 		next = toID(b)
 		if next.Compare(ends(toID(account))) < 0 {
-			old = append(old, next)
-			full = len(old) == dropMost
+			if old = append(old, next); len(old) == dropMost {
+				return errEnough
+			}
 		}
 		return nil
 	}, after[:], until[:], dropLook)
-	if err != nil {
+	switch {
+	case errors.Is(err, errEnough):
+	case err != nil:
 		return nil, next, db.fail("find what is old", err)
-	}
-	if n < dropLook && !full {
-		next = relay.ID{}
+	case n < dropLook:
+		next = relay.ID{} // that was all
 	}
 	return old, next, nil
 }
@@ -114,37 +123,23 @@ func (w *writer) among(column string, ids []relay.ID) (string, []any) {
 
 // countGone tells the segments of the index how many of their deliveries are gone,
 // at most: when it is half of them, they are written anew.
-func (db *DB) countGone(ctx context.Context, gone []relay.ID, deliveries int64) error {
-	all, err := db.segments(ctx)
-	if err != nil {
-		return db.fail("read index of the log", err)
-	}
-	counts := map[int64]int64{}
-	for _, s := range all {
+func (w *writer) countGone(ctx context.Context, segments []*segment, gone []relay.ID, deliveries int64) error {
+	for _, s := range segments {
 		n := 0
 		for _, id := range gone {
 			if s.docs > 0 && s.oldest.Compare(id) <= 0 && id.Compare(s.newest) <= 0 {
 				n++
 			}
 		}
-		if n > 0 {
-			counts[s.id] = max(deliveries*int64(n)/int64(len(gone)), 1)
+		if n == 0 {
+			continue
+		}
+		count := max(deliveries*int64(n)/int64(len(gone)), 1)
+		if _, err := w.exec(ctx, "update log_segment set gone = gone + ? where id = ?", count, s.id); err != nil {
+			return err
 		}
 	}
-	if len(counts) == 0 {
-		return nil
-	}
-	return db.write(ctx, "count what is gone", func(ctx context.Context, w *writer) error {
-		for _, s := range all {
-			if counts[s.id] == 0 {
-				continue
-			}
-			if _, err := w.exec(ctx, "update log_segment set gone = gone + ? where id = ?", counts[s.id], s.id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	return nil
 }
 
 // Keeps gives how long logs and archived content of accounts are to be kept, where

@@ -58,7 +58,7 @@ const (
 	look     = time.Second // between looks for new events
 	dropLook = 15 * time.Minute
 	lockFor  = 30 * time.Second
-	rest     = 3 // times as long as it worked, it rests, so that mail goes first
+	rest     = 4 // times as long as it worked, it rests, so that mail goes first
 	tell     = 10 * time.Second
 )
 
