@@ -99,7 +99,7 @@ type NewMessage struct {
 	Raw         []byte            `json:"raw,omitempty" doc:"A whole message (RFC 5322), in base64; instead of all fields that it is made of. Its envelope is from, to, cc and bcc where they are given, else its own header. A Bcc field is removed"`
 	Envelope    *NewEnvelope      `json:"envelope,omitempty" doc:"Sender and recipients where they are not those of the header"`
 	Stream      string            `json:"stream,omitempty" enum:"transactional,broadcast" doc:"Kind of mail; the key's own unless said otherwise. A key for broadcasts can't send transactional mail"`
-	Unsubscribe *NewUnsubscribe   `json:"unsubscribe,omitempty" doc:"How recipients can have no more of this kind; as the key and the stream say where it is not there"`
+	Unsubscribe *NewUnsubscribe   `json:"unsubscribe,omitempty" doc:"How recipients can have no more of this kind; where it is not there, as the key and the stream say, and on where a placeholder such as {{unsubscribe_url}} stands in the text"`
 	SendAt      time.Time         `json:"send_at,omitzero" doc:"Not to be delivered before; at most 30 days ahead. Until then it can be cancelled, or given another time"`
 	Tags        []string          `json:"tags,omitempty" maxItems:"10" doc:"Words to find it again by, of up to 64 characters each"`
 	Tracking    *Tracking         `json:"tracking,omitempty" doc:"What of it is tracked; not there: as its key, its domain and the account say"`
@@ -109,7 +109,7 @@ type NewMessage struct {
 // NewUnsubscribe is how recipients of a message can have no more of its kind.
 type NewUnsubscribe struct {
 	Group   string `json:"group,omitempty" maxLength:"64" doc:"Id of the group that they leave; none: all mail of the stream. Who has left it gets nothing"`
-	Enabled *bool  `json:"enabled,omitempty" doc:"false: no link of ours; true where it is not there"`
+	Enabled *bool  `json:"enabled,omitempty" doc:"false: no link of ours, and placeholders stay; true where it is not there"`
 }
 
 // Tracking is what is tracked of one message. What is not true is not tracked.

@@ -205,7 +205,7 @@ func (d *Daemon) wire(ctx context.Context, lease int64, joined time.Time) error 
 		Site: func(domain string) string { return d.dispatcher.Site(domain) }}, d.log)
 	d.node = newNode(d.store, d.queue, c.Node, c.Store.Shared(), lease, joined, d.log)
 	d.limiter = limit.New(d.store, c.Store.Shared(), d.log)
-	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire), Groups: d.directory,
+	entrance := submit.New(submit.Config{Hostname: c.Hostname, Expire: time.Duration(c.Queue.Expire), Groups: d.directory, Links: d.unsubscribable(),
 		Rules:  policy.Rules{Senders: relay.SenderRule(c.Policy.Senders), DNS: relay.DNSRule(c.Policy.DNS), Sandbox: int64(c.Policy.Sandbox)},
 		Limits: policy.Limits{MessageSize: int64(c.Limits.MessageSize), Recipients: c.Limits.Recipients, Hops: c.Limits.Hops}}, d.queue, d.directory, d.limiter)
 	if d.rules, err = feedback.OpenRules(c.Feedback.Rules, d.log); err != nil {

@@ -31,14 +31,16 @@ var errStays = errors.New("the message stays as it is")
 // Apply makes another message, with other bodies, and else byte for byte the same,
 // but for the transfer encoding where a new body needs another one. It is written
 // to buf, which must be empty, and is valid as long as it; a message of which
-// nothing is edited comes back as it is.
+// nothing is edited, or that has more parts or longer headers than we read, comes
+// back as it is.
 //
 // The content is read once, and no more of it held than one header and one body.
 func (e Editing) Apply(c Content, buf *Buffer) (Content, error) {
 	v := &editor{Editing: e, out: buf}
 	err := visit(c, v)
+	var shape shapeError
 	switch {
-	case errors.Is(err, errStays) || err == nil && !v.changed:
+	case errors.Is(err, errStays) || errors.As(err, &shape) || err == nil && !v.changed:
 		return c, nil
 	case err != nil:
 		return nil, err

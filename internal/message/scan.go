@@ -49,6 +49,10 @@ type Facts struct {
 	// Track is the value of an X-Postrider-Track field, at most 255 characters; for us
 	// alone, too.
 	Track string
+	// WantsListUnsubscribe: there is a List-Unsubscribe field that names no address,
+	// such as one with a placeholder. It is as if it were not there, and left out like
+	// those that are for us alone, with the List-Unsubscribe-Post beside it.
+	WantsListUnsubscribe bool
 	// Header is the header without such fields, where there were any; else nil.
 	Header []byte
 
@@ -150,6 +154,7 @@ type scanner struct {
 	past   bool     // the newest block of Resent fields is over
 	script int      // rank of the field that Script comes from; 0: none
 	ours   [][2]int // where fields are that are for us alone: from, to
+	post   [][2]int // where List-Unsubscribe-Post is
 }
 
 // header reads the header at the start of b and gives its length. cut says that
@@ -171,8 +176,14 @@ func (s *scanner) header(b []byte, cut bool) int {
 		}
 		if at := len(b) - len(rest); s.field(fl) {
 			s.ours = append(s.ours, [2]int{at, at + len(fl.raw)})
+		} else if bytes.EqualFold(fl.name, []byte("List-Unsubscribe-Post")) {
+			s.post = append(s.post, [2]int{at, at + len(fl.raw)})
 		}
 		rest = r
+	}
+	if f.WantsListUnsubscribe && !f.HasListUnsubscribe {
+		s.ours = append(s.ours, s.post...)
+		slices.SortFunc(s.ours, func(a, b [2]int) int { return a[0] - b[0] })
 	}
 	none := len(rest) == len(first)
 	switch n := blankLine(rest); {
@@ -309,6 +320,10 @@ func (s *scanner) field(fl field) (ours bool) {
 		ourValue(&f.Unsubscribe, fl)
 		return true
 	case "list-unsubscribe":
+		if !bytes.Contains(fl.value, []byte("://")) && !bytes.Contains(bytes.ToLower(fl.value), []byte("mailto:")) {
+			f.WantsListUnsubscribe = true
+			return true
+		}
 		f.HasListUnsubscribe = true
 	case "x-postrider-track":
 		if f.Track == "" {

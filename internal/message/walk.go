@@ -72,6 +72,11 @@ var (
 	lf   = crlf[1:]
 )
 
+// shapeError says that a message is beyond our bounds, and can't be read as a tree.
+type shapeError string
+
+func (e shapeError) Error() string { return string(e) }
+
 // walk reads r to its end.
 func walk(r io.Reader, v visitor) error {
 	w := walker{br: bufio.NewReaderSize(r, 64<<10), v: v}
@@ -214,7 +219,7 @@ func (w *walker) entity(message, digest bool) error {
 	frozen := len(w.open) > 0 && w.open[len(w.open)-1].frozen
 	for {
 		if w.entities == maxEntities {
-			return fmt.Errorf("the message has more than %d parts", maxEntities)
+			return shapeError(fmt.Sprintf("the message has more than %d parts", maxEntities))
 		}
 		closed, err := w.readHeader()
 		if err != nil {
@@ -265,7 +270,7 @@ func (w *walker) readHeader() (closed bool, err error) {
 			}
 		}
 		if len(w.head)+len(p) > MaxHeader {
-			return false, fmt.Errorf("the header of the message or of a part is longer than %d bytes", MaxHeader)
+			return false, shapeError(fmt.Sprintf("the header of the message or of a part is longer than %d bytes", MaxHeader))
 		}
 		w.head = append(w.head, p...)
 	}

@@ -99,6 +99,8 @@ type OptOut struct {
 	Group string `json:"group,omitempty"` // that they leave; empty: all mail of the stream
 	// Link: words that stand for our links in its texts become links.
 	Link bool `json:"link,omitempty"`
+	// Places: there are such words in its texts.
+	Places bool `json:"places,omitempty"`
 	// Header: the fields of RFC 2369 and RFC 8058 are added; its sender has added none.
 	Header bool `json:"header,omitempty"`
 }

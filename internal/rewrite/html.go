@@ -1,5 +1,5 @@
-// Package rewrite puts other addresses into the links of HTML and of plain text.
-// All else stays byte for byte, however broken it is.
+// Package rewrite puts other addresses into the links of HTML and of plain text, and
+// links in place of placeholders. All else stays byte for byte, however broken it is.
 package rewrite
 
 import (
@@ -106,16 +106,22 @@ func (w *writer) run(inside bool) {
 // conditional rewrites what stands in a comment that Outlook reads:
 // <!--[if mso]> … <![endif]-->.
 func (w *writer) conditional(raw []byte, at int) {
-	if !bytes.HasPrefix(raw, []byte("<!--[if")) {
+	from, to, ok := conditionalPart(raw)
+	if !ok {
 		return
 	}
-	from, to := bytes.Index(raw, []byte("]>")), bytes.LastIndex(raw, []byte("<![endif]"))
-	if from < 0 || to < from+2 {
-		return
-	}
-	inner := writer{HTML: w.HTML, in: raw[from+2 : to], base: at + from + 2}
+	inner := writer{HTML: w.HTML, in: raw[from:to], base: at + from}
 	inner.run(true)
 	w.edits = append(w.edits, inner.edits...)
+}
+
+// conditionalPart finds what Outlook reads of a comment.
+func conditionalPart(raw []byte) (from, to int, ok bool) {
+	if !bytes.HasPrefix(raw, []byte("<!--[if")) {
+		return 0, 0, false
+	}
+	from, to = bytes.Index(raw, []byte("]>"))+2, bytes.LastIndex(raw, []byte("<![endif]"))
+	return from, to, from >= 2 && to >= from
 }
 
 // attribute is where one stands in its tag.

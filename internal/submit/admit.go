@@ -118,7 +118,7 @@ func (e *Entrance) admit(ctx context.Context, d *Draft, f *message.Facts) (admis
 			}
 		}
 	}
-	a := admission{warning: joined(v.Warnings)}
+	var a admission
 	if a.suppressed, err = e.suppressed(ctx, &p, cmp.Or(d.Stream, d.Identity.Stream), d.Envelope.Recipients); err != nil {
 		return admission{}, err
 	}
@@ -129,9 +129,14 @@ func (e *Entrance) admit(ctx context.Context, d *Draft, f *message.Facts) (admis
 			}
 		}
 	}
-	if a.optOut, err = e.optOut(ctx, &p, d, f); err != nil {
+	var unfilled relay.Diagnosis
+	if a.optOut, unfilled, err = e.optOut(ctx, &p, d, f); err != nil {
 		return admission{}, err
 	}
+	if unfilled != (relay.Diagnosis{}) {
+		v.Warnings = append(v.Warnings, unfilled)
+	}
+	a.warning = joined(v.Warnings)
 	if a.left, err = e.left(ctx, &p, a.optOut.Group, d.Envelope.Recipients); err != nil {
 		return admission{}, err
 	}

@@ -21,8 +21,9 @@ type Groups interface {
 
 // optOut says how recipients of a draft can have no more of its kind: as the draft
 // says, else its header, else the credential, else the stream. Broadcast mail has a
-// link unless somebody says off; other mail only where somebody asks.
-func (e *Entrance) optOut(ctx context.Context, p *party, d *Draft, f *message.Facts) (o relay.OptOut, err error) {
+// link unless somebody says off; other mail only where somebody asks, or where a
+// placeholder for one stands in its text or in its List-Unsubscribe.
+func (e *Entrance) optOut(ctx context.Context, p *party, d *Draft, f *message.Facts) (o relay.OptOut, warning relay.Diagnosis, err error) {
 	group, asked := d.Group, d.Unsubscribe
 	if group == "" && asked == "" {
 		group, asked = strings.ToLower(f.Group), strings.ToLower(f.Unsubscribe)
@@ -42,17 +43,25 @@ func (e *Entrance) optOut(ctx context.Context, p *party, d *Draft, f *message.Fa
 	if err == nil && o.Group == "" && broadcast {
 		o.Group, err = e.group(ctx, p, "")
 	}
-	if err != nil {
-		return relay.OptOut{}, err
+	var place string
+	if err == nil {
+		place, err = placeholder(d.Content)
 	}
+	if err == nil {
+		warning, err = unfilled(place, asked == "off", e.config.Links, broadcast)
+	}
+	if err != nil {
+		return relay.OptOut{}, relay.Diagnosis{}, err
+	}
+	o.Places = place != ""
 	switch asked {
 	case "on":
 		o.Link = true
 	case "":
-		o.Link = broadcast || group != "" || p.Identity.Group != ""
+		o.Link = broadcast || group != "" || p.Identity.Group != "" || (o.Places || f.WantsListUnsubscribe) && e.config.Links
 	}
 	o.Header = o.Link && !f.HasListUnsubscribe
-	return o, nil
+	return o, warning, nil
 }
 
 // group finds a group by its id, or the default one; empty: there is none.

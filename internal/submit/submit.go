@@ -56,6 +56,7 @@ type Config struct {
 	Rules    policy.Rules  // for accounts that have none of their own
 	Expire   time.Duration // how long a delivery is tried
 	Groups   Groups        // nil: there are none
+	Links    bool          // recipients can be given something to unsubscribe by
 }
 
 // Entrance is the one way in, for every protocol and for our own reports.

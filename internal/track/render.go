@@ -21,6 +21,9 @@ type Fields interface {
 	// where links of the message lead to, "https://track.example.com"; empty: there
 	// can be none. An error defers the delivery.
 	Fields(ctx context.Context, m *relay.Message, d *relay.Delivery, base string) ([]byte, error)
+	// Places gives the links that stand in place of placeholders in its texts; all
+	// empty: there are none. An error defers the delivery.
+	Places(ctx context.Context, m *relay.Message, d *relay.Delivery, base string) (rewrite.Places, error)
 }
 
 // Settings says what is to be tracked.
@@ -41,16 +44,13 @@ type Renderer struct {
 	room     chan struct{} // bounds the bodies in memory
 }
 
-// maxText is the largest text part that links are put into, in bytes. Mail programs
-// show no more than a tenth of it.
-const maxText = 2 << 20
-
 // NewRenderer makes a Renderer.
 func NewRenderer(l *link.Links, h *Hosts, s Settings, fields ...Fields) *Renderer {
 	return &Renderer{links: l, hosts: h, settings: s, fields: fields, room: make(chan struct{}, 4*runtime.GOMAXPROCS(0))}
 }
 
-// Render is deliver.Renderer. Mail of which nothing is tracked is not even read.
+// Render is deliver.Renderer. Mail of which nothing is tracked, and that has no
+// placeholders, is not even read.
 func (r *Renderer) Render(ctx context.Context, m *relay.Message, d *relay.Delivery, content relay.Content, buf *message.Buffer) (out deliver.Rendering, err error) {
 	base, domain, err := r.hosts.Base(ctx, m)
 	if err != nil {
@@ -63,12 +63,18 @@ func (r *Renderer) Render(ctx context.Context, m *relay.Message, d *relay.Delive
 		}
 		out.Fields = append(out.Fields, more...)
 	}
-	if base == "" {
-		return out, nil
-	}
-	what, err := r.tracked(ctx, m, d, domain)
-	if err != nil || what == "" || what == relay.TrackOff {
+	places, err := r.places(ctx, m, d, base)
+	if err != nil {
 		return out, err
+	}
+	var what relay.Track
+	if base != "" {
+		if what, err = r.tracked(ctx, m, d, domain); err != nil {
+			return out, err
+		}
+	}
+	if what == "" && places == (rewrite.Places{}) {
+		return out, nil
 	}
 	select {
 	case r.room <- struct{}{}:
@@ -76,8 +82,8 @@ func (r *Renderer) Render(ctx context.Context, m *relay.Message, d *relay.Delive
 	case <-ctx.Done():
 		return out, ctx.Err()
 	}
-	c := &copier{links: r.links, account: m.Account, delivery: d.ID, base: base, what: what, signed: signs(domain)}
-	edited, err := message.Editing{Most: maxText, Skip: c.skip, Edit: c.edit}.Apply(content, buf)
+	c := &copier{links: r.links, account: m.Account, delivery: d.ID, base: base, what: what, places: places, signed: signs(domain)}
+	edited, err := message.Editing{Most: rewrite.MaxText, Skip: c.skip, Edit: c.edit}.Apply(content, buf)
 	if err != nil {
 		return out, err
 	}
@@ -87,7 +93,20 @@ func (r *Renderer) Render(ctx context.Context, m *relay.Message, d *relay.Delive
 	return out, nil
 }
 
-// tracked is what is tracked of a delivery. Whoever wants nothing tracked has the
+// places are the links that stand in place of placeholders, where there are any.
+func (r *Renderer) places(ctx context.Context, m *relay.Message, d *relay.Delivery, base string) (places rewrite.Places, err error) {
+	if !m.OptOut.Link || !m.OptOut.Places {
+		return places, nil
+	}
+	for _, f := range r.fields {
+		if places, err = f.Places(ctx, m, d, base); err != nil || places != (rewrite.Places{}) {
+			break
+		}
+	}
+	return places, err
+}
+
+// tracked is what is tracked of a delivery; empty: nothing. Whoever wants nothing tracked has the
 // last word: the account, then the recipient. Else the message says it, its
 // credential, the domain that it is sent in the name of, or the account, in this
 // order.
@@ -157,6 +176,7 @@ type copier struct {
 	delivery relay.DeliveryID
 	base     string
 	what     relay.Track
+	places   rewrite.Places
 	signed   bool   // by us, whatever comes of other signatures
 	own      string // the header's targets for unsubscribing, which stay
 	changed  bool
@@ -177,22 +197,23 @@ func (c *copier) edit(p message.Part, charset string) ([]byte, bool) {
 	}
 	utf8 := charset == "utf-8" || charset == "utf8"
 	lead := func(address string) (string, bool) { return c.link(address, utf8) }
-	var out []byte
+	out, filled := c.places.Fill(p.Body, p.Type)
 	var changed bool
 	if p.Type == "text/plain" {
 		if c.what.Has("text") {
-			out, changed = rewrite.Text(p.Body, lead)
+			out, changed = rewrite.Text(out, lead)
 		}
 	} else {
 		h := rewrite.HTML{}
 		if c.what.Has("clicks") {
 			h.Link = lead
 		}
-		if c.what.Has("opens") && len(bytes.TrimSpace(p.Body)) > 0 {
+		if c.what.Has("opens") && len(bytes.TrimSpace(out)) > 0 {
 			h.Last = `<img src="` + c.base + c.links.Path(link.Open, c.account, c.delivery, "") + `" width="1" height="1" alt="" style="display:block;border:0;width:1px;height:1px">`
 		}
-		out, changed = h.Rewrite(p.Body)
+		out, changed = h.Rewrite(out)
 	}
+	changed = changed || filled
 	c.changed = c.changed || changed
 	return out, changed
 }

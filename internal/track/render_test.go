@@ -2,6 +2,7 @@ package track
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"io"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"postrider/internal/link"
 	"postrider/internal/message"
 	"postrider/internal/relay"
+	"postrider/internal/rewrite"
 )
 
 // settings are Settings.
@@ -44,7 +46,7 @@ func (r *rig) render(t *testing.T, s Settings, content string, change func(m *re
 	}
 	buf := message.NewBuffer(t.TempDir(), 1<<20)
 	defer buf.Close()
-	out, err := NewRenderer(r.links, r.hosts, s).Render(t.Context(), m, d, message.Bytes([]byte(content)), buf)
+	out, err := NewRenderer(r.links, r.hosts, s, leaving{r}).Render(t.Context(), m, d, message.Bytes([]byte(content)), buf)
 	if err != nil || out.Content == nil {
 		return content, err
 	}
@@ -58,6 +60,20 @@ func (r *rig) render(t *testing.T, s Settings, content string, change func(m *re
 		t.Fatal(err)
 	}
 	return string(b), nil
+}
+
+// leaving are Fields that know where one unsubscribes.
+type leaving struct{ *rig }
+
+func (leaving) Fields(context.Context, *relay.Message, *relay.Delivery, string) ([]byte, error) {
+	return nil, nil
+}
+
+func (l leaving) Places(_ context.Context, m *relay.Message, _ *relay.Delivery, base string) (rewrite.Places, error) {
+	if base == "" {
+		return rewrite.Places{Leave: "mailto:u@x.test", LeaveAll: "mailto:u@x.test", Choose: "mailto:u@x.test"}, nil
+	}
+	return rewrite.Places{Leave: base + l.links.Path(link.Unsubscribe, mine, l.id, m.OptOut.Group), LeaveAll: base + l.links.Path(link.Unsubscribe, mine, l.id, ""), Choose: base + l.links.Path(link.Preferences, mine, l.id, m.OptOut.Group)}, nil
 }
 
 // links takes the links out of a text.
@@ -204,4 +220,61 @@ func TestOwnLinks(t *testing.T) {
 	if out, err := r.render(t, &settings{account: relay.Account{Track: "clicks"}}, in, nil); err != nil || out != in {
 		t.Errorf("%v\n%s", err, out)
 	}
+}
+
+// Placeholders become links in every encoding, which no click is counted of; all
+// else stays byte for byte.
+func TestPlaceholders(t *testing.T) {
+	const (
+		html = "From: a@mine.test\r\nMIME-Version: 1.0\r\nContent-Type: text/html; charset=iso-8859-1\r\n"
+		body = "<p>\xfc <a class=x href=\"{{unsubscribe_url}}\">x</a>\r\n  <a href='%7B%7B%7Bpm%3Aunsubscribe%7D%7D%7D'></a><br/></p>\r\n"
+		two  = "From: a@mine.test\r\nMIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary=b\r\n\r\n--b\r\n"
+	)
+	r := newRig(t)
+	base := "https://track.mine.test"
+	leave, choose := base+r.links.Path(link.Unsubscribe, mine, r.id, "news"), base+r.links.Path(link.Preferences, mine, r.id, "news")
+	all := base + r.links.Path(link.Unsubscribe, mine, r.id, "")
+	filled := strings.NewReplacer("{{unsubscribe_url}}", leave, "%7B%7B%7Bpm%3Aunsubscribe%7D%7D%7D", leave).Replace(body)
+	none := &settings{account: relay.Account{Track: relay.TrackOff}}
+	tracking := &settings{account: relay.Account{Track: "clicks text"}}
+	for name, tt := range map[string]struct{ in, want string }{
+		"8bit":             {html + "Content-Transfer-Encoding: 8bit\r\n\r\n" + body, html + "Content-Transfer-Encoding: 8bit\r\n\r\n" + filled},
+		"quoted-printable": {html + "Content-Transfer-Encoding: quoted-printable\r\n\r\n<p>=FC <a href=3D\"{{unsub=\r\nscribe_url}=\r\n}\">x</a>\r\n", "<a href=3D\"" + leave[:len(base)]},
+		"base64":           {html + "Content-Transfer-Encoding: base64\r\n\r\n" + base64.StdEncoding.EncodeToString([]byte("<a href='<%asm_preferences_raw_url%>'>")) + "\r\n", html + "Content-Transfer-Encoding: base64\r\n\r\n" + wrapped("<a href='"+choose+"'>")},
+		"plain text":       {"From: a@mine.test\r\n\r\nLeave: {{unsubscribe_url}}, all: %unsubscribe_url%\r\nChoose: <%asm_preferences_url%>\r\n", "From: a@mine.test\r\n\r\nLeave: " + leave + ", all: " + all + "\r\nChoose: " + choose + "\r\n"},
+		"parts":            {two + "\r\n{{unsubscribe_url}}\r\n--b\r\nContent-Type: text/html\r\n\r\n<%asm_group_unsubscribe_url%>\r\n--b--\r\n", two + "\r\n" + leave + "\r\n--b\r\nContent-Type: text/html\r\n\r\n<a href=\"" + leave + "\">Unsubscribe from this list</a>\r\n--b--\r\n"},
+	} {
+		for _, s := range []*settings{none, tracking} {
+			out, err := r.render(t, s, tt.in, func(m *relay.Message, _ *relay.Delivery) {
+				m.OptOut = relay.OptOut{Group: "news", Link: true, Places: true}
+			})
+			if name == "quoted-printable" {
+				out = strings.ReplaceAll(out, "=\r\n", "")
+				if !strings.Contains(out, tt.want) || !strings.Contains(out, leave) || !strings.Contains(out, "=FC <a href") {
+					t.Errorf("%s: %v\n%s", name, err, out)
+				}
+			} else if err != nil || out != tt.want {
+				t.Errorf("%s: %v\n got %q\nwant %q", name, err, out, tt.want)
+			}
+		}
+		for what, o := range map[string]relay.OptOut{"switched off": {Places: true}, "none that we know of": {Link: true}} {
+			if out, err := r.render(t, none, tt.in, func(m *relay.Message, _ *relay.Delivery) { m.OptOut = o }); err != nil || out != tt.in {
+				t.Errorf("%s, %s: %v\n%s", name, what, err, out)
+			}
+		}
+	}
+	r.hosts.base = nil
+	out, err := r.render(t, none, "From: a@mine.test\r\n\r\n{{unsubscribe_url}}\r\n", func(m *relay.Message, _ *relay.Delivery) { m.OptOut = relay.OptOut{Link: true, Places: true} })
+	if err != nil || out != "From: a@mine.test\r\n\r\nmailto:u@x.test\r\n" {
+		t.Errorf("without links: %v\n%s", err, out)
+	}
+}
+
+// wrapped is a text in base64, in lines.
+func wrapped(text string) string {
+	coded, out := base64.StdEncoding.EncodeToString([]byte(text)), ""
+	for ; len(coded) > 76; coded = coded[76:] {
+		out += coded[:76] + "\r\n"
+	}
+	return out + coded + "\r\n"
 }

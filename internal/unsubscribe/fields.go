@@ -11,6 +11,7 @@ import (
 
 	"postrider/internal/link"
 	"postrider/internal/relay"
+	"postrider/internal/rewrite"
 	"postrider/internal/smtp"
 )
 
@@ -55,7 +56,7 @@ func (k *Maker) Fields(ctx context.Context, m *relay.Message, d *relay.Delivery,
 		return nil, err
 	}
 	if host != "" {
-		ways = append(ways, "<mailto:"+k.Addresses.Unsubscribe(d.ID, host)+"?subject=unsubscribe>")
+		ways = append(ways, "<"+k.letter(d, host)+">")
 	}
 	if len(ways) == 0 {
 		if k.warned.CompareAndSwap(false, true) {
@@ -68,6 +69,25 @@ func (k *Maker) Fields(ctx context.Context, m *relay.Message, d *relay.Delivery,
 		fields += "List-Unsubscribe-Post: List-Unsubscribe=One-Click\r\n"
 	}
 	return []byte(fields), nil
+}
+
+// Places is track.Fields: what stands in texts in place of placeholders. Where there
+// are no links, it is the address by which one unsubscribes.
+func (k *Maker) Places(ctx context.Context, m *relay.Message, d *relay.Delivery, base string) (rewrite.Places, error) {
+	if base != "" {
+		return rewrite.Places{Leave: k.Link(m, d, base), LeaveAll: base + k.Links.Path(link.Unsubscribe, m.Account, d.ID, ""), Choose: k.Preferences(m, d, base)}, nil
+	}
+	host, err := k.host(ctx, m)
+	if err != nil || host == "" {
+		return rewrite.Places{}, err
+	}
+	by := k.letter(d, host)
+	return rewrite.Places{Leave: by, LeaveAll: by, Choose: by}, nil
+}
+
+// letter is the address of a mail by which the recipient of a delivery unsubscribes.
+func (k *Maker) letter(d *relay.Delivery, host string) string {
+	return "mailto:" + k.Addresses.Unsubscribe(d.ID, host) + "?subject=unsubscribe"
 }
 
 // Link is where the recipient of a delivery unsubscribes.

@@ -22,6 +22,7 @@ import (
 	"postrider/internal/link"
 	"postrider/internal/message"
 	"postrider/internal/relay"
+	"postrider/internal/rewrite"
 	"postrider/internal/seal"
 	"postrider/internal/store"
 	"postrider/internal/store/sqlite"
@@ -408,6 +409,30 @@ func TestFields(t *testing.T) {
 		got, err := k.Fields(t.Context(), &m, f.d, tt.base)
 		if err != nil || string(got) != tt.want {
 			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
+// In place of placeholders are links: of the group, of all, of the preferences. Where
+// there are none it is an address, and where there is none either, nothing.
+func TestPlaces(t *testing.T) {
+	f := newFixture(t)
+	at := func(k link.Kind, group string) string {
+		return "https://track.test" + f.links.Path(k, f.owner, f.d.ID, group)
+	}
+	const letter = "mailto:u+x@bounce.relay.test?subject=unsubscribe"
+	for name, tt := range map[string]struct {
+		base, host string
+		want       rewrite.Places
+	}{
+		"links":   {"https://track.test", "bounce.relay.test", rewrite.Places{Leave: at(link.Unsubscribe, "news"), LeaveAll: at(link.Unsubscribe, ""), Choose: at(link.Preferences, "news")}},
+		"address": {"", "bounce.relay.test", rewrite.Places{Leave: letter, LeaveAll: letter, Choose: letter}},
+		"neither": {},
+	} {
+		k := &Maker{Links: f.links, Domains: domains{}, Addresses: addresses{}, Host: tt.host, Log: silent}
+		got, err := k.Places(t.Context(), f.m, f.d, tt.base)
+		if err != nil || got != tt.want {
+			t.Errorf("%s: %+v, %v", name, got, err)
 		}
 	}
 }
