@@ -116,12 +116,12 @@ func (l *Log) Run(ctx context.Context) error {
 			batch = append(batch, d)
 		case <-ctx.Done():
 			for len(l.in) > 0 {
-				l.write(writing, l.gather(nil, nil, nil))
+				l.write(writing, ctx, l.gather(nil, nil, nil))
 			}
 			return nil
 		}
 		timer.Reset(l.look)
-		l.write(writing, l.gather(batch, timer.C, ctx.Done()))
+		l.write(writing, ctx, l.gather(batch, timer.C, ctx.Done()))
 		l.full.Store(false)
 	}
 }
@@ -150,8 +150,8 @@ func (l *Log) gather(batch []Deed, until <-chan time.Time, done <-chan struct{})
 	return batch
 }
 
-// write settles a batch.
-func (l *Log) write(ctx context.Context, batch []Deed) {
+// write settles a batch; running is the context of Run.
+func (l *Log) write(ctx, running context.Context, batch []Deed) {
 	fresh := l.remember(batch)
 	ids := make([]relay.DeliveryID, 0, len(fresh))
 	known := map[relay.DeliveryID]*relay.Delivery{}
@@ -164,7 +164,7 @@ func (l *Log) write(ctx context.Context, batch []Deed) {
 	if len(ids) == 0 {
 		return
 	}
-	found, err := l.find(ctx, ids)
+	found, err := l.find(ctx, running, ids)
 	if err != nil {
 		l.log.Error("opens and clicks can't be recorded, and are lost", "count", len(fresh), "err", err)
 		for range fresh {
@@ -193,21 +193,24 @@ func (l *Log) write(ctx context.Context, batch []Deed) {
 	g.Wait()
 }
 
-// tries is how often the store is asked what links are about.
-const tries = 5
+const (
+	askAgain = 250 * time.Millisecond
+	// lastTries is how often the store is asked after the end of Run.
+	lastTries = 6
+)
 
-// find asks again where the store does not answer: its trouble is mostly short,
-// and deeds wait.
-func (l *Log) find(ctx context.Context, ids []relay.DeliveryID) (found []*relay.Delivery, err error) {
-	for try := range tries {
-		if found, err = l.store.Linked(ctx, ids); err == nil {
-			return found, nil
+// find asks until the store answers: deeds wait, as long as there is room. After
+// the end of running it gives up at some time.
+func (l *Log) find(ctx, running context.Context, ids []relay.DeliveryID) (found []*relay.Delivery, err error) {
+	for tries := 1; ; {
+		if found, err = l.store.Linked(ctx, ids); err == nil || tries == lastTries {
+			return found, err
 		}
-		if try < tries-1 {
-			time.Sleep(100 * time.Millisecond << try)
+		if running.Err() != nil {
+			tries++
 		}
+		time.Sleep(askAgain)
 	}
-	return nil, err
 }
 
 func (l *Log) settle(ctx context.Context, o relay.Outcome) {

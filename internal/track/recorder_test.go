@@ -149,6 +149,23 @@ func TestLogEnds(t *testing.T) {
 	})
 }
 
+// A store that is away for minutes loses nothing that there is room for.
+func TestLogWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := newKept(2, time.Now().Add(-time.Hour))
+		k.fails = 1000
+		l, stop := startLog(t, k)
+		l.Record(deed(1, link.Open, "", 1))
+		time.Sleep(lookAround + time.Minute)
+		l.Record(deed(2, link.Click, shop, 1))
+		time.Sleep(1000 * askAgain)
+		stop()
+		if len(k.settled) != 2 || k.fails != 0 {
+			t.Errorf("%d of 2 are written, %d failures are left", len(k.settled), k.fails)
+		}
+	})
+}
+
 // More than there is room for is lost and counted, and nobody waits; the memory of
 // what was done is bounded, and so is what one delivery can have.
 func TestLogBounds(t *testing.T) {
