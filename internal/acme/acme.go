@@ -1,5 +1,6 @@
-// Package acme gets certificates for the relay's own names by ACME (RFC 8555),
-// renews them, and shares them with the other nodes through the store.
+// Package acme gets certificates for the relay's own names and for the tracking
+// hosts of its customers by ACME (RFC 8555), renews them, and shares them with the
+// other nodes through the store.
 package acme
 
 import (
@@ -36,9 +37,13 @@ type Config struct {
 	// HTTP and TLS are where the authority looks (HTTP-01, TLS-ALPN-01); nil: it
 	// is not asked to. They are closed at the end of Run.
 	HTTP, TLS net.Listener
-	Box       Box
-	Waits     []time.Duration // after failures; the last one repeats. Nil: a minute to six hours
-	Check     time.Duration   // how often certificates are looked at; 0: 10 minutes
+	// Shared is the address of another's port that gets the authority's HTTP
+	// requests, and hands them to Answer; empty: none.
+	Shared string
+	Box    Box
+	Waits  []time.Duration // after failures; the last one repeats. Nil: a minute to six hours
+	Check  time.Duration   // how often certificates are looked at; 0: 10 minutes
+	Hosts  *HostsConfig    // of tracking hosts; nil: none is asked for
 }
 
 // Manager holds certificates.
@@ -50,6 +55,8 @@ type Manager struct {
 	files  *storage
 	log    *slog.Logger
 	end    func()
+	hosts  *hosts // nil: none
+	served *served
 
 	mu   sync.Mutex
 	good map[string]*tls.Certificate // the latest of each name that is really for it
@@ -72,39 +79,59 @@ func New(c Config, files Files, log *slog.Logger) *Manager {
 	m.end = sync.OnceFunc(m.cache.Stop)
 	m.magic = certmagic.New(m.cache, certmagic.Config{Storage: m.files, Logger: zlog, OCSP: certmagic.OCSPConfig{DisableStapling: true}})
 	template := certmagic.ACMEIssuer{CA: c.Directory, Email: c.Email, Agreed: true, TrustedRoots: c.Roots, Logger: zlog,
-		DisableHTTPChallenge: c.HTTP == nil, DisableTLSALPNChallenge: c.TLS == nil}
+		DisableHTTPChallenge: c.HTTP == nil && c.Shared == "", DisableTLSALPNChallenge: c.TLS == nil}
 	if c.Directory == "" {
 		template.CA = certmagic.LetsEncryptProductionCA
 	}
 	// certmagic opens no port where one is open already.
-	template.ListenHost, template.AltHTTPPort = at(c.HTTP)
+	template.ListenHost, template.AltHTTPPort = at(c.Shared)
+	if c.HTTP != nil {
+		template.ListenHost, template.AltHTTPPort = at(c.HTTP.Addr().String())
+	}
 	if c.TLS != nil {
-		template.ListenHost, template.AltTLSALPNPort = at(c.TLS)
+		template.ListenHost, template.AltTLSALPNPort = at(c.TLS.Addr().String())
 	}
 	m.issuer = certmagic.NewACMEIssuer(m.magic, template)
 	m.magic.Issuers = []certmagic.Issuer{m.issuer}
+	if c.Email == "" {
+		m.magic.Issuers = []certmagic.Issuer{mute{m.issuer}}
+	}
+	if m.served = newServed(); c.Hosts != nil {
+		m.hosts = newHosts(*c.Hosts, m)
+	}
 	return m
 }
 
-func at(ln net.Listener) (host string, port int) {
-	if ln == nil {
-		return "", 0
-	}
-	host, digits, err := net.SplitHostPort(ln.Addr().String())
+// mute is an issuer that asks nobody at the terminal for an address.
+type mute struct{ *certmagic.ACMEIssuer }
+
+// PreCheck is that of who can't be asked.
+func (m mute) PreCheck(ctx context.Context, names []string, _ bool) error {
+	return m.ACMEIssuer.PreCheck(ctx, names, false)
+}
+
+func at(address string) (host string, port int) {
+	host, digits, err := net.SplitHostPort(address)
 	if err != nil {
 		return "", 0
 	}
-	port, _ = strconv.Atoi(digits) // it is one: a listener says so
+	port, _ = strconv.Atoi(digits) // it is one: a listener has it
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = ""
 	}
 	return host, port
 }
 
-// Certificate gives the certificate for a name, or for the first one where name
-// is none of those that are wanted. Nil: there is none yet.
+// Names are those that Certificate knows.
+func (m *Manager) Names() []string { return m.config.Names }
+
+// fixed tells whether a name is one of them.
+func (m *Manager) fixed(name string) bool { return slices.Contains(m.config.Names, name) }
+
+// Certificate gives the certificate for one of the names, or for the first one
+// where name is none of them. Nil: there is none yet.
 func (m *Manager) Certificate(name string) *tls.Certificate {
-	if name = strings.ToLower(strings.TrimSuffix(name, ".")); !slices.Contains(m.config.Names, name) {
+	if name = strings.ToLower(strings.TrimSuffix(name, ".")); !m.fixed(name) {
 		name = m.config.Names[0]
 	}
 	var best *tls.Certificate
@@ -135,6 +162,9 @@ func (m *Manager) Run(ctx context.Context) error {
 	}
 	if m.config.TLS != nil {
 		wg.Go(func() { m.answerTLS(ctx) })
+	}
+	if m.hosts != nil {
+		wg.Go(func() { m.hosts.run(ctx) })
 	}
 	for failures := 0; ; {
 		wait := m.config.Check
@@ -203,7 +233,7 @@ func (m *Manager) purge(ctx context.Context, name string) error {
 	}
 	m.log.Warn("a stored certificate can't be used, and is dropped", "name", name)
 	m.cache.RemoveManaged([]certmagic.SubjectIssuer{{Subject: name, IssuerKey: issuer}})
-	return m.files.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(issuer, name))
+	return m.remove(ctx, name)
 }
 
 // unusable tells whether a stored file is lost for good.
@@ -211,10 +241,13 @@ func unusable(err error) bool {
 	return errors.Is(err, fs.ErrNotExist) || errors.Is(err, seal.ErrBroken)
 }
 
-// answerHTTP serves the authority's HTTP requests (RFC 8555 section 8.3), and
-// nothing else.
+// Answer has the authority's HTTP requests (RFC 8555 section 8.3) answered, and
+// others by next.
+func (m *Manager) Answer(next http.Handler) http.Handler { return m.issuer.HTTPChallengeHandler(next) }
+
+// answerHTTP serves the authority's HTTP requests, and nothing else.
 func (m *Manager) answerHTTP(ctx context.Context) {
-	server := &http.Server{Handler: m.issuer.HTTPChallengeHandler(http.NotFoundHandler()), ReadHeaderTimeout: 10 * time.Second,
+	server := &http.Server{Handler: m.Answer(http.NotFoundHandler()), ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout: 20 * time.Second, WriteTimeout: 20 * time.Second, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(m.log.Handler(), slog.LevelDebug),
 		BaseContext: func(net.Listener) context.Context { return ctx }}
 	stop := context.AfterFunc(ctx, func() { server.Close() })

@@ -50,6 +50,7 @@ type authority struct {
 	http, tls net.Listener
 	db        *store.DB
 	box       *seal.Box
+	zone      *fakedns.Server
 
 	orders atomic.Int64
 	change atomic.Pointer[func(http.ResponseWriter, *http.Request, http.Handler)] // in place of the answer
@@ -66,6 +67,7 @@ func newAuthority(t *testing.T, life time.Duration) *authority {
 		t.Fatal(err)
 	}
 	t.Cleanup(zone.Close)
+	a.zone = zone
 	if err := zone.Add("*.relay.test. 60 IN A 127.0.0.1"); err != nil {
 		t.Fatal(err)
 	}

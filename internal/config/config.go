@@ -66,8 +66,9 @@ type TLS struct {
 	Email     string   `toml:"acme_email" doc:"Address that the authority may write to."`
 	Directory string   `toml:"acme_directory" doc:"Address of the authority's ACME directory. Empty: that of Let's Encrypt."`
 	Names     []string `toml:"acme_names" doc:"Names of the certificate; port 80 or 443 of each must lead here. Empty: the hostname, and service.tracking_host where links are served with TLS."`
-	HTTP01    string   `toml:"acme_http" doc:"host:port for the authority's HTTP requests (HTTP-01), which come to port 80. Empty: none."`
-	ALPN01    string   `toml:"acme_tls" doc:"host:port for its TLS connections (TLS-ALPN-01), which come to port 443; needed only where HTTP-01 is not possible. Empty: none."`
+	HTTP01    string   `toml:"acme_http" doc:"host:port for the authority's HTTP requests (HTTP-01), which come to port 80. It may be tracking.listen where that has no TLS. Empty: none."`
+	ALPN01    string   `toml:"acme_tls" doc:"host:port for its TLS connections (TLS-ALPN-01), which come to port 443; needed only where HTTP-01 is not possible. Where links are served on port 443 it is not: use acme_http. Empty: none."`
+	Orders    int      `toml:"acme_orders" doc:"How many certificates all nodes together ask for in an hour for tracking hosts of domains, where links are served with TLS (tracking.own_hosts); the relay's own do not count. 0: none are asked for."`
 	ACMERoots string   `toml:"acme_ca" doc:"File with certificates to trust for the directory itself, PEM. Empty: those of the system."`
 }
 
@@ -241,10 +242,16 @@ type Tracking struct {
 	URL     string   `toml:"url" doc:"Address at which others reach it, without a path: https://track.example.com. Empty: made of service.tracking_host (without one, hostname) and listen."`
 	Plain   bool     `toml:"plain" doc:"Serve it without TLS on other addresses too; for a proxy in front that has TLS."`
 	Proxy   []Prefix `toml:"proxy_from" doc:"Networks of such proxies: what they say in X-Forwarded-For is believed."`
-	Domains bool     `toml:"own_hosts" doc:"Mail in the name of a verified domain has links on the domain's own tracking host, where its CNAME is in order and the relay has a certificate for it: of tls.cert, or because it stands in tls.acme_names. Behind a proxy that is the proxy's business."`
+	Domains bool     `toml:"own_hosts" doc:"Mail in the name of a verified domain has links on the domain's own tracking host, where its CNAME is in order and the relay has a certificate for it. With tls.acme it asks for one. Behind a proxy that is the proxy's business."`
 	Life    Duration `toml:"links_for" doc:"How long after its message a link counts. Later ones still lead on, and are recorded no more."`
 	Private string   `toml:"do_not_track" doc:"What becomes of requests with DNT: 1 or Sec-GPC: 1. anonymous: recorded without the client's address and program. ignore: not recorded. record: like any other."`
 	Early   Duration `toml:"machine_within" doc:"Clicks and opens so soon after the delivery are taken for those of a machine. 0: none are."`
+}
+
+// SharedPort tells whether the port of links is that of the authority's HTTP
+// requests, too.
+func (c *Config) SharedPort() bool {
+	return c.TLS.ACME && c.TLS.HTTP01 != "" && c.TLS.HTTP01 == c.Tracking.Listen && !c.Tracking.Secure()
 }
 
 // Secure tells whether links are served with TLS.

@@ -60,6 +60,7 @@ func Default() Config {
 			Data:        3 * minute,  // RFC 5321 section 4.5.3.2.5
 			Dot:         10 * minute, // RFC 5321 section 4.5.3.2.6
 		},
+		TLS:     TLS{Orders: 60},
 		Domains: Domains{Every: 12 * hour, Grace: 3 * day},
 		Doctor: Doctor{
 			Probe:      []string{"gmail-smtp-in.l.google.com:25", "outlook-com.olc.protection.outlook.com:25"},

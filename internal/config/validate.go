@@ -32,6 +32,7 @@ func (c *Config) Validate() error {
 	v.resolvers(&c.DNS)
 	v.receivers(c)
 	v.acme(&c.TLS)
+	v.acmePorts(c)
 	v.service(c)
 	v.routes(c.Route)
 	v.alerts(&c.Alerts)
@@ -489,6 +490,22 @@ func (v *checker) acme(t *TLS) {
 	}
 	if t.ACME && t.HTTP01 == "" && t.ALPN01 == "" {
 		v.add("tls.acme", `the authority must be able to ask here: set acme_http = ":80", or acme_tls = ":443"`)
+	}
+}
+
+// acmePorts keeps the authority's ports apart from that of links.
+func (v *checker) acmePorts(c *Config) {
+	v.count("tls.acme_orders", c.TLS.Orders, 0, 1000)
+	host, port, err := splitAddress(c.Tracking.Listen, 0)
+	if err != nil || port == 0 || !c.TLS.ACME {
+		return
+	}
+	for _, at := range []struct{ key, address, advice string }{
+		{"tls.acme_http", c.TLS.HTTP01, "where that has TLS the authority must have port 80 of its own, such as acme_http = \":80\"; where it has none, name the same address in both"},
+		{"tls.acme_tls", c.TLS.ALPN01, "have the authority ask at port 80 instead: acme_http = \":80\", without acme_tls"}} {
+		if h, p, err := splitAddress(at.address, 0); err == nil && p == port && overlap(h, host) && !(at.key == "tls.acme_http" && c.SharedPort()) {
+			v.clash(at.key, "tracking.listen", "%q is taken by tracking.listen; %s", at.address, at.advice)
+		}
 	}
 }
 

@@ -70,6 +70,14 @@ func TestValidate(t *testing.T) {
 		"node of 65":       {func(c *Config) { c.Node = strings.Repeat("n", 65) }, "node"},
 		"node with a path": {func(c *Config) { c.Node = "../n" }, "node"},
 
+		"the authority's port and links":             {acmeAt(":80", "", "127.0.0.1:8080"), ""},
+		"the authority's port shared with links":     {acmeAt("127.0.0.1:8080", "", "127.0.0.1:8080"), ""},
+		"the authority's port taken by links":        {acmeAt(":8443", "", ":8443"), "tls.acme_http"},
+		"the authority's TLS port taken by links":    {acmeAt("", ":443", "0.0.0.0:443"), "tls.acme_tls"},
+		"the authority's port taken by the same":     {acmeAt(":8080", "", "127.0.0.1:8080"), "tls.acme_http"},
+		"orders of certificates":                     {func(c *Config) { c.TLS.Orders = -1 }, "tls.acme_orders"},
+		"the authority's port, where it is not used": {func(c *Config) { c.TLS.ALPN01, c.Tracking.Listen = ":443", ":443" }, ""},
+
 		"host with underscore": {func(c *Config) { c.Route = []Route{{Domain: "a", To: "mail_sink:25"}} }, ""},
 		"subdomains and itself": {func(c *Config) {
 			c.Route = []Route{{Domain: "a.example"}, {Domain: ".a.example"}, {Domain: "*"}}
@@ -99,5 +107,12 @@ func TestValidate(t *testing.T) {
 				t.Errorf("%q does not begin with the key", err)
 			}
 		})
+	}
+}
+
+// acmeAt has the authority ask at these ports, and links on that.
+func acmeAt(http, tls, links string) func(*Config) {
+	return func(c *Config) {
+		c.TLS.ACME, c.TLS.HTTP01, c.TLS.ALPN01, c.Tracking.Listen = true, http, tls, links
 	}
 }
