@@ -66,7 +66,7 @@ func Windows() []time.Duration {
 
 // OfAccounts are the kinds that accounts have rules of their own for.
 func OfAccounts() []relay.AlertKind {
-	return []relay.AlertKind{relay.AlertBounces, relay.AlertComplaints, relay.AlertDeferrals, relay.AlertBlock, relay.AlertQuota, relay.AlertDomain, relay.AlertWebhook}
+	return []relay.AlertKind{relay.AlertBounces, relay.AlertComplaints, relay.AlertDeferrals, relay.AlertBlock, relay.AlertQuota, relay.AlertDomain, relay.AlertCertificate, relay.AlertWebhook}
 }
 
 // IsRate tells whether a kind is a share of something, with thresholds.

@@ -11,7 +11,7 @@ import (
 	"postrider/internal/relay"
 )
 
-// look finds all that is wrong, but for certificates.
+// look finds all that is wrong, but for certificates of nodes.
 func (w *Watch) look(ctx context.Context, now time.Time) (seen []Seen, err error) {
 	own, err := w.store.AlertRules(ctx, relay.Everyone)
 	if err != nil {
@@ -46,7 +46,11 @@ func (w *Watch) look(ctx context.Context, now time.Time) (seen []Seen, err error
 	if err != nil {
 		return nil, err
 	}
-	seen = append(append(seen, domains...), hooks...)
+	hosts, err := w.hosts(ctx, rules, now)
+	if err != nil {
+		return nil, err
+	}
+	seen = append(append(append(seen, domains...), hooks...), hosts...)
 	return append(seen, w.listings(ctx, now)...), nil
 }
 
@@ -236,27 +240,60 @@ func (w *Watch) certificates(now time.Time) (seen []Seen) {
 		return nil
 	}
 	for _, c := range w.config.Certificates() {
-		left, life := c.Expires.Sub(now), c.Expires.Sub(c.From)
-		if left > min(w.config.Expiry[0], life/4) {
+		s, soon := w.ending(c, now)
+		if !soon {
 			continue
 		}
-		s := Seen{Account: relay.Everyone, Kind: relay.AlertCertificate, Subject: w.subject(c), Level: 1, Severity: relay.SeverityWarning,
-			Title:   "The certificate of " + c.Name + " ends soon",
-			Text:    fmt.Sprintf("The certificate of %s that node %s serves ends at %s. Clients refuse it from then on.", c.Name, w.config.Node, stamp(c.Expires)),
-			Advice:  "It is the operator's turn: put a new one in the place of the files tls.cert and tls.key; it is read without a restart.",
-			Figures: []relay.AlertFigure{{Name: "ends", Value: stamp(c.Expires)}, {Name: "node", Value: w.config.Node}}}
+		s.Account, s.Subject = relay.Everyone, w.subject(c)
+		s.Text = fmt.Sprintf("The certificate of %s that node %s serves ends at %s. Clients refuse it from then on.", c.Name, w.config.Node, stamp(c.Expires))
+		s.Advice = "It is the operator's turn: put a new one in the place of the files tls.cert and tls.key; it is read without a restart."
+		s.Figures = append(s.Figures, relay.AlertFigure{Name: "node", Value: w.config.Node})
 		if c.Renewed {
 			s.Advice = "It is the operator's turn: the relay renews it by itself, and has not been able to. Its log says why; mostly port 80 or 443 of the name does not lead here."
-		}
-		if left <= min(w.config.Expiry[1], life/10) {
-			s.Level, s.Severity = 2, relay.SeverityCritical
-		}
-		if left <= 0 {
-			s.Title = "The certificate of " + c.Name + " has ended"
 		}
 		seen = append(seen, s)
 	}
 	return seen
+}
+
+// ending tells whether a certificate ends soon, and how grave that is.
+func (w *Watch) ending(c Certificate, now time.Time) (s Seen, soon bool) {
+	left, life := c.Expires.Sub(now), c.Expires.Sub(c.From)
+	if left > min(w.config.Expiry[0], life/4) {
+		return s, false
+	}
+	s = Seen{Kind: relay.AlertCertificate, Level: 1, Severity: relay.SeverityWarning, Title: "The certificate of " + c.Name + " ends soon",
+		Figures: []relay.AlertFigure{{Name: "ends", Value: stamp(c.Expires)}}}
+	if left <= min(w.config.Expiry[1], life/10) {
+		s.Level, s.Severity = 2, relay.SeverityCritical
+	}
+	if left <= 0 {
+		s.Title = "The certificate of " + c.Name + " has ended"
+	}
+	return s, true
+}
+
+// hosts are certificates of tracking hosts that end soon. Their accounts are told:
+// that the relay is at fault shows with its own, which its operators are told of.
+func (w *Watch) hosts(ctx context.Context, rules func(relay.ID) Rules, now time.Time) (seen []Seen, err error) {
+	if w.config.Hosts == nil {
+		return nil, nil
+	}
+	all, err := w.config.Hosts(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range all {
+		s, soon := w.ending(c, now)
+		if !soon || rules(c.Account)[relay.AlertCertificate].Off {
+			continue
+		}
+		s.Account, s.Subject = c.Account, c.Name
+		s.Text = fmt.Sprintf("The certificate of the tracking host %s ends at %s, and can't be renewed. From then on links in mail that was sent already show a warning, and new mail has links on the relay's own host. The authority says: %s", c.Name, stamp(c.Expires), c.Error)
+		s.Advice = "It is the turn of whoever keeps the DNS of " + c.Name + ", where the authority speaks of that: see whether a CAA record keeps the authority out, DNSSEC is broken, or a proxy stands before the host. Else it is the operator's turn. It is asked for again by itself."
+		seen = append(seen, s)
+	}
+	return seen, nil
 }
 
 // subject names a certificate: one that all nodes share is the same on each.

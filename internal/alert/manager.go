@@ -269,7 +269,7 @@ func (m *Manager) SetRules(ctx context.Context, by relay.Actor, account relay.ID
 
 func (m *Manager) check(kind relay.AlertKind, r relay.AlertRule) error {
 	if !slices.Contains(OfAccounts(), kind) {
-		return invalid("Accounts have rules for bounce-rate, complaint-rate, deferral-spike, provider-block, quota, domain-failing and webhook-failing.", "There is no rule for %.40q here.", string(kind))
+		return invalid("Accounts have rules for bounce-rate, complaint-rate, deferral-spike, provider-block, quota, domain-failing, certificate-expiring and webhook-failing.", "There is no rule for %.40q here.", string(kind))
 	}
 	if !IsRate(kind) {
 		if r.Warning != 0 || r.Critical != 0 || r.Least != 0 || len(r.Windows) > 0 {

@@ -47,11 +47,13 @@ type Store interface {
 	Now() time.Time
 }
 
-// Certificate is one that this node serves.
+// Certificate is one that this node serves, or of a tracking host, which all do.
 type Certificate struct {
 	Name          string // of a host
 	From, Expires time.Time
-	Renewed       bool // the relay renews it by itself; all nodes share it
+	Renewed       bool     // the relay renews it by itself; all nodes share it
+	Account       relay.ID // whose tracking host it is of
+	Error         string   // why it is not renewed
 }
 
 // Config is what a Watch must know.
@@ -69,6 +71,9 @@ type Config struct {
 	Idle func() bool
 	// Certificates gives those of this node; nil: none.
 	Certificates func() []Certificate
+	// Hosts gives those of tracking hosts that are not renewed although it is time;
+	// nil: there are none.
+	Hosts func(ctx context.Context) ([]Certificate, error)
 	// Blocklists asks the lists for the relay's addresses; nil: none are asked.
 	Blocklists func(ctx context.Context) []relay.Finding
 	Lists      time.Duration // between such questions
@@ -137,7 +142,9 @@ func (w *Watch) Round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	own := func(a *relay.Alert) bool { return a.Kind == relay.AlertCertificate && w.mine(a.Subject) }
+	own := func(a *relay.Alert) bool {
+		return a.Kind == relay.AlertCertificate && a.Account == relay.Everyone && w.mine(a.Subject)
+	}
 	var ours []*relay.Alert
 	for _, a := range open {
 		if own(a) {
@@ -160,7 +167,7 @@ func (w *Watch) Round(ctx context.Context) error {
 	}
 	open = slices.DeleteFunc(open, own)
 	looked := func(a *relay.Alert) bool {
-		if a.Kind == relay.AlertCertificate {
+		if a.Kind == relay.AlertCertificate && a.Account == relay.Everyone {
 			return now.Sub(a.Seen) > gone // the node is gone
 		}
 		list, _, _ := strings.Cut(a.Subject, " ")

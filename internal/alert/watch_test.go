@@ -352,6 +352,46 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// The certificate of a tracking host concerns its account, which can do without; it
+// is well again when it is renewed, or wanted no more.
+func TestHostCertificates(t *testing.T) {
+	r := newRig(t)
+	now := time.Now()
+	hosts := []Certificate{{Name: "links.shop.example", Account: r.account, From: now.Add(-70 * 24 * time.Hour), Expires: now.Add(20 * 24 * time.Hour), Renewed: true, Error: "caa: no."},
+		{Name: "links.later.example", Account: r.account, From: now.Add(-62 * 24 * time.Hour), Expires: now.Add(28 * 24 * time.Hour), Renewed: true, Error: "caa: no."}}
+	c := r.config
+	c.Hosts = func(context.Context) ([]Certificate, error) { return hosts, nil }
+	c.Times.Quiet = 0
+	c.Rules = c.Rules.For(nil)
+	c.Rules[relay.AlertCertificate] = relay.AlertRule{}
+	w := NewWatch(c, r.db)
+	r.must(w.Round(t.Context()))
+	open := r.open()
+	if len(open) != 1 {
+		t.Fatalf("%d incidents", len(open))
+	}
+	if a := open[0]; a.Kind != relay.AlertCertificate || a.Account != r.account || a.Subject != "links.shop.example" || a.Severity != relay.SeverityWarning || !strings.Contains(a.Text, "caa: no.") || a.Advice == "" {
+		t.Errorf("%+v", a)
+	}
+	hosts[0].Expires = now.Add(24 * time.Hour)
+	r.must(w.Round(t.Context()))
+	if open = r.open(); len(open) != 1 || open[0].Severity != relay.SeverityCritical {
+		t.Errorf("%+v", open)
+	}
+	hosts = nil
+	r.must(w.Round(t.Context()))
+	if open = r.open(); len(open) != 0 {
+		t.Errorf("left: %+v", open[0])
+	}
+	_, err := r.manager.SetRules(t.Context(), somebody, r.account, map[relay.AlertKind]*relay.AlertRule{relay.AlertCertificate: {Off: true}})
+	r.must(err)
+	hosts = []Certificate{{Name: "links.shop.example", Account: r.account, From: now.Add(-89 * 24 * time.Hour), Expires: now.Add(time.Hour), Error: "caa: no."}}
+	r.must(w.Round(t.Context()))
+	if open = r.open(); len(open) != 0 {
+		t.Errorf("told although the account wants none: %+v", open[0])
+	}
+}
+
 // A sample goes by every kind of channel.
 func TestSample(t *testing.T) {
 	r := newRig(t)

@@ -193,7 +193,7 @@ func (s *Server) muteAlert(ctx context.Context, in *alertMute) (*body[Alert], er
 
 // AlertRule is when one kind of alert is raised.
 type AlertRule struct {
-	Kind     relay.AlertKind `json:"kind" enum:"bounce-rate,complaint-rate,deferral-spike,provider-block,quota,domain-failing,webhook-failing"`
+	Kind     relay.AlertKind `json:"kind" enum:"bounce-rate,complaint-rate,deferral-spike,provider-block,quota,domain-failing,certificate-expiring,webhook-failing"`
 	On       bool            `json:"on"`
 	Warning  float64         `json:"warning,omitempty" minimum:"0" maximum:"100" doc:"Percent; of rates only"`
 	Critical float64         `json:"critical,omitempty" minimum:"0" maximum:"100" doc:"Percent"`

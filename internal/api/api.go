@@ -62,6 +62,7 @@ type Config struct {
 	Limits       Limits
 	Book         Book
 	Domains      *domain.Manager
+	Certificates Certificates // nil: nothing is known of them
 	Senders      *domain.Senders
 	Webhooks     *webhook.Manager
 	Alerts       *alert.Manager
@@ -97,6 +98,12 @@ type Nodes interface {
 	Nodes(ctx context.Context) ([]relay.Node, error)
 	// Drain orders a node to drain, or to work again.
 	Drain(ctx context.Context, node string, drain bool) error
+}
+
+// Certificates knows those of tracking hosts.
+type Certificates interface {
+	// TrackingCertificate gives nil where the domain has no such host.
+	TrackingCertificate(ctx context.Context, d *relay.Domain) (*relay.HostCertificate, error)
 }
 
 // Info is what the server says of itself.

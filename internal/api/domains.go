@@ -69,6 +69,8 @@ type Domain struct {
 	Findings   []relay.Finding  `json:"findings" nullable:"false" doc:"What the last check found"`
 	Created    time.Time        `json:"created"`
 	Version    int64            `json:"version"`
+	// Certificate is told of single domains.
+	Certificate *relay.HostCertificate `json:"tracking_certificate,omitempty" doc:"Where the certificate of the tracking host stands; not in lists"`
 }
 
 // DKIMKey is one key of a domain, without its private half.
@@ -167,16 +169,23 @@ type OneDomain struct {
 	Domain string `path:"domain" maxLength:"300" doc:"Name or id"`
 }
 
-// oneDomain answers with what f gives of a domain.
-func oneDomain(d *relay.Domain, err error) (*body[Domain], error) {
+// oneDomain answers with a domain and where its certificate stands.
+func (s *Server) oneDomain(ctx context.Context, d *relay.Domain, err error) (*body[Domain], error) {
 	if err != nil {
 		return nil, err
 	}
-	return answer(newDomain(d), nil)
+	out := newDomain(d)
+	if s.config.Certificates != nil {
+		if out.Certificate, err = s.config.Certificates.TrackingCertificate(ctx, d); err != nil {
+			return nil, err
+		}
+	}
+	return answer(out, nil)
 }
 
 func (s *Server) getDomain(ctx context.Context, q *OneDomain) (*body[Domain], error) {
-	return oneDomain(s.config.Domains.Find(ctx, CallerOf(ctx).Account, q.Domain))
+	d, err := s.config.Domains.Find(ctx, CallerOf(ctx).Account, q.Domain)
+	return s.oneDomain(ctx, d, err)
 }
 
 type domainChange struct {
@@ -186,7 +195,8 @@ type domainChange struct {
 
 func (s *Server) changeDomain(ctx context.Context, in *domainChange) (*body[Domain], error) {
 	c := CallerOf(ctx)
-	return oneDomain(s.config.Domains.Change(ctx, c.Actor, c.Account, in.Domain, in.Body))
+	d, err := s.config.Domains.Change(ctx, c.Actor, c.Account, in.Domain, in.Body)
+	return s.oneDomain(ctx, d, err)
 }
 
 func (s *Server) domainRecords(ctx context.Context, q *OneDomain) (*body[*domain.Plan], error) {
@@ -195,7 +205,8 @@ func (s *Server) domainRecords(ctx context.Context, q *OneDomain) (*body[*domain
 
 func (s *Server) checkDomain(ctx context.Context, q *OneDomain) (*body[Domain], error) {
 	c := CallerOf(ctx)
-	return oneDomain(s.config.Domains.Check(ctx, c.Actor, c.Account, q.Domain))
+	d, err := s.config.Domains.Check(ctx, c.Actor, c.Account, q.Domain)
+	return s.oneDomain(ctx, d, err)
 }
 
 func (s *Server) rotateDomain(ctx context.Context, q *OneDomain) (*body[PlannedDomain], error) {
@@ -209,7 +220,11 @@ func (s *Server) rotateDomain(ctx context.Context, q *OneDomain) (*body[PlannedD
 
 func (s *Server) removeDomain(ctx context.Context, q *OneDomain) (*body[Domain], error) {
 	c := CallerOf(ctx)
-	return oneDomain(s.config.Domains.Remove(ctx, c.Actor, c.Account, q.Domain))
+	d, err := s.config.Domains.Remove(ctx, c.Actor, c.Account, q.Domain)
+	if err != nil {
+		return nil, err
+	}
+	return answer(newDomain(d), nil)
 }
 
 // OwnZone is the answer to GET /v1/zone.
@@ -228,7 +243,8 @@ func exampleDomain() object {
 		"keys": []any{object{"selector": "pr2603r", "algorithm": "rsa", "public": "v=DKIM1; k=rsa; p=MIIBIjANBgkqhkiG9w0BAQEFAAOCAQ8A", "state": "signing", "since": ExampleTime}},
 		"findings": []any{object{"check": "ownership", "name": "_postrider.shop.example", "type": "TXT", "status": "good", "found": []string{"postrider-verify=x7k2p9"},
 			"expected": []string{"postrider-verify=x7k2p9"}, "text": "The domain is proved to be yours."}},
-		"created": ExampleTime, "version": 3}
+		"created": ExampleTime, "version": 3, "tracking_certificate": object{"host": "track.shop.example", "state": "there", "expires": "2026-05-01T08:30:00Z",
+			"text": "There is a certificate, until 2026-05-01; it is renewed from 2026-04-01 on."}}
 }
 
 func examplePlan() object {

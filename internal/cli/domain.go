@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -16,11 +17,12 @@ import (
 )
 
 func domainCommand() command {
-	return command{name: "domain", args: "add NAME | list | records NAME | check NAME | set NAME | rotate NAME | remove NAME | zone", short: "add sending domains; see what to publish, and whether it is there",
+	return command{name: "domain", args: "add NAME | list | show NAME | records NAME | check NAME | set NAME | rotate NAME | remove NAME | zone", short: "add sending domains; see what to publish, and whether it is there",
 		example: `
 postrider domain add example.com            # prints the records to publish
 postrider domain add -publish cname example.com
 postrider domain check example.com          # what is there, what should be, how to mend it
+postrider domain show example.com           # what the last check found
 postrider domain records example.com
 postrider domain set -when-broken sandbox example.com
 postrider domain rotate example.com         # new DKIM keys; the old ones sign until those are seen
@@ -84,10 +86,10 @@ func runDomain(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 		return err
 	}
 	if len(rest) == 0 {
-		return badUsage(e, fs, "say add, list, records, check, set, rotate, remove or zone")
+		return badUsage(e, fs, "say add, list, show, records, check, set, rotate, remove or zone")
 	}
 	verb, names := rest[0], rest[1:]
-	if want := map[string]int{"list": 0, "zone": 0, "add": 1, "records": 1, "check": 1, "set": 1, "rotate": 1, "remove": 1}; len(names) != want[verb] || verb == "" {
+	if want := map[string]int{"list": 0, "zone": 0, "add": 1, "show": 1, "records": 1, "check": 1, "set": 1, "rotate": 1, "remove": 1}; len(names) != want[verb] || verb == "" {
 		return badUsage(e, fs, "%s takes %d names", verb, want[verb])
 	}
 	c, err := f.client()
@@ -111,6 +113,16 @@ func runDomain(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 		}
 		printPlan(e.Stdout, &plan)
 		return nil
+	case "show":
+		var d api.Domain
+		if err := c.Get(ctx, domainPath("domains", names[0]), nil, &d); err != nil {
+			return err
+		}
+		if f.json {
+			return printJSON(e.Stdout, d)
+		}
+		printDomain(e.Stdout, d)
+		return nil
 	case "check":
 		return f.check(ctx, e, c, names[0])
 	case "set":
@@ -132,7 +144,7 @@ func runDomain(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 		_, err := io.WriteString(e.Stdout, out.Zone)
 		return err
 	default:
-		return badUsage(e, fs, "%q is none of add, list, records, check, set, rotate, remove, zone", verb)
+		return badUsage(e, fs, "%q is none of add, list, show, records, check, set, rotate, remove, zone", verb)
 	}
 }
 
@@ -206,20 +218,40 @@ func (f *domainFlags) check(ctx context.Context, e *Env, c *api.Client, name str
 		}
 		return badFound(d.Findings)
 	}
-	printFindings(e.Stdout, d.Findings)
-	fmt.Fprintln(e.Stdout)
+	printDomain(e.Stdout, d)
+	return badFound(d.Findings)
+}
+
+// printDomain shows what the last check found, and what follows.
+func printDomain(w io.Writer, d api.Domain) {
+	printFindings(w, append(slices.Clip(d.Findings), certificateFinding(d.Certificate)...))
+	fmt.Fprintln(w)
 	switch {
+	case d.Checked == nil:
+		fmt.Fprintf(w, "%s was not checked yet.\n", d.Name)
 	case d.Status == "failing":
-		fmt.Fprintf(e.Stdout, "%s: records have been missing since %s. If that lasts: %s.\n", d.Name, stamp(*d.Failing),
+		fmt.Fprintf(w, "%s: records have been missing since %s. If that lasts: %s.\n", d.Name, stamp(*d.Failing),
 			map[relay.BrokenRule]string{relay.BrokenWarn: "nothing but this report", relay.BrokenSandbox: "its mail is treated as from an unverified domain"}[d.Broken])
 	case d.Verified == nil:
-		fmt.Fprintf(e.Stdout, "%s is not verified: nothing can be sent in its name yet.\n", d.Name)
+		fmt.Fprintf(w, "%s is not verified: nothing can be sent in its name yet.\n", d.Name)
 	case d.Aligned == nil:
-		fmt.Fprintf(e.Stdout, "%s is verified. Mail leaves with its own envelope sender until the return path works.\n", d.Name)
+		fmt.Fprintf(w, "%s is verified. Mail leaves with its own envelope sender until the return path works.\n", d.Name)
 	default:
-		fmt.Fprintf(e.Stdout, "%s is verified, and mail leaves with its return path.\n", d.Name)
+		fmt.Fprintf(w, "%s is verified, and mail leaves with its return path.\n", d.Name)
 	}
-	return badFound(d.Findings)
+}
+
+// certificateFinding shows where a certificate stands as findings are shown. Where
+// the host does not lead here its own finding says so already.
+func certificateFinding(c *relay.HostCertificate) []relay.Finding {
+	if c == nil || c.State == relay.CertificateNotYet {
+		return nil
+	}
+	f := relay.Finding{Check: "certificate", Name: c.Host, Status: relay.Good, Text: c.Text, Advice: c.Advice}
+	if c.Failures > 0 {
+		f.Status = relay.Warning
+	}
+	return []relay.Finding{f}
 }
 
 // badFound is an error where something is bad, for the exit status.

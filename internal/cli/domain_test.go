@@ -76,6 +76,8 @@ func TestDomainCommands(t *testing.T) {
 			if strings.Contains(out, "BAD") || strings.Contains(out, "warning") {
 				t.Error(out)
 			}
+			want(t, out, "good     certificate", "track.shop.example: This relay makes no links.")
+			want(t, f.on("domain", "show", "shop.example"), "good     ownership", "certificate", "is verified, and mail leaves with its return path")
 			want(t, f.on("domain", "list"), "shop.example", "verified", "signing")
 			want(t, f.on("domain", "set", "-when-broken", "sandbox", "-tracking", "", "shop.example"), "when broken: sandbox")
 			want(t, f.on("domain", "rotate", "shop.example"), "dkim (required)")

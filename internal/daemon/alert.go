@@ -58,6 +58,9 @@ func (d *Daemon) wireAlerts(addrs func(ctx context.Context, host string) ([]neti
 		Times: alert.Times{Quiet: time.Duration(c.Alerts.Quiet), Remind: time.Duration(c.Alerts.Remind)}, Rules: rules,
 		Expiry: [2]time.Duration{time.Duration(c.Alerts.CertWarning), time.Duration(c.Alerts.CertCritical)}, Operators: operators,
 		NewID: submit.NewID, Idle: idle, Certificates: d.certs.served, Lists: time.Duration(c.Alerts.BlocklistEvery), Log: d.log}
+	if d.certs.acme != nil {
+		watching.Hosts = d.certs.trouble
+	}
 	if len(c.Doctor.Blocklists) > 0 {
 		watching.Blocklists = d.doctor.Blocklists
 	}
@@ -112,11 +115,7 @@ func (s *certs) served() []alert.Certificate {
 		add(s.config.Hostname, false)
 		return all
 	}
-	names := s.config.TLS.Names
-	if len(names) == 0 {
-		names = []string{s.config.Hostname}
-	}
-	for _, name := range names {
+	for _, name := range s.acme.Names() {
 		add(name, s.acme.Certificate(name) != nil)
 	}
 	return all

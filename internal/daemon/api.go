@@ -45,7 +45,7 @@ func (d *Daemon) wireAPI(home relay.ID, entrance *submit.Entrance, credentials *
 		Untracked: &account.Untracked{Store: d.store}, Groups: &account.Groups{Store: d.store, Changed: d.accounts.Refresh},
 		Accounts: &account.Tenants{Store: d.store, NewID: submit.NewID, Changed: changed},
 		People:   &account.People{Store: d.store, NewID: submit.NewID, Changed: changed},
-		Domains:  d.domains, Senders: d.senders, Webhooks: d.hooks, Alerts: d.alerts.manager, Doctor: d.doctor, Live: d.live, Traces: d.traces,
+		Domains:  d.domains, Certificates: d.certs, Senders: d.senders, Webhooks: d.hooks, Alerts: d.alerts.manager, Doctor: d.doctor, Live: d.live, Traces: d.traces,
 		Reports: d.reports(), Scores: d.scores(),
 		Info: api.Info{Version: Version, Hostname: c.Hostname, Node: c.Node, Started: time.Now(), Listeners: listeners}})
 	if d.web != nil {

@@ -79,16 +79,20 @@ func (s *certs) tls(protocols ...string) *tls.Config {
 
 func (s *certs) get(name string) *tls.Certificate {
 	if s.acme != nil {
-		if c := s.acme.Certificate(name); c != nil {
+		if c := s.acme.Certificate(name); c != nil && (holds(c, name) || !s.inFiles(name)) {
 			return c
 		}
 	}
 	return s.own.Load()
 }
 
-// serves tells whether clients that ask for a name get a certificate for it.
-func (s *certs) serves(name string) bool {
-	c := s.get(name)
+// inFiles tells whether the certificate of the files is for a name.
+func (s *certs) inFiles(name string) bool {
+	return s.config.TLS.Cert != "" && holds(s.own.Load(), name)
+}
+
+// holds tells whether a certificate is for a name.
+func holds(c *tls.Certificate, name string) bool {
 	return c != nil && c.Leaf != nil && c.Leaf.VerifyHostname(name) == nil
 }
 
@@ -162,7 +166,7 @@ func bindACME(ctx context.Context, c config.Config) (forHTTP, forTLS net.Listene
 		return nil, nil, nil
 	}
 	var lc net.ListenConfig
-	if c.TLS.HTTP01 != "" {
+	if c.TLS.HTTP01 != "" && !c.SharedPort() {
 		if forHTTP, err = lc.Listen(ctx, "tcp", c.TLS.HTTP01); err != nil {
 			return nil, nil, bindError("tls.acme_http", c.TLS.HTTP01, err)
 		}
@@ -208,6 +212,10 @@ func (d *Daemon) useACME(ctx context.Context) error {
 	if config.HTTP, config.TLS, err = bindACME(ctx, c); err != nil {
 		return err
 	}
+	if c.SharedPort() {
+		config.Shared = d.track.ln.Addr().String()
+	}
+	config.Hosts = d.hostsConfig()
 	d.certs.acme = acme.New(config, d.store, d.log)
 	return nil
 }

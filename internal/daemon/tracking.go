@@ -57,9 +57,13 @@ func (d *Daemon) wireTracking() error {
 	}
 	t.record = track.NewLog(track.LogConfig{Early: time.Duration(c.Early), Rules: rules, Observer: d.watch.metrics}, d.store, d.queue, d.log)
 	pages := unsubscribe.NewPages(t.links, d.store, d.directory, d.queue, func(r *http.Request) netip.Addr { return t.server.Client(r) }, d.log)
-	t.server = track.New(track.Config{Pages: pages, Proxies: prefixes(c.Proxy), Life: time.Duration(c.Life), DoNotTrack: c.Private}, t.links, t.hosts, t.record, d.log)
+	config := track.Config{Pages: pages, Proxies: prefixes(c.Proxy), Life: time.Duration(c.Life), DoNotTrack: c.Private}
+	if d.Config.SharedPort() {
+		config.Front = d.certs.acme.Answer
+	}
+	t.server = track.New(config, t.links, t.hosts, t.record, d.log)
 	if t.ln != nil && c.Secure() {
-		t.ln = tls.NewListener(t.ln, d.certs.tls("http/1.1"))
+		t.ln = tls.NewListener(t.ln, d.certs.tlsOfLinks("http/1.1"))
 	}
 	return nil
 }
@@ -76,7 +80,7 @@ func (d *Daemon) wireRenderer() (err error) {
 		where.URL = cmp.Or(c.URL, "http://"+t.ln.Addr().String()) // the port was the system's choice
 	}
 	if c.Secure() {
-		where.Ready = d.certs.serves
+		where.Ready = d.certs.ready
 	}
 	if t.hosts, err = track.NewHosts(where, d.directory, d.store); err != nil {
 		return fmt.Errorf("tracking.url: %w", err)

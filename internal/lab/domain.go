@@ -30,6 +30,8 @@ func (r *Relay) OwnDomain(ctx context.Context, name string) (added api.PlannedDo
 	}
 	for line := range strings.Lines(own.Zone) {
 		if line = strings.TrimSpace(line); line != "" && line[0] != ';' {
+			name, _, _ := strings.Cut(line, " ")
+			r.DNS.Remove(name) // it may be there from the domain before
 			records = append(records, line)
 		}
 	}

@@ -44,6 +44,30 @@ func (d *Domain) TrackingHost() string {
 	return ""
 }
 
+// HostCertificate is where the certificate of a domain's tracking host stands.
+type HostCertificate struct {
+	Host     string           `json:"host"`
+	State    CertificateState `json:"state" enum:"there,asked-for,failed,not-yet,not-here" doc:"there: links of its mail can be on the host. asked-for: it will come. failed: it was asked for in vain, and will be again. not-yet: the host does not lead here. not-here: this relay gets none for it"`
+	Text     string           `json:"text" doc:"What that means"`
+	Advice   string           `json:"advice,omitempty" doc:"What to do"`
+	Expires  time.Time        `json:"expires,omitzero" doc:"End of the certificate"`
+	Failures int              `json:"failures,omitempty" doc:"Since it was last got"`
+	Error    string           `json:"error,omitempty" doc:"What the authority said last"`
+	Tried    time.Time        `json:"tried,omitzero" doc:"When it was last asked for"`
+	Again    time.Time        `json:"again,omitzero" doc:"When it is asked for again"`
+}
+
+// CertificateState is where a certificate stands.
+type CertificateState string
+
+const (
+	CertificateThere    CertificateState = "there"
+	CertificateAskedFor CertificateState = "asked-for"
+	CertificateFailed   CertificateState = "failed"
+	CertificateNotYet   CertificateState = "not-yet"
+	CertificateNotHere  CertificateState = "not-here"
+)
+
 // BrokenRule says what follows when a domain's records have been gone for longer
 // than the grace period.
 type BrokenRule string

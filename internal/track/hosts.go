@@ -32,7 +32,7 @@ type HostsConfig struct {
 	// Own lets mail in the name of a domain have links on the domain's tracking
 	// host. Ready tells whether that can be had with TLS; nil: it always can.
 	Own   bool
-	Ready func(host string) bool
+	Ready func(ctx context.Context, host string) bool
 }
 
 // Hosts knows on which host the links of a message are, and whose a host is.
@@ -87,7 +87,7 @@ func (h *Hosts) Base(ctx context.Context, m *relay.Message) (base string, d *rel
 		return h.base.String(), d, nil
 	}
 	own := d.TrackingHost()
-	if own == "" || h.config.Ready != nil && !h.config.Ready(own) {
+	if own == "" || h.config.Ready != nil && !h.config.Ready(ctx, own) {
 		return h.base.String(), d, nil
 	}
 	u := *h.base

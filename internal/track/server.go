@@ -53,6 +53,9 @@ type Config struct {
 	Life       time.Duration  // of a link, after its message: later ones are not recorded
 	DoNotTrack string
 	Pages      Pages // nil: there are none
+	// Front answers requests that are for others on the same port, and hands on the
+	// rest; nil: there are none.
+	Front func(next http.Handler) http.Handler
 }
 
 // Server answers requests for links.
@@ -79,7 +82,11 @@ const (
 
 // Serve serves a port until ctx ends; what is under way then has that time.
 func (s *Server) Serve(ctx context.Context, ln net.Listener, drain time.Duration) error {
-	web := &http.Server{Handler: s, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: exchangeTime, WriteTimeout: exchangeTime, IdleTimeout: time.Minute,
+	handler := http.Handler(s)
+	if s.config.Front != nil {
+		handler = s.config.Front(s)
+	}
+	web := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: exchangeTime, WriteTimeout: exchangeTime, IdleTimeout: time.Minute,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
 	ended := make(chan struct{})
 	go func() {

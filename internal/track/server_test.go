@@ -272,7 +272,7 @@ func TestBase(t *testing.T) {
 			t.Errorf("from %s: %s; want %s", from, got, want)
 		}
 	}
-	h.config.Ready = func(host string) bool { return host != "track.mine.test" }
+	h.config.Ready = func(_ context.Context, host string) bool { return host != "track.mine.test" }
 	if got := base("a@mine.test"); got != "https://track.relay.test" {
 		t.Errorf("without a certificate: %s", got)
 	}
