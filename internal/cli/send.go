@@ -73,26 +73,13 @@ func runSend(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	if g := given(fs); *group != "" || g.given["unsubscribe"] {
 		m.Unsubscribe = &api.NewUnsubscribe{Group: *group, Enabled: ifGiven(g, "unsubscribe", *unsubscribe, same)}
 	}
-	if *from != "" {
-		m.From, err = address(*from)
-	}
-	if *reply != "" && err == nil {
-		var a api.Address
-		a, err = address(*reply)
-		m.ReplyTo = []api.Address{a}
-	}
-	for _, l := range []struct {
-		from texts
-		to   *[]api.Address
-	}{{to, &m.To}, {cc, &m.Cc}, {bcc, &m.Bcc}} {
-		for _, s := range l.from {
-			a, aerr := address(s)
-			err = errors.Join(err, aerr)
-			*l.to = append(*l.to, a)
-		}
-	}
-	if err != nil {
+	if err := errors.Join(addresses(&m.ReplyTo, *reply), addresses(&m.To, to...), addresses(&m.Cc, cc...), addresses(&m.Bcc, bcc...)); err != nil {
 		return badUsage(e, fs, "%v", err)
+	}
+	if *from != "" {
+		if m.From, err = address(*from); err != nil {
+			return badUsage(e, fs, "%v", err)
+		}
 	}
 	if err := fillMessage(e, &m, *text, *html, *raw, headers, attach); err != nil {
 		return err
@@ -111,6 +98,19 @@ func runSend(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	}
 	fmt.Fprintf(e.Stdout, "Queued as %s for %d recipients. \"postrider message %[1]s\" tells what becomes of it.\n", out.ID, len(out.Deliveries))
 	return nil
+}
+
+// addresses reads those that were said into to.
+func addresses(to *[]api.Address, from ...string) (all error) {
+	for _, s := range from {
+		if s == "" {
+			continue
+		}
+		a, err := address(s)
+		all = errors.Join(all, err)
+		*to = append(*to, a)
+	}
+	return all
 }
 
 func address(s string) (api.Address, error) {

@@ -53,12 +53,7 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 	case "import":
 		return importSuppressions(ctx, e, c, words[0], api.NewSuppression{Reason: *reason, Stream: *stream}, *asJSON)
 	case "list", "export":
-		q := url.Values{"limit": {"1000"}}
-		for name, v := range map[string]string{"text": *text, "reason": *reason, "stream": *stream} {
-			if v != "" {
-				q.Set(name, v)
-			}
-		}
+		q := nonEmpty(map[string]string{"limit": "1000", "text": *text, "reason": *reason, "stream": *stream})
 		if verb == "export" {
 			return exportSuppressions(ctx, e, c, q)
 		}
@@ -70,7 +65,6 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 			return []string{s.Address, cmp.Or(s.Stream, "all"), s.Reason, stamp(s.Created), until, s.Note}
 		})
 	case "add":
-		var in api.NewSuppressions
 		n := api.NewSuppression{Reason: *reason, Note: *note, Stream: *stream}
 		if *lasts != "" {
 			var d config.Duration
@@ -79,39 +73,53 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 			}
 			n.Expires = time.Now().Add(time.Duration(d)).UTC()
 		}
-		for _, a := range words {
-			n.Address = a
-			in.Data = append(in.Data, n)
+		return addSuppressions(ctx, e, c, words, n, *asJSON)
+	}
+	return removeSuppressions(ctx, e, c, words, nonEmpty(map[string]string{"stream": *stream, "confirm": *confirm}), *asJSON)
+}
+
+// nonEmpty makes a query of what has a value.
+func nonEmpty(all map[string]string) url.Values {
+	q := url.Values{}
+	for name, v := range all {
+		if v != "" {
+			q.Set(name, v)
 		}
-		var out api.AddedSuppressions
-		if err := c.Post(ctx, "/v1/suppressions", in, &out); err != nil {
+	}
+	return q
+}
+
+// addSuppressions adds one like n for each address.
+func addSuppressions(ctx context.Context, e *Env, c *api.Client, addresses []string, n api.NewSuppression, asJSON bool) error {
+	var in api.NewSuppressions
+	for _, n.Address = range addresses {
+		in.Data = append(in.Data, n)
+	}
+	var out api.AddedSuppressions
+	if err := c.Post(ctx, "/v1/suppressions", in, &out); err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(e.Stdout, out)
+	}
+	fmt.Fprintf(e.Stdout, "%d new of %d.\n", out.Added, len(addresses))
+	return nil
+}
+
+func removeSuppressions(ctx context.Context, e *Env, c *api.Client, addresses []string, q url.Values, asJSON bool) error {
+	for _, a := range addresses {
+		path := where("/v1/suppressions", a)
+		if len(q) > 0 {
+			path += "?" + q.Encode()
+		}
+		if err := c.Delete(ctx, path, nil); err != nil {
 			return err
 		}
-		if *asJSON {
-			return printJSON(e.Stdout, out)
-		}
-		fmt.Fprintf(e.Stdout, "%d new of %d.\n", out.Added, len(words))
-	case "remove":
-		q := url.Values{}
-		for name, v := range map[string]string{"stream": *stream, "confirm": *confirm} {
-			if v != "" {
-				q.Set(name, v)
-			}
-		}
-		for _, a := range words {
-			path := where("/v1/suppressions", a)
-			if len(q) > 0 {
-				path += "?" + q.Encode()
-			}
-			if err := c.Delete(ctx, path, nil); err != nil {
-				return err
-			}
-		}
-		if *asJSON {
-			return printJSON(e.Stdout, map[string]any{"removed": words})
-		}
-		fmt.Fprintf(e.Stdout, "Removed %d: mail is sent there again.\n", len(words))
 	}
+	if asJSON {
+		return printJSON(e.Stdout, map[string]any{"removed": addresses})
+	}
+	fmt.Fprintf(e.Stdout, "Removed %d: mail is sent there again.\n", len(addresses))
 	return nil
 }
 

@@ -22,29 +22,6 @@ import (
 	"postrider/internal/sink"
 )
 
-// listen starts a receiver for the time that stop is not called.
-func listen(t *testing.T, c sink.Config) (box *sink.Server, stop func()) {
-	t.Helper()
-	box, err := sink.New(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- box.Serve(running) }()
-	var once sync.Once
-	stop = func() {
-		once.Do(func() {
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		})
-	}
-	t.Cleanup(stop)
-	return box, stop
-}
-
 // A receiver refuses mail as spam: one incident begins, and mail, a webhook and a
 // chat each hear of it once. The receiver takes mail again: it ends, and each hears
 // of that once. The mail about it counts for nobody.

@@ -20,19 +20,7 @@ import (
 // What comes to the feedback port may be huge, or made to be. None of it takes the
 // relay or the session down, and what is taken ends as an event.
 func TestFeedbackOfAnySort(t *testing.T) {
-	box, err := sink.New(sink.Config{Hostname: "mx.away.test", Listen: []string{"127.0.0.1:0"}, Keep: 20})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- box.Serve(running) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	box, _ := listen(t, sink.Config{Hostname: "mx.away.test", Keep: 20})
 	r := StartRelay(t, func(c *config.Config) {
 		c.Service.Domain = "relay.example"
 		c.Listen = append(c.Listen, config.Listener{Name: "back", Address: "127.0.0.1:0", Mode: "feedback"})

@@ -21,19 +21,7 @@ import (
 // path. The story shows it, the address is suppressed, the sender is told; a forged
 // report never comes in.
 func TestBounceComesLater(t *testing.T) {
-	box, err := sink.New(sink.Config{Hostname: "mx.away.test", Listen: []string{"127.0.0.1:0"}, Keep: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- box.Serve(running) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	box, _ := listen(t, sink.Config{Hostname: "mx.away.test", Keep: 10})
 	r := StartRelay(t, func(c *config.Config) {
 		c.Policy.Senders, c.Service.Domain = "verified", "relay.example"
 		c.Listen = append(c.Listen, config.Listener{Name: "back", Address: "127.0.0.1:0", Mode: "feedback"})

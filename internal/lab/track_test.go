@@ -25,19 +25,7 @@ const newsletter = "From: app@shop.test\r\nTo: ann@away.test\r\nSubject: offers\
 // in its story; a link that was changed leads nowhere. Mail of which nothing is
 // tracked arrives byte for byte.
 func TestOpensAndClicks(t *testing.T) {
-	box, err := sink.New(sink.Config{Hostname: "mx.away.test", Listen: []string{"127.0.0.1:0"}, Keep: 10})
-	if err != nil {
-		t.Fatal(err)
-	}
-	running, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- box.Serve(running) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	box, _ := listen(t, sink.Config{Hostname: "mx.away.test", Keep: 10})
 	r := StartRelay(t, func(c *config.Config) {
 		c.Service.Domain = "relay.example"
 		c.Tracking.Listen, c.Tracking.Early = "127.0.0.1:0", 0

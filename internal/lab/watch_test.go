@@ -119,14 +119,7 @@ func (j *journal) String() string {
 // MX, x.test another one, and ill.test has a DNS that fails.
 func startWatched(t *testing.T, log io.Writer, mutate func(*config.Config)) *Relay {
 	t.Helper()
-	s, err := sink.New(sink.Config{Hostname: "mx.test", Listen: []string{"127.0.0.1:0"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	serving, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(serving) }()
-	t.Cleanup(func() { stop(); <-ended })
+	s, _ := listen(t, sink.Config{Hostname: "mx.test"})
 	handler := slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})
 	r, err := Start(context.WithoutCancel(t.Context()), t.TempDir(), slog.New(handler), func(c *config.Config) {
 		c.HTTP.Listen = "127.0.0.1:0"
