@@ -89,7 +89,7 @@ func dimensionOf(by string) relay.Dimension {
 	return relay.Dimension(by)
 }
 
-// query turns the request into a question.
+// reportQuery turns the request into a question.
 func (s *Server) reportQuery(ctx context.Context, in *ReportQuery, over ReportOver) (report.Query, error) {
 	q := report.Query{Account: CallerOf(ctx).Account, Since: in.Since, Until: in.Until, Interval: over.Interval, By: dimensionOf(over.By), Top: in.Top, Zone: time.UTC, Where: map[relay.Dimension][]string{}}
 	if q.Until.IsZero() {
@@ -130,6 +130,15 @@ func (s *Server) reportQuery(ctx context.Context, in *ReportQuery, over ReportOv
 		q.Where[relay.ByCredential] = []string{c.ID.String()}
 	}
 	return q, nil
+}
+
+// reportOver gives the question with names for the keys of its lines.
+func (s *Server) reportOver(ctx context.Context, in *ReportQuery, over ReportOver) (q report.Query, name func(key string) string, err error) {
+	if q, err = s.reportQuery(ctx, in, over); err != nil {
+		return q, nil, err
+	}
+	name, err = s.names(ctx, over.By)
+	return q, name, err
 }
 
 func frameOf(q report.Query, over ReportOver) ReportFrame {
@@ -234,11 +243,7 @@ func (s *Server) reportCounts(ctx context.Context, in *struct {
 	ReportQuery
 	ReportOver
 }) (*body[Counts], error) {
-	q, err := s.reportQuery(ctx, &in.ReportQuery, in.ReportOver)
-	if err != nil {
-		return nil, err
-	}
-	name, err := s.names(ctx, in.By)
+	q, name, err := s.reportOver(ctx, &in.ReportQuery, in.ReportOver)
 	if err != nil {
 		return nil, err
 	}
@@ -278,11 +283,7 @@ func (s *Server) reportTiming(ctx context.Context, in *struct {
 	ReportQuery
 	ReportOver
 }) (*body[Timing], error) {
-	q, err := s.reportQuery(ctx, &in.ReportQuery, in.ReportOver)
-	if err != nil {
-		return nil, err
-	}
-	name, err := s.names(ctx, in.By)
+	q, name, err := s.reportOver(ctx, &in.ReportQuery, in.ReportOver)
 	if err != nil {
 		return nil, err
 	}

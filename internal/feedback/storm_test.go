@@ -25,8 +25,8 @@ import (
 )
 
 // BenchmarkStorm is how fast bounces of dead addresses go all the way: taken by 16
-// sessions at once, then settled, each with its event and its suppression. Both rates
-// are of one after the other, on the same machine.
+// sessions at once, then settled, each with its event, its suppression and the notice
+// that its sender is owed. Both rates are of one after the other, on the same machine.
 func BenchmarkStorm(b *testing.B) {
 	log := slog.New(slog.DiscardHandler)
 	b.Run("sqlite", func(b *testing.B) {
@@ -119,6 +119,11 @@ func benchStorm(b *testing.B, db *store.DB, log *slog.Logger) {
 	}
 	if n := db.SuppressionsAdded()[relay.ReasonBounce]; n != int64(b.N) {
 		b.Fatalf("%d suppressions", n)
+	}
+	owed, err := db.Notices(b.Context(), time.Now().Add(24*time.Hour), b.N+1)
+	must(err)
+	if len(owed) != b.N {
+		b.Fatalf("%d notices", len(owed))
 	}
 	b.ReportMetric(float64(b.N)/taken.Seconds(), "taken/s")
 	b.ReportMetric(float64(b.N)/settled.Seconds(), "settled/s")
