@@ -171,6 +171,35 @@ func TestDocumentedExample(t *testing.T) {
 	}
 }
 
+// TestDocumentedTables holds that the documentation names each table, and that all
+// its examples are in order.
+func TestDocumentedTables(t *testing.T) {
+	text, err := os.ReadFile("../../docs/configuration.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for f := range reflect.TypeFor[Config]().Fields() {
+		name := f.Tag.Get("toml")
+		switch f.Type.Kind() {
+		case reflect.Struct:
+			name = "[" + name + "]"
+		case reflect.Slice:
+			name = "[[" + name + "]]"
+		default:
+			continue
+		}
+		if f.Tag.Get("doc") != "" && !strings.Contains(string(text), "\n| `"+name+"` |") {
+			t.Errorf("the table of tables lacks %s", name)
+		}
+	}
+	for i, part := range strings.Split(string(text), "```toml\n")[2:] {
+		example, _, _ := strings.Cut(part, "```")
+		if _, err := Parse("configuration.md", []byte(example)); err != nil {
+			t.Errorf("example %d: %v", i+2, err)
+		}
+	}
+}
+
 func TestDistance(t *testing.T) {
 	for _, c := range []struct {
 		a, b string
