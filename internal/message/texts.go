@@ -52,7 +52,7 @@ func joined(b []byte) (text []byte) {
 		case i < 0:
 			return append(text, b[at:min(len(b), at+around)]...)
 		case text == nil:
-			text = make([]byte, 0, min(len(b)-i, 64<<10))
+			text = make([]byte, 0, min(len(b)-i, 1<<10))
 			text = append(text, b[max(0, i-around):i]...)
 		case i > 2*around:
 			text = append(text, b[at:at+around]...)

@@ -54,7 +54,7 @@ var braced = map[string]placeholder{
 	"amazonSESUnsubscribeUrl": {leave, ""}, // Amazon SES
 	"RESEND_UNSUBSCRIBE_URL":  {leave, ""}, // Resend
 	"mc-unsubscribe-url":      {leave, ""}, // MailChannels
-	"unsubscribe":             {leave, ""}, // SendGrid's editor
+	"unsubscribe":             {leave, ""}, // SendGrid's editor, Brevo
 	"unsubscribe_preferences": {choose, ""},
 }
 

@@ -22,6 +22,7 @@ func TestPlaceholders(t *testing.T) {
 		"<%asm_global_unsubscribe_url%>":                     {links.LeaveAll, `<a href="https://t.test/all">Unsubscribe from all emails</a>`},
 		"<%asm_preferences_raw_url%>":                        {links.Choose, ""},
 		"<%asm_preferences_url%>":                            {links.Choose, `<a href="https://t.test/p">Manage email preferences</a>`},
+		"{{ unsubscribe }}":                                  {links.Leave, ""},
 		"{{{unsubscribe}}}":                                  {links.Leave, ""},
 		"{{{unsubscribe_preferences}}}":                      {links.Choose, ""},
 		"%unsubscribe_url%":                                  {links.LeaveAll, ""},
