@@ -28,40 +28,47 @@ func Texts(c Content, most int, may func(text []byte) bool, show func(p Part, ch
 
 // worth tells whether may finds anything in a message.
 func worth(b []byte, may func(text []byte) bool) bool {
-	if may(b) {
-		return true
-	}
-	if text := joined(b); text != nil && may(text) {
-		return true
-	}
-	return hasCoded(b, "ase64", may) || hasCoded(b, "ASE64", may)
+	return may(b) || hasJoined(b, may) || hasCoded(b, "ase64", may) || hasCoded(b, "ASE64", may)
 }
 
 // around is how much of a text is of interest on both sides of a break, in bytes.
 const around = 64
 
-// joined gives what stands around soft line breaks, without them (RFC 2045 section
-// 6.7, rule 5); nil: there are none.
-func joined(b []byte) (text []byte) {
+// hasJoined tells whether may finds anything around soft line breaks, without them
+// (RFC 2045 section 6.7, rule 5).
+func hasJoined(b []byte, may func(text []byte) bool) bool {
 	soft := []byte("=\r\n")
-	for at := 0; ; {
-		i := bytes.Index(b[at:], soft)
-		switch {
-		case i < 0 && text == nil:
-			return nil
-		case i < 0:
-			return append(text, b[at:min(len(b), at+around)]...)
-		case text == nil:
-			text = make([]byte, 0, min(len(b)-i, 1<<10))
-			text = append(text, b[max(0, i-around):i]...)
-		case i > 2*around:
-			text = append(text, b[at:at+around]...)
-			text = append(text, '\n')
-			text = append(text, b[at+i-around:at+i]...)
-		default:
-			text = append(text, b[at:at+i]...)
+	at := bytes.Index(b, soft)
+	if at < 0 {
+		return false
+	}
+	text := make([]byte, 0, 4<<10)
+	add := func(p []byte) (found bool) {
+		if len(text)+len(p) > cap(text) {
+			found = may(text)
+			text = text[:copy(text, text[len(text)-around:])]
 		}
-		at += i + len(soft)
+		text = append(text, p...)
+		return found
+	}
+	add(b[max(0, at-around):at])
+	for {
+		at += len(soft)
+		next := bytes.Index(b[at:], soft)
+		piece := b[at:min(len(b), at+around)]
+		if next >= 0 && next <= 2*around {
+			piece = b[at : at+next]
+		}
+		if add(piece) {
+			return true
+		}
+		if next < 0 {
+			return may(text)
+		}
+		at += next
+		if next > 2*around && (add([]byte{'\n'}) || add(b[at-around:at])) {
+			return true
+		}
 	}
 }
 

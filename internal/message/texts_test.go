@@ -87,6 +87,8 @@ func TestTextsHints(t *testing.T) {
 		quoted + "=\r\n" + long + "NEED=\r\nLE":                                            true,
 		quoted + "NEED=\r\nLE" + long + "x=\r\n":                                           true,
 		quoted + "x=\r\n" + long + "NEED=\r\n" + long + "=\r\nLE":                          false,
+		quoted + strings.Repeat("0123456789=\r\n", 2000) + "NEED=\r\nLE":                   true,
+		quoted + strings.Repeat("0123456789=\r\n", 2000) + "NEED":                          false,
 		"content-transfer-encoding:  Base64\r\n\r\nTkVF\r\nRExF\r\n":                       true,
 		"Content-Transfer-Encoding: BASE64\r\n\r\neHh4\r\nTkVFRExF\r\n":                    true,
 		"Content-Type: TEXT/html\r\nContent-Transfer-Encoding: base64\r\n\r\nTkVFRExF\r\n": true,
@@ -96,6 +98,16 @@ func TestTextsHints(t *testing.T) {
 	} {
 		if got := worth([]byte(in), contains("NEEDLE")); got != want {
 			t.Errorf("%q: %t", in, got)
+		}
+	}
+}
+
+// Wherever a word stands that is broken, it is found.
+func TestTextsBroken(t *testing.T) {
+	for before := range 5000 {
+		in := strings.Repeat("x", before%77) + strings.Repeat("=\r\n0123456789", before/10) + "NE=\r\nED=\r\nLE=\r\n"
+		if !hasJoined([]byte(in), contains("NEEDLE")) {
+			t.Fatalf("not found after %d", before)
 		}
 	}
 }
