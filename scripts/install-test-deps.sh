@@ -42,6 +42,10 @@ while read -r file package; do
 done <<<"$needs"
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
+# Ubuntu has no package of a browser; without one the tests of pages are skipped.
+if grep -qs '^ID=debian' /etc/os-release && ! there /usr/bin/chromium; then
+	missing+=(chromium)
+fi
 
 if [ ${#missing[@]} -gt 0 ]; then
 	mapfile -t missing < <(printf '%s\n' "${missing[@]}" | sort -u)

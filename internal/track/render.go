@@ -111,7 +111,7 @@ func (r *Renderer) places(ctx context.Context, m *relay.Message, d *relay.Delive
 // credential, the domain that it is sent in the name of, or the account, in this
 // order.
 func (r *Renderer) tracked(ctx context.Context, m *relay.Message, d *relay.Delivery, domain *relay.Domain) (relay.Track, error) {
-	if m.Credential.IsZero() || m.Track == relay.TrackOff { // our own reports have none
+	if m.Track == relay.TrackOff || m.Track == "" && m.Credential.IsZero() { // our own reports have none
 		return "", nil
 	}
 	account, _, err := r.settings.Account(ctx, m.Account)
