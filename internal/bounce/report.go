@@ -14,7 +14,7 @@ var addressForm = regexp.MustCompile(`[\pL\pN.!#$%&*+/=?^_{|}~-][\pL\pN.!#$%&'*+
 
 // replyForm finds where a server's words begin: a basic code that stands where
 // one can stand.
-var replyForm = regexp.MustCompile(`(?m)(?:^|<<<|>>>|[:;("'>#=]|said|was|reply|code|error|with|returned|response)[ \t]*[<("']?[ \t]*([245]\d\d)(?:[ \t\-]+#?\(?[245]\.[0-7]\.\d{1,3}|[ \t\-]+[^\d\s]|,|[ \t]*$)`)
+var replyForm = regexp.MustCompile(`(?m)(?:^|<<<|>>>|[:;("'>#=]|said|was|reply|code|error|with|returned|response)[ \t]*[<("']?[ \t]*([245]\d\d)(?:[ \t\-]+(?:[245]\d\d[ \t\-]+)?(?:#?\(?[245]\.[0-7]\.\d{1,3}|[^\d\s])|,|[ \t]*$)`)
 
 // statusForm finds an enhanced code alone.
 var statusForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.\D|\.?$)`)

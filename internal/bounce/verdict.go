@@ -51,7 +51,7 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 	r := base
 	r.Text = rc.Reply
 	if rc.Reply == "" {
-		r.Text = rc.Context
+		r.Text, r.Prose = rc.Context, true
 	}
 	res := c.Classify(r)
 	if !res.Vague {

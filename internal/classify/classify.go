@@ -6,6 +6,7 @@
 package classify
 
 import (
+	"slices"
 	"strings"
 )
 
@@ -27,6 +28,7 @@ type Reply struct {
 	Stage    string // where it was said: connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot; may be empty
 	Host     string // who said it; may be empty
 	Domain   string // of the recipient; may be empty
+	Prose    bool   // Text is what a mail says to people; the server's own words are not known
 	// Action is that of a delivery status notification: "failed" or "delayed".
 	// Empty for a reply seen live.
 	Action string
@@ -73,18 +75,23 @@ func class(code int, enhanced string) int {
 	return 0
 }
 
+// input takes a reply apart.
+func (c *Classifier) input(r Reply) input {
+	r = complete(r)
+	in := input{Reply: r, class: class(r.Code, r.Enhanced), text: normalise(r.Text)}
+	in.provider, in.addressee = c.provider(r, in.text), c.addressee(in.text)
+	return in
+}
+
 // Classify says what r means.
 func (c *Classifier) Classify(r Reply) Result {
-	r = complete(r)
-	t := normalise(r.Text)
-	in := input{Reply: r, class: class(r.Code, r.Enhanced), text: t}
-	provider := c.provider(r, t)
-	in.provider = provider
+	in := c.input(r)
+	r = in.Reply
 
 	hit, doubt, temporary := c.match(&in)
 	hit = c.opinion(&in, hit)
 	m := c.meanings[hit.meaning]
-	res := Result{Kind: m.Kind, Category: m.Category, Meaning: hit.meaning, Provider: provider, Code: r.Code, Enhanced: r.Enhanced,
+	res := Result{Kind: m.Kind, Category: m.Category, Meaning: hit.meaning, Provider: in.provider, Code: r.Code, Enhanced: r.Enhanced,
 		Retry: m.Retry, What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn, Rule: hit.place,
 		Vague: hit.Vague || len(hit.Words)+len(hit.Names) == 0 && (len(hit.Enhanced) == 0 || vague(r.Enhanced))}
 	if hit.kind != "" {
@@ -107,7 +114,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && !beforeRecipient(r.Stage) && !aboutCommand(r)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !beforeRecipient(r.Stage) && !aboutCommand(r)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}
@@ -152,9 +159,23 @@ func (c *Classifier) worded(res Result, r Reply) Result {
 	return res
 }
 
-// aboutCommand tells whether the codes speak of our commands or of the content,
-// not of an address: 500 to 504 (RFC 5321 section 4.2.2), X.5.1 and more, X.6
-// (RFC 3463 sections 3.6 and 3.7), and X.7 but for those few that RFC 5248 and RFC
+// consistent tells whether the words bear out a code that says the address is bad,
+// where no words decided: there are none, or they speak of such an address. What was
+// cut off in the middle does not.
+func (c *Classifier) consistent(hit *rule, in *input) bool {
+	if len(hit.Words)+len(hit.Names) > 0 || hit.suppress != nil {
+		return true
+	}
+	ok := !slices.ContainsFunc(in.text.prose, func(w string) bool { return w != "@" })
+	c.concepts.find(in.text.prose, func(n int) {
+		ok = ok || slices.Contains([]string{"absent", "box", "disabled"}, c.conceptNames[n])
+	})
+	return ok
+}
+
+// aboutCommand tells whether the codes speak of our commands, the content or the
+// state of a mailbox or system, not of an address: 500 to 504 (RFC 5321 section
+// 4.2.2), X.2 but for X.2.1, X.3.1 and more, X.5.1 and more, X.6 (RFC 3463 sections 3.6 and 3.7), and X.7 but for those few that RFC 5248 and RFC
 // 7293 give to addresses.
 func aboutCommand(r Reply) bool {
 	if r.Code >= 500 && r.Code <= 504 {
@@ -164,6 +185,9 @@ func aboutCommand(r Reply) bool {
 		return false
 	}
 	subject, detail := r.Enhanced[2], r.Enhanced[4:]
+	if subject == '2' && detail != "1" || subject == '3' && detail != "0" {
+		return true
+	}
 	return subject == '5' && detail != "0" || subject == '6' || subject == '7' && detail != "13" && detail != "17" && detail != "18"
 }
 

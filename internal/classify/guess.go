@@ -10,53 +10,71 @@ import (
 )
 
 //go:embed guess.txt
-var ownCounts []byte
-
-const (
-	// sure is how likely a guess must be, beside all other meanings, to be told.
-	sure = 0.5
-	// known is how many words of a text must have been seen before.
-	known = 2
-	// smooth is what is added to each count, so that nothing is impossible.
-	smooth = 0.1
-)
+var ownWeights []byte
 
 // guessed stands in Result.Rule where no rule decided, but the guesser.
 const guessed = "guessed from words"
 
-// guesser is a second opinion where no rule says much: which meaning's replies
-// use such words (naive Bayes). It knows how many replies of each meaning have a
-// word, or two words in a row.
+const (
+	// sure is how likely a guess must be to be told instead of what a rule says that
+	// says little; likelier, where no rule holds; surely, of words in a mail; sureHard,
+	// to say that the address is bad.
+	sure     = 0.7
+	likelier = 0.2
+	surely   = 0.9
+	sureHard = 0.75
+	// leastKnown is how many words, stems and concepts of a text must be known.
+	leastKnown = 2
+)
+
+// scale is what weights are multiplied by in the file, to be whole numbers.
+const scale = 20
+
+// guesser is a second opinion where no rule says much: a linear model over words,
+// pairs of words, the concepts of the rules' file and codes, learned from labelled
+// replies. For each meaning the weights of what stands in a reply are added up.
 type guesser struct {
 	meanings []string
-	replies  []float64            // of each meaning
-	total    float64              // of all
-	seen     map[string][]counted // by word, "two words", or code
-	size     []float64            // sum of counts of each meaning
+	weights  map[feature]row
 }
 
-type counted struct {
+// row are a feature's weights; its number tells whether it was counted before.
+type row struct {
+	number  int
+	weights []weight
+}
+
+// feature is something that can be seen in a reply: a word; two words in a row; and
+// with a mark first, "*" a stem, "$" a concept, "/" a code, "." a word of a name.
+type feature [2]string
+
+func (f feature) String() string { return strings.TrimSuffix(f[0]+" "+f[1], " ") }
+
+type weight struct {
 	meaning int
-	n       float64
+	w       float64
 }
 
-// newGuesser reads the file of counts: "= meaning replies", then "word meaning:n …"
+// newGuesser reads the file of weights: the meanings, then "feature meaning:weight …"
 // with the meanings by their number.
 func newGuesser(b []byte) *guesser {
-	g := &guesser{seen: map[string][]counted{}}
+	g := &guesser{weights: map[feature]row{}}
 	lines := bufio.NewScanner(bytes.NewReader(b))
 	for lines.Scan() {
-		word, rest, ok := strings.Cut(lines.Text(), "\t")
+		name, rest, ok := strings.Cut(lines.Text(), "\t")
 		switch {
-		case !ok || word == "#":
-		case word == "=":
-			name, n, _ := strings.Cut(rest, " ")
-			g.learnMeaning(name, number(n))
+		case !ok || name == "#":
+		case name == "=":
+			g.meanings = strings.Fields(rest)
 		default:
+			var f feature
+			f[0], f[1], _ = strings.Cut(name, " ")
+			r := row{number: len(g.weights)}
 			for pair := range strings.FieldsSeq(rest) {
 				m, n, _ := strings.Cut(pair, ":")
-				g.learn(word, int(number(m)), number(n))
+				r.weights = append(r.weights, weight{int(number(m)), number(n) / scale})
 			}
+			g.weights[f] = r
 		}
 	}
 	return g
@@ -67,110 +85,140 @@ func number(s string) float64 {
 	return float64(n)
 }
 
-func (g *guesser) learnMeaning(name string, replies float64) {
-	g.meanings, g.replies, g.size = append(g.meanings, name), append(g.replies, replies), append(g.size, 0)
-	g.total += replies
-}
-
-func (g *guesser) learn(word string, meaning int, n float64) {
-	g.seen[word] = append(g.seen[word], counted{meaning, n})
-	g.size[meaning] += n
-}
-
-// features of a reply: each word once, each two words in a row, and the codes.
-func features(r Reply, t text) []string {
-	fs := make([]string, 0, 2*len(t.prose)+4)
-	fs = append(fs, "/"+strconv.Itoa(class(r.Code, r.Enhanced)))
-	if r.Code != 0 {
-		fs = append(fs, "/"+strconv.Itoa(r.Code))
+// features calls f with each thing that is seen in a reply, once.
+func (c *Classifier) features(in *input, put func(feature)) {
+	put(feature{"/"})
+	cl := strconv.Itoa(in.class)
+	put(feature{"/", cl})
+	if in.Code != 0 {
+		put(feature{"/", strconv.Itoa(in.Code)})
 	}
-	if len(r.Enhanced) > 2 && !vague(r.Enhanced) {
-		fs = append(fs, "/x"+r.Enhanced[1:])
+	if len(in.Enhanced) > 4 && !vague(in.Enhanced) {
+		put(feature{"/x", in.Enhanced[2:]})
+		put(feature{"/x", in.Enhanced[2:4]})
 	}
-	once := map[string]bool{}
-	put := func(s string) {
-		if !once[s] {
-			once[s] = true
-			fs = append(fs, s)
-		}
+	if in.Stage != "" {
+		put(feature{"/", in.Stage})
 	}
-	for i, w := range t.prose {
-		if len(w) > 1 && (w[0] < '0' || w[0] > '9') {
-			put(w)
-		}
-		if i > 0 {
-			put(t.prose[i-1] + " " + w)
-		}
-	}
-	for _, w := range t.names {
-		if len(w) > 3 {
-			put("." + w)
-		}
-	}
-	return fs
-}
-
-// guess gives the meaning whose replies are most like this one, and how likely it is
-// among all; empty where too little of the text is known.
-func (g *guesser) guess(r Reply, t text) (meaning string, p float64) {
-	score := make([]float64, len(g.meanings))
-	for m, n := range g.replies {
-		score[m] = math.Log(n / g.total)
-	}
-	words := 0
-	vocabulary := float64(len(g.seen))
-	for _, f := range features(r, t) {
-		all := g.seen[f]
-		if all == nil {
+	var spoken [maxConcepts]bool
+	c.concepts.find(in.text.prose, func(n int) { spoken[n] = true })
+	c.concepts.find(in.text.names, func(n int) { spoken[n] = true })
+	for n, name := range c.conceptNames {
+		if !spoken[n] {
 			continue
 		}
-		if f[0] != '/' {
-			words++
-		}
-		for m := range score {
-			score[m] += math.Log(smooth / (g.size[m] + smooth*vocabulary))
-		}
-		for _, c := range all {
-			score[c.meaning] += math.Log((c.n + smooth) / smooth)
+		put(feature{"$", name})
+		put(feature{"$" + cl, name})
+		for k, other := range c.conceptNames[:n] {
+			if spoken[k] {
+				put(feature{"&" + other, name})
+			}
 		}
 	}
-	if words < known {
-		return "", 0
-	}
-	best := 0
-	for m := range score {
-		if score[m] > score[best] {
-			best = m
+	last := "^"
+	for _, w := range in.text.prose {
+		put(feature{last, w})
+		last = w
+		if len(w) > 1 && (w[0] < '0' || w[0] > '9') {
+			put(feature{w})
+			if s := stem(w); s != "" {
+				put(feature{"*", s})
+			}
 		}
 	}
-	sum := 0.0
-	for _, s := range score {
-		sum += math.Exp(s - score[best])
+	put(feature{last, "^"})
+	for _, w := range in.text.names {
+		if len(w) > 3 {
+			put(feature{".", w})
+		}
 	}
-	return g.meanings[best], 1 / sum
 }
 
-// opinion gives the guesser's meaning where no rule says more than that the
-// message was refused or put off. It never guesses that an address is dead, and
-// does not speak against an operator's rule.
+// stem is the first five letters of a longer word.
+func stem(w string) string {
+	n := 0
+	for i := range w {
+		if n == 5 {
+			return w[:i]
+		}
+		n++
+	}
+	return ""
+}
+
+// likely gives how likely each meaning is, and whether enough of the words is known.
+func (c *Classifier) likely(in *input) (p []float64, known bool) {
+	p = make([]float64, len(c.guess.meanings))
+	seen := make([]uint64, len(c.guess.weights)/64+1)
+	words := 0
+	c.features(in, func(f feature) {
+		r, ok := c.guess.weights[f]
+		if !ok || seen[r.number/64]>>(r.number%64)&1 != 0 {
+			return
+		}
+		seen[r.number/64] |= 1 << (r.number % 64)
+		if f[0][0] == '$' || f[0] == "*" || f[1] == "" && f[0] != "/" {
+			words++
+		}
+		for _, w := range r.weights {
+			p[w.meaning] += w.w
+		}
+	})
+	softmax(p)
+	return p, words >= leastKnown
+}
+
+func softmax(score []float64) {
+	top := math.Inf(-1)
+	for _, s := range score {
+		top = max(top, s)
+	}
+	sum := 0.0
+	for m, s := range score {
+		score[m] = math.Exp(s - top)
+		sum += score[m]
+	}
+	for m := range score {
+		score[m] /= sum
+	}
+}
+
+// weak tells whether a rule says little: one of vague words, or of the basic code alone.
+func (r *rule) weak() bool {
+	return r.Vague || len(r.Words)+len(r.Names)+len(r.Enhanced) == 0
+}
+
+// opinion gives the guesser's meaning where no rule says much: the likeliest one of
+// the likeliest category. It never condemns an address, and does not speak against an
+// operator's rule.
 func (c *Classifier) opinion(in *input, hit *rule) *rule {
-	if c.guess == nil || !c.generic(hit) {
+	least := sure
+	switch {
+	case c.guess == nil, hit.place != "" && !(hit.own && hit.weak()):
+		return hit
+	case in.Prose:
+		least = surely
+	case hit.place == "":
+		least = likelier
+	}
+	p, known := c.likely(in)
+	if !known {
 		return hit
 	}
-	name, p := c.guess.guess(in.Reply, in.text)
-	m, ok := c.meanings[name]
-	if p < sure || !ok || m.Kind == Hard || m.Category == "other" {
+	categories := map[string]float64{}
+	for m, name := range c.guess.meanings {
+		if is := c.meanings[name]; is.Kind != Hard || p[m] >= sureHard {
+			categories[is.Category] += p[m]
+		}
+	}
+	best, name := 0.0, ""
+	for m, n := range c.guess.meanings {
+		if q := categories[c.meanings[n].Category]; q > 0 && q+p[m]/1000 > best {
+			best, name = q+p[m]/1000, n
+		}
+	}
+	if best < least {
 		return hit
 	}
 	return &rule{meaning: name, place: guessed, doubt: true, written: written{Vague: true}}
-}
-
-// generic tells whether a rule of this program, or none, has decided, and says
-// little.
-func (c *Classifier) generic(hit *rule) bool {
-	switch hit.meaning {
-	case "refused", "deferred", "undetermined", "busy":
-		return hit.place == "" || hit.own && (hit.Vague || len(hit.Words)+len(hit.Names) == 0)
-	}
-	return false
 }

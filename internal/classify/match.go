@@ -189,9 +189,10 @@ func (x *index) find(text []string, f func(rule int)) {
 // input is a reply with what was made of it.
 type input struct {
 	Reply
-	class    int
-	provider string
-	text     text
+	class     int
+	provider  string
+	addressee string // provider of the address in the text
+	text      text
 }
 
 // match finds the first rule in order that holds, and whether the text has words
@@ -247,7 +248,7 @@ func (r *rule) holds(in *input) bool {
 	if len(r.Enhanced) > 0 && !slices.ContainsFunc(r.Enhanced, func(s string) bool { return enhancedIs(in.Enhanced, s) }) {
 		return false
 	}
-	if len(r.Stage) > 0 && !slices.Contains(r.Stage, in.Stage) || len(r.Provider) > 0 && !slices.Contains(r.Provider, in.provider) {
+	if len(r.Stage) > 0 && !slices.Contains(r.Stage, in.Stage) || len(r.Provider) > 0 && !slices.Contains(r.Provider, in.provider) && !slices.Contains(r.Provider, in.addressee) {
 		return false
 	}
 	for _, p := range r.unless {
@@ -313,6 +314,15 @@ func (c *Classifier) provider(r Reply, t text) string {
 		}
 	}
 	return ""
+}
+
+// addressee names the provider of the only mail address in the text, most likely the
+// recipient's. That does not tell who spoke.
+func (c *Classifier) addressee(t text) string {
+	if len(t.mails) != 1 {
+		return ""
+	}
+	return c.byDomain[strings.Trim(t.mails[0], ".")]
 }
 
 // bySuffix looks a host up by its longest known suffix of labels.

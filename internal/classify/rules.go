@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -19,17 +20,19 @@ var ownRules []byte
 
 // Classifier holds compiled rules. It is safe for concurrent use.
 type Classifier struct {
-	rules    []rule
-	meanings map[string]meaning
-	prose    index
-	names    index
-	coded    []int // rules without words, in order
-	byDomain map[string]string
-	byHost   map[string]string
-	byWord   index
-	brands   []string // provider of each phrase in byWord
-	classes  map[string]*wordClass
-	guess    *guesser // asked where rules say little; nil: nobody
+	rules        []rule
+	meanings     map[string]meaning
+	prose        index
+	names        index
+	coded        []int // rules without words, in order
+	byDomain     map[string]string
+	byHost       map[string]string
+	byWord       index
+	brands       []string // provider of each phrase in byWord
+	classes      map[string]*wordClass
+	guess        *guesser // asked where rules say little; nil: nobody
+	concepts     index
+	conceptNames []string
 }
 
 // meaning is one thing that a reply can mean, with its words.
@@ -72,6 +75,7 @@ type provider struct {
 
 type file struct {
 	Class     map[string][]string `toml:"class"`
+	Concept   map[string][]string `toml:"concept"`
 	Meaning   map[string]meaning  `toml:"meaning"`
 	Provider  []provider          `toml:"provider"`
 	Rule      []written           `toml:"rule"`
@@ -130,7 +134,7 @@ type Source struct {
 // New compiles rules. Those of sources are asked before those of this program, in
 // the order given.
 func New(sources ...Source) (*Classifier, error) {
-	c := &Classifier{meanings: map[string]meaning{}, byDomain: map[string]string{}, byHost: map[string]string{}, classes: map[string]*wordClass{}, guess: newGuesser(ownCounts)}
+	c := &Classifier{meanings: map[string]meaning{}, byDomain: map[string]string{}, byHost: map[string]string{}, classes: map[string]*wordClass{}, guess: newGuesser(ownWeights)}
 	sources = append(slices.Clip(sources), Source{"rules.toml", ownRules})
 	files := make([]file, len(sources))
 	for i, s := range sources {
@@ -149,6 +153,9 @@ func New(sources ...Source) (*Classifier, error) {
 		for name, m := range f.Meaning {
 			c.meanings[name] = c.merge(name, m)
 		}
+	}
+	if err := c.addConcepts(files); err != nil {
+		return nil, err
 	}
 	for i, f := range files {
 		lines := ruleLines(sources[i].Text)
@@ -239,6 +246,30 @@ func ruleLines(b []byte) (lines []int) {
 		}
 	}
 	return append(lines, 0) // rules written inline have no line of their own
+}
+
+// maxConcepts bounds how many concepts there may be.
+const maxConcepts = 64
+
+// addConcepts compiles what replies may speak of. The names are in the order of the
+// alphabet, for the model's sake.
+func (c *Classifier) addConcepts(files []file) error {
+	all := map[string][]string{}
+	for _, f := range slices.Backward(files) {
+		maps.Copy(all, f.Concept)
+	}
+	c.conceptNames = slices.Sorted(maps.Keys(all))
+	if len(c.conceptNames) > maxConcepts {
+		return fmt.Errorf("read rules: there are %d concepts; %d at most", len(c.conceptNames), maxConcepts)
+	}
+	for n, name := range c.conceptNames {
+		for _, s := range all[name] {
+			if err := c.concepts.add(compile(s, c.classes), n); err != nil {
+				return fmt.Errorf("read rules: concept %q: %q: %w", name, s, err)
+			}
+		}
+	}
+	return nil
 }
 
 func (c *Classifier) addProvider(p provider) {

@@ -22,6 +22,7 @@ type text struct {
 	prose []string
 	names []string
 	hosts []string // whole, lower case
+	mails []string // domains of mail addresses, lower case
 }
 
 // normalise takes a text apart. Mail addresses become "@": any word can stand in
@@ -46,6 +47,7 @@ func normalise(s string) text {
 			for part := range strings.SplitSeq(part, "...") { // bob@corp.example...User unknown
 				if strings.Contains(part, "@") {
 					t.prose = append(t.prose, "@")
+					t.mails = append(t.mails, strings.ToLower(part[strings.LastIndexByte(part, '@')+1:]))
 				} else {
 					t.field(part)
 				}
