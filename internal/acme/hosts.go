@@ -104,6 +104,7 @@ type hosts struct {
 	// The rest is the business of the one goroutine in run.
 	asked   time.Time        // for the lock
 	known   map[string]*Host // nil: another node orders
+	unkept  map[string]bool  // what the store did not take
 	running map[string]bool
 	orders  []order // of the last hour
 	ended   chan Host
@@ -122,7 +123,7 @@ type order struct {
 
 func newHosts(c HostsConfig, m *Manager) *hosts {
 	return &hosts{HostsConfig: c.filled(), manager: m, owner: rand.Text(), log: m.log, now: time.Now,
-		running: map[string]bool{}, ended: make(chan Host)}
+		unkept: map[string]bool{}, running: map[string]bool{}, ended: make(chan Host)}
 }
 
 // run orders until ctx ends.
@@ -179,6 +180,14 @@ func (h *hosts) round(ctx context.Context, wg *sync.WaitGroup) error {
 	}
 	if mine, err := h.lock(ctx); err != nil || !mine {
 		return err
+	}
+	for name := range h.unkept {
+		if host := h.known[name]; host != nil {
+			if err := h.keep(ctx, *host); err != nil {
+				return err
+			}
+		}
+		delete(h.unkept, name)
 	}
 	if err := h.walk(ctx); err != nil {
 		return err
@@ -386,11 +395,13 @@ func (h *hosts) next() (chosen []Host) {
 func (h *hosts) order(ctx context.Context, host Host) Host {
 	within, cancel := context.WithTimeout(ctx, orderTime)
 	defer cancel()
-	host.Tried = h.now()
-	err := h.manager.purge(within, host.Name)
-	if err == nil {
-		err = h.manager.magic.RenewCertSync(within, host.Name, false) // the first one, too
+	if err := h.manager.purge(within, host.Name); err != nil { // the store's fault
+		h.log.Warn("no certificate is asked for", "host", host.Name, "err", err)
+		host.Again = h.now().Add(time.Minute)
+		return host
 	}
+	host.Tried = h.now()
+	err := h.manager.magic.RenewCertSync(within, host.Name, false)         // the first one, too
 	cert, loadErr := h.manager.load(context.WithoutCancel(ctx), host.Name) // drain: it may be there
 	if cert != nil {
 		if host.First.IsZero() {
@@ -462,7 +473,11 @@ func (h *hosts) keep(ctx context.Context, host Host) error {
 	if err != nil {
 		return fmt.Errorf("encode host: %w", err)
 	}
-	return h.manager.files.files.PutFile(ctx, hostsFolder+host.Name, b)
+	if err := h.manager.files.files.PutFile(ctx, hostsFolder+host.Name, b); err != nil {
+		h.unkept[host.Name] = true
+		return err
+	}
+	return nil
 }
 
 // tell notes which certificates are not renewed, for who watches.

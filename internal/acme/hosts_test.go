@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -368,6 +369,42 @@ func TestNext(t *testing.T) {
 				t.Errorf("%v; want %s", got, tt.want)
 			}
 		})
+	}
+}
+
+// sometimes is a store that takes no files while it is away.
+type sometimes struct {
+	*store.DB
+	away atomic.Bool
+}
+
+func (s *sometimes) PutFile(ctx context.Context, name string, content []byte) error {
+	if s.away.Load() {
+		return errors.New("the store is away")
+	}
+	return s.DB.PutFile(ctx, name, content)
+}
+
+// TestKeptLater: what the store does not take is kept when it does again.
+func TestKeptLater(t *testing.T) {
+	db, box := newFiles(t)
+	files := &sometimes{DB: db}
+	m := New(Config{Names: []string{name}, Directory: "https://acme.test/dir", Box: box, Hosts: &HostsConfig{Domains: db}}, files, slog.New(slog.DiscardHandler))
+	defer m.Close()
+	if mine, err := m.hosts.lock(t.Context()); err != nil || !mine {
+		t.Fatal(mine, err)
+	}
+	files.away.Store(true)
+	if err := m.hosts.settle(t.Context(), Host{Name: "links.a.test", Failures: 1, Again: time.Now().Add(time.Hour)}); err == nil {
+		t.Fatal("kept nowhere, and no word of it")
+	}
+	files.away.Store(false)
+	var wg sync.WaitGroup
+	if err := m.hosts.round(t.Context(), &wg); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := m.Host(t.Context(), "links.a.test"); err != nil || h == nil || h.Failures != 1 {
+		t.Errorf("%+v, %v", h, err)
 	}
 }
 
