@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/caddyserver/certmagic"
+
 	"postrider/internal/relay"
 	"postrider/internal/store"
 	"postrider/internal/submit"
@@ -295,6 +297,25 @@ func TestServedWithoutStore(t *testing.T) {
 	n.served.put("links.shop.test", first, time.Now().Add(-time.Hour))
 	if n.HostCertificate(t.Context(), "links.shop.test") != first {
 		t.Error("it is not served any more")
+	}
+}
+
+// TestServedForItself: what stands in the store for a host and is not for it, or is
+// no certificate, is not served.
+func TestServedForItself(t *testing.T) {
+	db, box := newFiles(t)
+	m := New(Config{Names: []string{name}, Directory: "https://acme.test/dir", Box: box, Hosts: &HostsConfig{Domains: db}}, db, slog.New(slog.DiscardHandler))
+	defer m.Close()
+	for host, of := range map[string]string{"links.right.test": "links.right.test", "links.wrong.test": "links.right.test"} {
+		cert, key := forged(t, of)
+		for at, b := range map[string][]byte{certmagic.StorageKeys.SiteCert(m.issuer.IssuerKey(), host): cert, certmagic.StorageKeys.SitePrivateKey(m.issuer.IssuerKey(), host): key} {
+			if err := m.files.Store(t.Context(), at, b); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := m.HostCertificate(t.Context(), host) != nil; got != (host == of) {
+			t.Errorf("%s: served: %v", host, got)
+		}
 	}
 }
 
