@@ -105,7 +105,7 @@ func TestSendFromAfar(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := "http://" + f.APIAddr()
-	out, errs, status := call(t, "Hello\n", "send", "-server", server, "-token", made.Secret, "-from", "Shop <a@shop.test>", "-to", "ok@x.test", "-subject", "Hé", "-text", "-", "-header", "X-A: b", "-json", "-key", "k1")
+	out, errs, status := call(t, "Hello\n", "send", "-server", server, "-token", made.Secret, "-from", "Shop <a@shop.test>", "-to", "ok@x.test", "-subject", "Hé", "-text-file", "-", "-header", "X-A: b", "-json", "-key", "k1")
 	var sent api.Sent
 	if err := json.Unmarshal([]byte(out), &sent); err != nil || status != 0 {
 		t.Fatalf("status %d, %s%s", status, out, errs)
@@ -120,6 +120,8 @@ func TestSendFromAfar(t *testing.T) {
 	}
 	want(t, ok(t, "send", "-raw", file), "Queued as", "for 1 recipients")
 	want(t, f.until("raw@x.test", "delivered").Subject, "whole")
+	want(t, ok(t, "send", "-from", "a@shop.test", "-to", "said@x.test", "-subject", "Hi", "-text", "Hello"), "Queued as", "for 1 recipients")
+	want(t, f.until("said@x.test", "delivered").Subject, "Hi")
 	// What the key may not do, and what is not there, in the server's words.
 	for _, tt := range []struct {
 		want string
@@ -128,7 +130,7 @@ func TestSendFromAfar(t *testing.T) {
 		{"scope manage", []string{"credential", "revoke", "crm"}},
 		{"operators", []string{"status"}},
 		{"There is no message", []string{"message", "06bw8sf8dhkx94jkm5k3vz1m3r"}},
-		{"can't be an address", []string{"send", "-from", "a@shop.test", "-to", "nobody", "-text", file}},
+		{"can't be an address", []string{"send", "-from", "a@shop.test", "-to", "nobody", "-text-file", file}},
 		{"not a valid API key", []string{"log", "-token", "prk_wrong"}},
 		{"not the address of a server", []string{"log", "-server", "relay.test"}},
 	} {
@@ -136,7 +138,7 @@ func TestSendFromAfar(t *testing.T) {
 			t.Errorf("%v: status %d, %s", tt.args, status, errs)
 		}
 	}
-	for _, args := range [][]string{{"send"}, {"send", "-from", "a@b.test"}, {"send", "-from", "a@b.test", "-to", "c@d.test", "-at", "whenever"}, {"account"}, {"account", "add"}, {"user", "role", "x"}, {"plan", "set"}, {"suppression", "add"}, {"group"}, {"group", "leave", "news"}, {"audit", "-n", "-1"}, {"audit", "-since", "whenever"}, {"limit", "x"}} {
+	for _, args := range [][]string{{"send"}, {"send", "-from", "a@b.test"}, {"send", "-from", "a@b.test", "-to", "c@d.test", "-text", "x", "-text-file", "y"}, {"send", "-from", "a@b.test", "-to", "c@d.test", "-at", "whenever"}, {"account"}, {"account", "add"}, {"user", "role", "x"}, {"plan", "set"}, {"suppression", "add"}, {"group"}, {"group", "leave", "news"}, {"audit", "-n", "-1"}, {"audit", "-since", "whenever"}, {"limit", "x"}} {
 		if _, errs, status := call(t, "", args...); status != 2 || errs == "" {
 			t.Errorf("%v: status %d, %s", args, status, errs)
 		}

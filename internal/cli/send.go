@@ -18,8 +18,8 @@ import (
 func sendCommand() command {
 	return command{name: "send", args: "", short: "send a message",
 		example: `
-postrider send -from orders@shop.example -to ann@example.net -subject "Your order" -text - < order.txt
-postrider send -from "Shop <orders@shop.example>" -to ann@example.net -subject Hello -text hello.txt -html hello.html -attach invoice.pdf
+postrider send -from orders@shop.example -to ann@example.net -subject "Your order" -text "Thank you."
+postrider send -from "Shop <orders@shop.example>" -to ann@example.net -subject Hello -text-file hello.txt -html-file hello.html -attach invoice.pdf
 postrider send -from orders@shop.example -to ann@example.net -raw message.eml -key order-1001`,
 		run: runSend}
 }
@@ -42,8 +42,10 @@ func runSend(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 	fs.Var(&bcc, "bcc", "`address` of a recipient that the others are not told of; more than once for more")
 	reply := fs.String("reply-to", "", "`address` where answers go")
 	fs.StringVar(&m.Subject, "subject", "", "the `subject`")
-	text := fs.String("text", "", "`file` with the text; - reads standard input")
-	html := fs.String("html", "", "`file` with the text as HTML; - reads standard input")
+	fs.StringVar(&m.Text, "text", "", "the `text`")
+	fs.StringVar(&m.HTML, "html", "", "the same as `HTML`")
+	text := fs.String("text-file", "", "`file` with the text; - reads standard input")
+	html := fs.String("html-file", "", "`file` with the HTML; - reads standard input")
 	raw := fs.String("raw", "", "`file` with a whole message (.eml), instead of all that it is made of; - reads standard input")
 	fs.Var(&attach, "attach", "`file` to attach; more than once for more")
 	fs.Var(&headers, "header", "another header `field`, as \"Name: value\"; more than once for more")
@@ -80,6 +82,9 @@ func runSend(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error
 		if m.From, err = address(*from); err != nil {
 			return badUsage(e, fs, "%v", err)
 		}
+	}
+	if g := given(fs).given; g["text"] && g["text-file"] || g["html"] && g["html-file"] {
+		return badUsage(e, fs, "say the text, or name the file that it is in, not both")
 	}
 	if err := fillMessage(e, &m, *text, *html, *raw, headers, attach); err != nil {
 		return err
