@@ -95,7 +95,8 @@ func newAuthority(t *testing.T, life time.Duration) *authority {
 	if a.db, err = sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "mail.db"), slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { a.db.Close() })
+	opened := a.db // a test may have the others use another
+	t.Cleanup(func() { opened.Close() })
 	if a.box, err = seal.New(seal.NewKey()); err != nil {
 		t.Fatal(err)
 	}

@@ -16,8 +16,10 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"postrider/internal/lab/postgres"
 	"postrider/internal/relay"
 	"postrider/internal/store"
+	pg "postrider/internal/store/postgres"
 	"postrider/internal/submit"
 )
 
@@ -206,24 +208,45 @@ func TestHostRenewal(t *testing.T) {
 
 // TestHostsOfTwoNodes: one orders, both serve; when it ends the other goes on.
 func TestHostsOfTwoNodes(t *testing.T) {
-	a := newAuthority(t, 24*time.Hour)
-	a.owns("one.test")
-	a.leads("one.test")
-	// Each can answer the authority.
-	x, endX := a.run(Config{HTTP: a.http, Hosts: a.hosts()})
-	y, _ := a.run(Config{TLS: a.tls, Hosts: a.hosts()})
-	if one, two := a.hostHas(x, "links.one.test"), a.hostHas(y, "links.one.test"); !bytes.Equal(one.Certificate[0], two.Certificate[0]) {
-		t.Error("they have two certificates")
+	for _, engine := range []string{"sqlite", "postgres"} {
+		t.Run(engine, func(t *testing.T) {
+			a := newAuthority(t, 24*time.Hour)
+			other := a.db
+			if engine == "postgres" {
+				server := postgres.Run(t, postgres.Options{Unsynced: true})
+				a.db, other = a.postgres(server), a.postgres(server)
+			}
+			a.owns("one.test")
+			a.leads("one.test")
+			// Each can answer the authority.
+			x, endX := a.run(Config{HTTP: a.http, Hosts: a.hosts()})
+			a.db = other
+			y, _ := a.run(Config{TLS: a.tls, Hosts: a.hosts()})
+			if one, two := a.hostHas(x, "links.one.test"), a.hostHas(y, "links.one.test"); !bytes.Equal(one.Certificate[0], two.Certificate[0]) {
+				t.Error("they have two certificates")
+			}
+			a.has(x, name)
+			a.has(y, name)
+			endX()
+			a.owns("two.test")
+			a.leads("two.test")
+			a.hostHas(y, "links.two.test")
+			if n := a.orders.Load(); n != 3 {
+				t.Errorf("%d orders for three names", n)
+			}
+		})
 	}
-	a.has(x, name)
-	a.has(y, name)
-	endX()
-	a.owns("two.test")
-	a.leads("two.test")
-	a.hostHas(y, "links.two.test")
-	if n := a.orders.Load(); n != 3 {
-		t.Errorf("%d orders for three names", n)
+}
+
+// postgres opens the store of another node.
+func (a *authority) postgres(server *postgres.Server) *store.DB {
+	a.Helper()
+	db, err := pg.Open(a.Context(), server.URL(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		a.Fatal(err)
 	}
+	a.Cleanup(func() { db.Close() })
+	return db
 }
 
 // TestRemovedHost: when the domain goes its certificate does, after a time; when
