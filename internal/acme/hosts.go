@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"postrider/internal/mailauth"
@@ -113,6 +114,8 @@ type hosts struct {
 	walked  time.Time
 	full    bool
 	trouble string // as it stands in the store
+
+	counts atomic.Pointer[map[string]int] // by where their certificates stand
 }
 
 // order is one that was begun.
@@ -214,6 +217,7 @@ func (h *hosts) lock(ctx context.Context) (bool, error) {
 	h.asked = now
 	if !mine {
 		h.known = nil
+		h.counts.Store(nil)
 		return false, nil
 	}
 	if h.known != nil {
@@ -483,11 +487,22 @@ func (h *hosts) keep(ctx context.Context, host Host) error {
 // tell notes which certificates are not renewed, for who watches.
 func (h *hosts) tell(ctx context.Context) error {
 	var all []Host
+	counts := map[string]int{"there": 0, "waiting": 0, "failing": 0}
 	for _, k := range h.known {
+		switch {
+		case !k.Gone.IsZero():
+		case k.Failures > 0:
+			counts["failing"]++
+		case k.Expires.IsZero():
+			counts["waiting"]++
+		default:
+			counts["there"]++
+		}
 		if k.Failures > 0 && !k.Expires.IsZero() && k.Gone.IsZero() {
 			all = append(all, *k)
 		}
 	}
+	h.counts.Store(&counts)
 	slices.SortFunc(all, func(a, b Host) int { return cmp.Or(a.Expires.Compare(b.Expires), strings.Compare(a.Name, b.Name)) })
 	b, err := json.Marshal(all[:min(len(all), mostTrouble)])
 	if err != nil {

@@ -144,6 +144,7 @@ func TestBadHost(t *testing.T) {
 	if bad.Error == "" || strings.Contains(bad.Error, "ca=") || strings.Contains(bad.Error, "urn:") || bad.Tried.IsZero() || bad.Again.Before(bad.Tried) || !bad.Expires.IsZero() {
 		t.Errorf("%+v", bad)
 	}
+	a.eventually("the counts", func() bool { c := m.HostCounts(); return c["failing"] == 3 && c["there"] == 1 && c["waiting"] == 0 })
 	if all, err := m.Trouble(t.Context()); err != nil || len(all) != 0 {
 		t.Errorf("trouble of who has no certificate: %+v, %v", all, err)
 	}

@@ -33,6 +33,18 @@ func (m *Manager) Host(ctx context.Context, name string) (*Host, error) {
 	return &h, nil
 }
 
+// HostCounts counts tracking hosts by where their certificates stand: there, waiting,
+// failing. Nil: this node does not order them.
+func (m *Manager) HostCounts() map[string]int {
+	if m.hosts == nil {
+		return nil
+	}
+	if counts := m.hosts.counts.Load(); counts != nil {
+		return *counts
+	}
+	return nil
+}
+
 // Trouble gives the tracking hosts whose certificates are not renewed although it is
 // time: at most 1,000, those that end first.
 func (m *Manager) Trouble(ctx context.Context) ([]Host, error) {

@@ -54,6 +54,15 @@ func (s *certs) ready(ctx context.Context, host string) bool {
 	return holds(c, host) && time.Now().Before(c.Leaf.NotAfter)
 }
 
+// hosts counts tracking hosts by where their certificates stand, on the node that
+// orders them.
+func (s *certs) hosts() map[string]int {
+	if s.acme == nil {
+		return nil
+	}
+	return s.acme.HostCounts()
+}
+
 // trouble are certificates of tracking hosts that are not renewed although it is time.
 func (s *certs) trouble(ctx context.Context) ([]alert.Certificate, error) {
 	hosts, err := s.acme.Trouble(ctx)

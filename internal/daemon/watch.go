@@ -85,7 +85,7 @@ func (w *watch) join(ctx context.Context, d *Daemon) {
 	}
 	w.metrics.Watch(ctx, w.registry, metrics.Sources{Queue: d.queue.Stats, Window: c.Queue.Window, WindowBytes: int64(c.Queue.WindowBytes),
 		Connections: d.dispatcher.Stats, Site: d.dispatcher.Site, Throttled: d.accounts.Throttled, Health: w.health, Data: c.Data,
-		Store: d.store, Node: c.Node, Webhooks: d.webhooks.Stats, WebhookStates: d.hooks.Count, OldestFeedback: d.store.OldestReturned, Suppressed: d.store.SuppressionsAdded, CertExpires: d.certs.expires})
+		Store: d.store, Node: c.Node, Webhooks: d.webhooks.Stats, WebhookStates: d.hooks.Count, OldestFeedback: d.store.OldestReturned, Suppressed: d.store.SuppressionsAdded, CertExpires: d.certs.expires, TrackingHosts: d.certs.hosts})
 }
 
 // countReaps counts what an undertaker finds.

@@ -32,6 +32,7 @@ func watched(t testing.TB) (*Metrics, *prometheus.Registry, *Health) {
 	m.Watch(t.Context(), reg, Sources{Queue: func() queue.Stats { return queue.Stats{InHand: 3, InFlight: 2, Peak: 5, Bytes: 100} },
 		Window: 10, WindowBytes: 1000, Connections: func() deliver.Stats { return deliver.Stats{Connections: 4, Idle: 1} },
 		Site: func(string) string { return "" }, Throttled: func() uint64 { return 9 }, CertExpires: time.Now, Health: h, Data: os.TempDir(), Store: &counts{}, Node: "me",
+		TrackingHosts:  func() map[string]int { return map[string]int{"failing": 4} },
 		Suppressed:     func() map[string]int64 { return map[string]int64{relay.ReasonComplaint: 7} },
 		OldestFeedback: func(context.Context) (time.Time, error) { return time.Now().Add(-time.Hour), nil },
 		Webhooks: func() webhook.Stats {

@@ -45,6 +45,9 @@ type Sources struct {
 	Suppressed func() map[string]int64
 	// CertExpires is when the certificate that is served runs out.
 	CertExpires func() time.Time
+	// TrackingHosts counts tracking hosts by where their certificates stand; nil, or
+	// nothing: another node orders those.
+	TrackingHosts func() map[string]int
 }
 
 // Watch registers what is pulled. What is asked of the store keeps the values of
@@ -75,6 +78,7 @@ var (
 	freeDesc      = desc("postrider_data_free_bytes", "Free space on the disk of the data folder, for the relay's user.")
 	totalDesc     = desc("postrider_data_size_bytes", "Size of the disk of the data folder.")
 	certDesc      = desc("postrider_certificate_expiry_timestamp_seconds", "When the certificate that this node serves runs out.")
+	trackingDesc  = desc("postrider_tracking_hosts", "Tracking hosts of domains whose certificates the relay asks for: with one (there), without one yet (waiting), or whose last order failed (failing). Told by the node that orders.", "state")
 	queueDesc     = desc("postrider_queue_deliveries", "Deliveries that are not final, of all nodes that share the store: each node tells the same. Counted now and then.", "state", "stream", "site")
 	nodesDesc     = desc("postrider_nodes", "Nodes that share the store, as this one sees them: alive, draining, or dead (their lease is over, and nobody has ended it yet).", "state")
 	heldDesc      = desc("postrider_leased_deliveries", "Deliveries that nodes have leased, as the store has it: this node's, and the others'.", "holder")
@@ -97,7 +101,7 @@ type puller struct {
 
 func (p *puller) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{windowDesc, windowMost, bytesDesc, bytesMost, flightDesc, peakDesc, connDesc, sitesDesc,
-		throttledDesc, hookReqDesc, hookSentDesc, hookDesc, hookOwnDesc, hookAsideDesc, hookLagDesc, backLagDesc, suppDesc, readyDesc, freeDesc, totalDesc, certDesc, queueDesc, nodesDesc, heldDesc, alertsDesc, lookedDesc, tookDesc} {
+		throttledDesc, hookReqDesc, hookSentDesc, hookDesc, hookOwnDesc, hookAsideDesc, hookLagDesc, backLagDesc, suppDesc, readyDesc, freeDesc, totalDesc, certDesc, trackingDesc, queueDesc, nodesDesc, heldDesc, alertsDesc, lookedDesc, tookDesc} {
 		ch <- d
 	}
 }
@@ -139,6 +143,11 @@ func (p *puller) Collect(ch chan<- prometheus.Metric) {
 	}
 	if p.CertExpires != nil {
 		gauge(certDesc, float64(p.CertExpires().Unix()))
+	}
+	if p.TrackingHosts != nil {
+		for state, n := range p.TrackingHosts() {
+			gauge(trackingDesc, float64(n), state)
+		}
 	}
 	p.look.mu.Lock()
 	defer p.look.mu.Unlock()
