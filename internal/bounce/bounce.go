@@ -222,11 +222,16 @@ func (rd *reader) finish() Mail {
 	return *m
 }
 
-// answerer is for whom a machine answers: whom its report names, else its author.
+// answerer is for whom a machine answers: whom its report or its words name, else its author.
 func (rd *reader) answerer() string {
 	for _, s := range rd.status {
 		if len(s.Recipients) == 1 && usual(s.Recipients[0].Final) {
 			return clean(s.Recipients[0].Final)
+		}
+	}
+	if fromSystem(rd.mail.From) { // a robot writes in the name of the address
+		if list := unique(newLines(rd.mail.Text).mentioned(), rd.own()); len(list) > 0 {
+			return list[0]
 		}
 	}
 	return rd.mail.From
