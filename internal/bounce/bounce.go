@@ -45,7 +45,7 @@ type Mail struct {
 	Recipients []Recipient
 	Feedback   Feedback // of a complaint
 	Original   Original
-	Standard   bool   // it has a part for programs (RFC 3464), or comes from a mail system's address
+	Standard   bool   // it has a part for programs (RFC 3464), or comes from a mail system's address and announces none
 	Text       string // what it says to people, without the returned original
 }
 
@@ -207,7 +207,9 @@ func (rd *reader) finish() Mail {
 	m.Text = said
 	rd.original(returned)
 	m.Kind = rd.kind(top)
-	m.Standard = rd.hasStatus() || fromSystem(m.From)
+	// A mail that announces a part for programs and lacks it was cut off, or damaged:
+	// what it would have said may speak for the address.
+	m.Standard = rd.hasStatus() || fromSystem(m.From) && !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status")
 	switch m.Kind {
 	case Complaint:
 		rd.complaint()
