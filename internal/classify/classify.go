@@ -80,6 +80,9 @@ func (c *Classifier) input(r Reply) input {
 	r = complete(r)
 	in := input{Reply: r, class: class(r.Code, r.Enhanced), text: normalise(r.Text)}
 	in.provider, in.addressee = c.provider(r, in.text), c.addressee(in.text)
+	if q := quoted(r.Text); q != r.Text {
+		in.text = normalise(q)
+	}
 	return in
 }
 
@@ -88,8 +91,8 @@ func (c *Classifier) Classify(r Reply) Result {
 	in := c.input(r)
 	r = in.Reply
 
-	hit, doubt, temporary := c.match(&in)
-	hit = c.opinion(&in, hit)
+	hit, loose, doubt, temporary := c.match(&in)
+	hit = c.opinion(&in, hit, loose)
 	m := c.meanings[hit.meaning]
 	res := Result{Kind: m.Kind, Category: m.Category, Meaning: hit.meaning, Provider: in.provider, Code: r.Code, Enhanced: r.Enhanced,
 		Retry: m.Retry, What: m.What, Why: m.Why, Do: m.Do, Turn: m.Turn, Rule: hit.place,
@@ -167,7 +170,7 @@ func (c *Classifier) consistent(hit *rule, in *input) bool {
 		return true
 	}
 	ok := !slices.ContainsFunc(in.text.prose, func(w string) bool { return w != "@" })
-	c.concepts.find(in.text.prose, func(n int) {
+	c.concepts.find(in.text.prose, func(n int, _ bool) {
 		ok = ok || slices.Contains([]string{"absent", "box", "disabled"}, c.conceptNames[n])
 	})
 	return ok

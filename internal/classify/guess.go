@@ -16,11 +16,12 @@ var ownWeights []byte
 const guessed = "guessed from words"
 
 const (
-	// sure is how likely a guess must be to be told instead of what a rule says that
-	// says little; likelier, where no rule holds; surely, of words in a mail; sureHard,
-	// to say that the address is bad.
-	sure     = 0.7
+	// How likely a guess must be to be told: where no rule holds; where one holds that
+	// says little; where one holds by a loose phrase, or the words are a mail's and not a
+	// server's.
+	// sureHard, to say that the address is bad.
 	likelier = 0.2
+	sure     = 0.75
 	surely   = 0.9
 	sureHard = 0.75
 	// leastKnown is how many words, stems and concepts of a text must be known.
@@ -101,8 +102,8 @@ func (c *Classifier) features(in *input, put func(feature)) {
 		put(feature{"/", in.Stage})
 	}
 	var spoken [maxConcepts]bool
-	c.concepts.find(in.text.prose, func(n int) { spoken[n] = true })
-	c.concepts.find(in.text.names, func(n int) { spoken[n] = true })
+	c.concepts.find(in.text.prose, func(n int, _ bool) { spoken[n] = true })
+	c.concepts.find(in.text.names, func(n int, _ bool) { spoken[n] = true })
 	for n, name := range c.conceptNames {
 		if !spoken[n] {
 			continue
@@ -188,18 +189,20 @@ func (r *rule) weak() bool {
 	return r.Vague || len(r.Words)+len(r.Names)+len(r.Enhanced) == 0
 }
 
-// opinion gives the guesser's meaning where no rule says much: the likeliest one of
-// the likeliest category. It never condemns an address, and does not speak against an
-// operator's rule.
-func (c *Classifier) opinion(in *input, hit *rule) *rule {
-	least := sure
+// opinion gives the guesser's meaning, the likeliest one of the likeliest category,
+// where no rule holds, or one that says little or holds by a loose phrase, and it is
+// likely enough. It never condemns an address, and does not speak against an operator's
+// rule.
+func (c *Classifier) opinion(in *input, hit *rule, loose bool) *rule {
+	least := surely
 	switch {
-	case c.guess == nil, hit.place != "" && !(hit.own && hit.weak()):
+	case c.guess == nil, hit.place != "" && !(hit.own && (loose || hit.weak())):
 		return hit
 	case in.Prose:
-		least = surely
 	case hit.place == "":
 		least = likelier
+	case hit.weak():
+		least = sure
 	}
 	p, known := c.likely(in)
 	if !known {
@@ -217,7 +220,7 @@ func (c *Classifier) opinion(in *input, hit *rule) *rule {
 			best, name = q+p[m]/1000, n
 		}
 	}
-	if best < least {
+	if best < least || hit.place != "" && c.meanings[name].Category == c.meanings[hit.meaning].Category {
 		return hit
 	}
 	return &rule{meaning: name, place: guessed, doubt: true, written: written{Vague: true}}

@@ -264,7 +264,7 @@ func TestLeaveOneSetOut(t *testing.T) {
 		var one score
 		for _, s := range sets[name] {
 			in := c.input(Reply{Text: s.text, Stage: s.stage})
-			m := c.meanings[c.opinion(&in, &rule{meaning: fallback(&in)}).meaning]
+			m := c.meanings[c.opinion(&in, &rule{meaning: fallback(&in)}, false).meaning]
 			for _, to := range []*score{&one, &sum} {
 				to.add(s, Result{Kind: m.Kind, Category: m.Category})
 			}

@@ -132,6 +132,7 @@ type index struct {
 type entry struct {
 	phrase phrase
 	rule   int
+	loose  bool
 }
 
 // stemKey is how many bytes of a stem are looked up. Shorter stems can't be first.
@@ -152,27 +153,42 @@ func (x *index) add(p phrase, rule int) error {
 	switch first := p[0]; {
 	case first.class != nil:
 		for w := range first.class.exact {
-			x.exact[w] = append(x.exact[w], entry{p, rule})
+			x.exact[w] = append(x.exact[w], entry{p, rule, p.loose()})
 		}
 		for _, stem := range first.class.stems {
-			x.stems[stem[:stemKey]] = append(x.stems[stem[:stemKey]], entry{p, rule})
+			x.stems[stem[:stemKey]] = append(x.stems[stem[:stemKey]], entry{p, rule, p.loose()})
 		}
 	case !first.stem:
-		x.exact[first.s] = append(x.exact[first.s], entry{p, rule})
+		x.exact[first.s] = append(x.exact[first.s], entry{p, rule, p.loose()})
 	case len(first.s) < stemKey:
 		return errStem
 	default:
-		x.stems[first.s[:stemKey]] = append(x.stems[first.s[:stemKey]], entry{p, rule})
+		x.stems[first.s[:stemKey]] = append(x.stems[first.s[:stemKey]], entry{p, rule, p.loose()})
 	}
 	return nil
 }
 
-// find calls f with the rule of each phrase in the text.
-func (x *index) find(text []string, f func(rule int)) {
+// loose tells whether a phrase is one word only, or words far apart or of classes:
+// it may stand in a text that says something else.
+func (p phrase) loose() bool {
+	words := 0
+	for _, w := range p {
+		if w.gap > 0 {
+			return true
+		}
+		if w.class == nil && w.s != "@" {
+			words++
+		}
+	}
+	return words < 2
+}
+
+// find calls f with the rule of each phrase in the text, and whether it is loose.
+func (x *index) find(text []string, f func(rule int, loose bool)) {
 	for i, w := range text {
 		for _, e := range x.exact[w] {
 			if e.phrase[1:].at(text, i+1) {
-				f(e.rule)
+				f(e.rule, e.loose)
 			}
 		}
 		if len(w) < stemKey {
@@ -180,7 +196,7 @@ func (x *index) find(text []string, f func(rule int)) {
 		}
 		for _, e := range x.stems[w[:stemKey]] {
 			if e.phrase.at(text, i) {
-				f(e.rule)
+				f(e.rule, e.loose)
 			}
 		}
 	}
@@ -195,33 +211,37 @@ type input struct {
 	text      text
 }
 
-// match finds the first rule in order that holds, and whether the text has words
-// that speak against dropping the address.
-func (c *Classifier) match(in *input) (hit *rule, doubt, temporary bool) {
+// match finds the first rule in order that holds, whether only loose phrases of it
+// stand there, and whether the text has words that speak against dropping the address.
+func (c *Classifier) match(in *input) (hit *rule, loose, doubt, temporary bool) {
 	best := len(c.rules)
-	take := func(n int) {
+	take := func(n int, weak bool) {
 		r := &c.rules[n]
 		if r.flags != 0 {
 			doubt = doubt || r.flags&flagDoubt != 0
 			temporary = temporary || r.flags&flagTemporary != 0
 			return
 		}
-		if n < best && r.holds(in) {
-			best = n
+		switch {
+		case n < best && r.holds(in):
+			best, loose = n, weak
+		case n == best:
+			loose = loose && weak
 		}
 	}
+	firm := func(n int, _ bool) { take(n, false) }
 	c.prose.find(in.text.prose, take)
-	c.names.find(in.text.names, take)
+	c.names.find(in.text.names, firm)
 	for _, n := range c.coded {
 		if n >= best {
 			break
 		}
-		take(n)
+		take(n, false)
 	}
 	if best < len(c.rules) {
-		return &c.rules[best], doubt, temporary
+		return &c.rules[best], loose, doubt, temporary
 	}
-	return &rule{meaning: fallback(in)}, doubt, temporary
+	return &rule{meaning: fallback(in)}, false, doubt, temporary
 }
 
 // fallback is the meaning where no rule holds.
@@ -300,7 +320,7 @@ func (c *Classifier) provider(r Reply, t text) string {
 		return p
 	}
 	found := -1
-	c.byWord.find(t.prose, func(n int) {
+	c.byWord.find(t.prose, func(n int, _ bool) {
 		if found < 0 || n < found {
 			found = n
 		}

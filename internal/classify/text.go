@@ -208,6 +208,23 @@ var codeForm = regexp.MustCompile(`(?i)(?:^|[:;(<>"'\[|=]|\b(?:said|says|error|c
 // that versions of programs are hardly taken for one.
 var enhancedForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.(?:\D|$)|$)`)
 
+// quoteForm finds where a mail system begins to quote another's reply.
+var quoteForm = regexp.MustCompile(`(?i)(?:\bsaid|refused to talk to me):?\s+([245]\d\d)[ \-]`)
+
+// quoted is the reply that a mail system quotes, without what it says itself: that is
+// of the servers' names, and the same whatever is wrong.
+func quoted(s string) string {
+	m := quoteForm.FindStringSubmatchIndex(s)
+	if m == nil || codeForm.MatchString(s[:m[0]]) {
+		return s
+	}
+	s = s[m[2]:]
+	for _, end := range []string{"I'm not going to try again", "Giving up on "} { // qmail's
+		s, _, _ = strings.Cut(s, end)
+	}
+	return s
+}
+
 var stageForm = regexp.MustCompile(`(?i)in reply to (?:the )?(end of data|mail from|rcpt to|data|helo|ehlo|starttls|auth|initial|connection)|after (end of data|mail from|rcpt to|initial connection|pipelined mail from|pipelined rcpt to|sending data|helo|ehlo|starttls|auth)\b`)
 
 // complete finds codes and the stage in the text where they are missing.
