@@ -117,7 +117,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !beforeRecipient(r.Stage) && !aboutCommand(r)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}
@@ -164,16 +164,24 @@ func (c *Classifier) worded(res Result, r Reply) Result {
 
 // consistent tells whether the words bear out a code that says the address is bad,
 // where no words decided: there are none, or they speak of such an address. What was
-// cut off in the middle does not.
+// cut off in the middle of a word does not.
 func (c *Classifier) consistent(hit *rule, in *input) bool {
 	if len(hit.Words)+len(hit.Names) > 0 || hit.suppress != nil {
 		return true
 	}
-	ok := !slices.ContainsFunc(in.text.prose, func(w string) bool { return w != "@" })
+	ok := len(in.text.prose) == 0
 	c.concepts.find(in.text.prose, func(n int, _ bool) {
-		ok = ok || slices.Contains([]string{"absent", "box", "disabled"}, c.conceptNames[n])
+		ok = ok || slices.Contains([]string{"absent", "disabled"}, c.conceptNames[n])
 	})
 	return ok
+}
+
+// brokenOff tells whether a text was cut off within an address or a remark: what
+// would follow may say something else.
+func brokenOff(s string) bool {
+	s = strings.TrimRight(s, " \r\n")
+	return strings.Count(s, "<") > strings.Count(s, ">") || strings.Count(s, "(") > strings.Count(s, ")") ||
+		strings.HasSuffix(s, "@") || strings.HasSuffix(s, "…") || strings.HasSuffix(s, "...")
 }
 
 // aboutCommand tells whether the codes speak of our commands, the content or the

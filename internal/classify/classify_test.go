@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -46,6 +47,29 @@ func TestSuppressOnlyTheDead(t *testing.T) {
 		if got := Builtin().Classify(tt.r); got.Suppress != tt.want {
 			t.Errorf("%+v: suppress %v (%s %s, %s), want %v", tt.r, got.Suppress, got.Kind, got.Category, got.Rule, tt.want)
 		}
+	}
+}
+
+// None of the traps condemns anybody.
+func TestAlive(t *testing.T) {
+	b, err := os.ReadFile("testdata/alive.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for l := range strings.Lines(string(b)) {
+		stage, text, ok := strings.Cut(strings.TrimSuffix(l, "\n"), " | ")
+		if !ok || strings.HasPrefix(l, "#") {
+			continue
+		}
+		n++
+		r := Reply{Text: strings.ReplaceAll(text, `\n`, "\n"), Stage: strings.Trim(stage, "-")}
+		if got := Builtin().Classify(r); got.Suppress {
+			t.Errorf("%q at %q: suppressed as %s by %s", r.Text, r.Stage, got.Meaning, got.Rule)
+		}
+	}
+	if n < 80 {
+		t.Errorf("%d traps", n)
 	}
 }
 

@@ -17,9 +17,9 @@ const (
 	leastReplies  = 4    // how many replies a meaning must have to be guessed
 	leastFeatures = 2    // in how many replies a feature must stand
 	leastWeight   = 0.35 // smaller weights are left away
-	rounds        = 12
+	rounds        = 25
 	pace          = 0.15
-	decay         = 1e-6 // of weights, for each reply learned from
+	decay         = 3e-7 // of weights, for each reply learned from
 )
 
 // example is a labelled reply in numbers: its features, and its meaning.

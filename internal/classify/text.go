@@ -209,11 +209,14 @@ var codeForm = regexp.MustCompile(`(?i)(?:^|[:;(<>"'\[|=]|\b(?:said|says|error|c
 var enhancedForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.(?:\D|$)|$)`)
 
 // quoteForm finds where a mail system begins to quote another's reply.
-var quoteForm = regexp.MustCompile(`(?i)(?:\bsaid|refused to talk to me):?\s+([245]\d\d)[ \-]`)
+var quoteForm = regexp.MustCompile(`(?:\bsaid|refused to talk to me):?\s+([245]\d\d)[ \-]`)
 
 // quoted is the reply that a mail system quotes, without what it says itself: that is
 // of the servers' names, and the same whatever is wrong.
 func quoted(s string) string {
+	if !strings.Contains(s, "said") && !strings.Contains(s, "refused to talk") {
+		return s
+	}
 	m := quoteForm.FindStringSubmatchIndex(s)
 	if m == nil || codeForm.MatchString(s[:m[0]]) {
 		return s
