@@ -208,20 +208,31 @@ var codeForm = regexp.MustCompile(`(?i)(?:^|[:;(<>"'\[|=]|\b(?:said|says|error|c
 // that versions of programs are hardly taken for one.
 var enhancedForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.(?:\D|$)|$)`)
 
-// quoteForm finds where a mail system begins to quote another's reply.
-var quoteForm = regexp.MustCompile(`(?:\bsaid|refused to talk to me):?\s+([245]\d\d)[ \-]`)
+// quoteForm finds where a mail system begins to quote another's reply, programForm
+// where a program or library does.
+var (
+	quoteForm   = regexp.MustCompile(`(?:\bsaid|refused to talk to me):?\s+([245]\d\d)[ \-]`)
+	programForm = regexp.MustCompile(`(?:with message|Message failed:|command failed:|server response was:)\s+"?([245](?:\d\d[ \-]|\.\d\.\d))`)
+)
 
-// quoted is the reply that a mail system quotes, without what it says itself: that is
+// quoted is the reply that another one quotes, without what it says itself: that is
 // of the servers' names, and the same whatever is wrong.
 func quoted(s string) string {
-	if !strings.Contains(s, "said") && !strings.Contains(s, "refused to talk") {
+	from := -1
+	if strings.Contains(s, "said") || strings.Contains(s, "refused to talk") {
+		if m := quoteForm.FindStringSubmatchIndex(s); m != nil && !codeForm.MatchString(s[:m[0]]) {
+			from = m[2]
+		}
+	}
+	if from < 0 && (strings.Contains(s, "with message") || strings.Contains(s, "failed:") || strings.Contains(s, "response was:")) {
+		if m := programForm.FindStringSubmatchIndex(s); m != nil {
+			from = m[2]
+		}
+	}
+	if from < 0 {
 		return s
 	}
-	m := quoteForm.FindStringSubmatchIndex(s)
-	if m == nil || codeForm.MatchString(s[:m[0]]) {
-		return s
-	}
-	s = s[m[2]:]
+	s = s[from:]
 	for _, end := range []string{"I'm not going to try again", "Giving up on "} { // qmail's
 		s, _, _ = strings.Cut(s, end)
 	}
