@@ -22,7 +22,7 @@ import (
 var levels = [][]string{
 	0: {"internal/relay", "internal/config"},
 	1: {"internal/smtp", "internal/smtpclient", "internal/dns", "internal/message", "internal/mailauth",
-		"internal/seal", "internal/tlspolicy", "internal/compose", "internal/dsn", "internal/classify", "internal/bounce", "internal/rewrite", "internal/milter", "internal/ratelimit", "internal/wording", "internal/postings"},
+		"internal/seal", "internal/tlspolicy", "internal/compose", "internal/dsn", "internal/classify", "internal/bounce", "internal/rewrite", "internal/milter", "internal/ratelimit", "internal/wording", "internal/postings", "internal/httpd"},
 	2: {"internal/store"},
 	3: {"internal/submit", "internal/policy", "internal/limit", "internal/account", "internal/domain", "internal/doctor", "internal/queue", "internal/schedule",
 		"internal/deliver", "internal/signing", "internal/link", "internal/feedback", "internal/suppression", "internal/tail", "internal/upkeep", "internal/trace", "internal/webhook", "internal/alert", "internal/report",

@@ -6,7 +6,6 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -25,6 +24,7 @@ import (
 	"postrider/internal/account"
 	"postrider/internal/alert"
 	"postrider/internal/domain"
+	"postrider/internal/httpd"
 	"postrider/internal/queue"
 	"postrider/internal/relay"
 	"postrider/internal/report"
@@ -215,22 +215,7 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, drain time.Dura
 	s.BaseContext = func(net.Listener) context.Context {
 		return context.WithValue(context.WithoutCancel(ctx), stoppingKey{}, ctx.Done())
 	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		<-ctx.Done()
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain) // drain: what is under way
-		defer cancel()
-		if s.Shutdown(closing) != nil {
-			s.Close()
-		}
-	}()
-	err := s.Serve(ln)
-	if errors.Is(err, http.ErrServerClosed) {
-		<-ended
-		return nil
-	}
-	return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	return httpd.Serve(ctx, s, ln, drain)
 }
 
 type stoppingKey struct{}

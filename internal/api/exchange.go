@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"postrider/internal/httpd"
 	"postrider/internal/relay"
 )
 
@@ -43,7 +44,7 @@ func (s *Server) entrance(control bool, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		x := &exchange{id: s.requestID(r.Header.Get("X-Request-Id")), control: control}
 		if !control {
-			x.client = s.clientOf(r)
+			x.client = httpd.Client(r, s.config.Proxies)
 		}
 		began := time.Now()
 		a := &answered{ResponseWriter: w}
@@ -103,31 +104,6 @@ func (s *Server) requestID(theirs string) string {
 		return relay.FirstIDAt(time.Now()).String()
 	}
 	return id.String()
-}
-
-// clientOf is where a request comes from: behind a proxy that is trusted, what
-// that says.
-func (s *Server) clientOf(r *http.Request) netip.Addr {
-	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
-	client := ap.Addr().Unmap()
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0 && s.trusted(client); i-- {
-		before, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		client = before.Unmap()
-	}
-	return client
-}
-
-func (s *Server) trusted(a netip.Addr) bool {
-	for _, p := range s.config.Proxies {
-		if p.Contains(a.WithZone("")) {
-			return true
-		}
-	}
-	return false
 }
 
 // answered remembers what was answered.

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/netutil"
 
 	"postrider/internal/config"
+	"postrider/internal/httpd"
 	"postrider/internal/link"
 	"postrider/internal/track"
 	"postrider/internal/unsubscribe"
@@ -56,7 +57,7 @@ func (d *Daemon) wireTracking() error {
 		return err
 	}
 	t.record = track.NewLog(track.LogConfig{Early: time.Duration(c.Early), Rules: rules, Observer: d.watch.metrics}, d.store, d.queue, d.log)
-	pages := unsubscribe.NewPages(t.links, d.store, d.directory, d.queue, func(r *http.Request) netip.Addr { return t.server.Client(r) }, d.log)
+	pages := unsubscribe.NewPages(t.links, d.store, d.directory, d.queue, func(r *http.Request) netip.Addr { return httpd.Client(r, prefixes(c.Proxy)) }, d.log)
 	config := track.Config{Pages: pages, Proxies: prefixes(c.Proxy), Life: time.Duration(c.Life), DoNotTrack: c.Private}
 	if d.Config.SharedPort() {
 		config.Front = d.certs.acme.Answer

@@ -2,8 +2,6 @@ package metrics
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -13,6 +11,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
+
+	"postrider/internal/httpd"
 )
 
 // Handler serves /metrics, /healthz and /readyz, and nothing else.
@@ -45,23 +45,5 @@ const maxConns = 64
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
 	s := &http.Server{Handler: h, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second,
 		IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
-	ended := make(chan struct{})
-	stop := context.AfterFunc(ctx, func() {
-		defer close(ended)
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
-		defer cancel()
-		if s.Shutdown(closing) != nil {
-			s.Close()
-		}
-	})
-	err := s.Serve(netutil.LimitListener(ln, maxConns))
-	if stop() { // it broke by itself
-		s.Close()
-		return fmt.Errorf("serve metrics: %w", err)
-	}
-	<-ended
-	if !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serve metrics: %w", err)
-	}
-	return nil
+	return httpd.Serve(ctx, s, netutil.LimitListener(ln, maxConns), time.Second)
 }

@@ -5,8 +5,6 @@ package track
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"postrider/internal/httpd"
 	"postrider/internal/link"
 	"postrider/internal/relay"
 )
@@ -88,22 +87,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener, drain time.Duration
 	}
 	web := &http.Server{Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: exchangeTime, WriteTimeout: exchangeTime, IdleTimeout: time.Minute,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.log.Handler(), slog.LevelDebug)}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		<-ctx.Done()
-		closing, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain) // drain: what is under way
-		defer cancel()
-		if web.Shutdown(closing) != nil {
-			web.Close()
-		}
-	}()
-	err := web.Serve(ln)
-	if errors.Is(err, http.ErrServerClosed) {
-		<-ended
-		return nil
-	}
-	return fmt.Errorf("serve %s: %w", ln.Addr(), err)
+	return httpd.Serve(ctx, web, ln, drain)
 }
 
 // ServeHTTP answers one request.
@@ -206,7 +190,7 @@ func (s *Server) record(r *http.Request, l link.Link) {
 	if age := now.Sub(l.Delivery.Message.Time()); age > s.config.Life {
 		return
 	}
-	d := Deed{Link: l, At: now, Client: s.Client(r), UserAgent: cut(r.UserAgent()), Head: r.Method == http.MethodHead, Ahead: ahead(r.Header)}
+	d := Deed{Link: l, At: now, Client: httpd.Client(r, s.config.Proxies), UserAgent: cut(r.UserAgent()), Head: r.Method == http.MethodHead, Ahead: ahead(r.Header)}
 	if r.Header.Get("DNT") == "1" || r.Header.Get("Sec-GPC") == "1" {
 		switch s.config.DoNotTrack {
 		case DoNotTrackIgnore:
@@ -246,29 +230,4 @@ func cut(s string) string {
 		n++
 	}
 	return s
-}
-
-// Client is where a request comes from: behind a proxy that is trusted, what that
-// says.
-func (s *Server) Client(r *http.Request) netip.Addr {
-	ap, _ := netip.ParseAddrPort(r.RemoteAddr)
-	client := ap.Addr().Unmap()
-	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	for i := len(hops) - 1; i >= 0 && s.trusted(client); i-- {
-		before, err := netip.ParseAddr(strings.TrimSpace(hops[i]))
-		if err != nil {
-			break
-		}
-		client = before.Unmap()
-	}
-	return client.WithZone("")
-}
-
-func (s *Server) trusted(a netip.Addr) bool {
-	for _, p := range s.config.Proxies {
-		if p.Contains(a.WithZone("")) {
-			return true
-		}
-	}
-	return false
 }
