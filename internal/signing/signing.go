@@ -100,15 +100,11 @@ func (s *Signer) ReturnPath(ctx context.Context, m *relay.Message, id relay.Deli
 
 // domain is that in whose name the message is sent; nil: none that we know of.
 func (s *Signer) domain(ctx context.Context, m *relay.Message) (*relay.Domain, error) {
-	a, err := smtp.ParseAddress(m.From, true)
-	if err != nil {
+	name := smtp.ASCIIDomainOf(m.From)
+	if name == "" {
 		return nil, nil
 	}
-	name, err := a.ASCIIDomain()
-	if err != nil {
-		return nil, nil
-	}
-	d, err := s.directory.Domain(ctx, m.Account, strings.ToLower(strings.TrimSuffix(name, ".")))
+	d, err := s.directory.Domain(ctx, m.Account, name)
 	if err != nil {
 		return nil, fmt.Errorf("find the domain of %s: %w", m.From, err)
 	}

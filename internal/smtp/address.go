@@ -70,6 +70,20 @@ func (a Address) String() string {
 // for the DNS and for comparing. Address literals are an error.
 func (a Address) ASCIIDomain() (string, error) { return ASCIIDomain(a.Domain) }
 
+// ASCIIDomainOf gives the domain of an address as text, as ASCIIDomain does, without
+// a dot at its end; empty: it has none.
+func ASCIIDomainOf(address string) string {
+	a, err := ParseAddress(address, true)
+	if err != nil {
+		return ""
+	}
+	name, err := a.ASCIIDomain()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSuffix(name, ".")
+}
+
 // ASCIIDomain gives a domain in lower case and as A-labels (RFC 5891).
 func ASCIIDomain(domain string) (string, error) {
 	if strings.HasPrefix(domain, "[") {

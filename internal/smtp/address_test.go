@@ -108,6 +108,14 @@ func TestASCIIDomain(t *testing.T) {
 	}
 }
 
+func TestASCIIDomainOf(t *testing.T) {
+	for in, want := range map[string]string{"Joe@BÜCHER.example": "xn--bcher-kva.example", "joe@example.com": "example.com", "joe": "", "": "", "joe@[192.0.2.1]": ""} {
+		if got := ASCIIDomainOf(in); got != want {
+			t.Errorf("ASCIIDomainOf(%q) = %q, want %q", in, got, want)
+		}
+	}
+}
+
 func FuzzPath(f *testing.F) {
 	for _, s := range []string{"<joe@example.com> SIZE=1", "<>", `<"a\"b"@x.y>`, "<@a,@b:c@d.e>", "j@[IPv6:::1]", "<ü@ü.de>"} {
 		f.Add(s, true)

@@ -98,15 +98,11 @@ func (h *Hosts) Base(ctx context.Context, m *relay.Message) (base string, d *rel
 }
 
 func (h *Hosts) domain(ctx context.Context, m *relay.Message) (*relay.Domain, error) {
-	a, err := smtp.ParseAddress(m.From, true)
-	if err != nil {
+	name := smtp.ASCIIDomainOf(m.From)
+	if name == "" {
 		return nil, nil
 	}
-	name, err := a.ASCIIDomain()
-	if err != nil {
-		return nil, nil
-	}
-	d, err := h.directory.Domain(ctx, m.Account, strings.ToLower(strings.TrimSuffix(name, ".")))
+	d, err := h.directory.Domain(ctx, m.Account, name)
 	if err != nil {
 		return nil, fmt.Errorf("find the domain of %s: %w", m.From, err)
 	}

@@ -103,15 +103,11 @@ func (k *Maker) Preferences(m *relay.Message, d *relay.Delivery, base string) st
 // host takes the mail of who unsubscribes: that of the return path of the domain in
 // From where it works, else the relay's own.
 func (k *Maker) host(ctx context.Context, m *relay.Message) (string, error) {
-	a, err := smtp.ParseAddress(m.From, true)
-	if err != nil {
+	name := smtp.ASCIIDomainOf(m.From)
+	if name == "" {
 		return k.Host, nil
 	}
-	name, err := a.ASCIIDomain()
-	if err != nil {
-		return k.Host, nil
-	}
-	d, err := k.Domains.Domain(ctx, m.Account, strings.ToLower(strings.TrimSuffix(name, ".")))
+	d, err := k.Domains.Domain(ctx, m.Account, name)
 	if err != nil {
 		return "", fmt.Errorf("find the domain of %s: %w", m.From, err)
 	}
