@@ -86,7 +86,7 @@ func number(s string) float64 {
 	return float64(n)
 }
 
-// features calls f with each thing that is seen in a reply, once.
+// features calls put with each thing that is seen in a reply; some come twice.
 func (c *Classifier) features(in *input, put func(feature)) {
 	put(feature{"/"})
 	cl := strconv.Itoa(in.class)
@@ -208,9 +208,11 @@ func (c *Classifier) opinion(in *input, hit *rule, loose bool) *rule {
 	if !known {
 		return hit
 	}
+	// X.7 is of security and policy (RFC 3463 section 3.8)
+	security := len(in.Enhanced) > 3 && in.Enhanced[2] == '7'
 	categories := map[string]float64{}
 	for m, name := range c.guess.meanings {
-		if is := c.meanings[name]; is.Kind != Hard || p[m] >= sureHard {
+		if is := c.meanings[name]; is.Kind != Hard || p[m] >= sureHard && !security {
 			categories[is.Category] += p[m]
 		}
 	}

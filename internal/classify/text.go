@@ -243,6 +243,9 @@ var stageForm = regexp.MustCompile(`(?i)in reply to (?:the )?(end of data|mail f
 
 // complete finds codes and the stage in the text where they are missing.
 func complete(r Reply) Reply {
+	if strings.Contains(r.Text, "_host_said:_") { // qmail's log
+		r.Text = strings.NewReplacer("_", " ", "/", "\n").Replace(r.Text)
+	}
 	if inner, ok := wrapped(r.Text); ok {
 		r.Text, r.Code = inner, 0
 		if strings.HasSuffix(r.Enhanced, ".1.0") || strings.HasSuffix(r.Enhanced, ".3.0") {
@@ -276,8 +279,16 @@ func complete(r Reply) Reply {
 			r.Stage = stages[strings.TrimPrefix(strings.ToLower(m[1]+m[2]), "pipelined ")]
 		}
 	}
+	for _, q := range qmailStages {
+		if r.Stage == "" && strings.Contains(s, q.words) {
+			r.Stage = q.stage
+		}
+	}
 	return r
 }
+
+// qmailStages are what qmail says of the command that was refused.
+var qmailStages = []struct{ words, stage string }{{"does not like recipient", "rcpt"}, {"but sender was rejected", "mail"}, {"but greeting failed", "greeting"}, {"failed after I sent the message", "dot"}}
 
 // wrapped takes a reply out of the words that some appliances put around any
 // reply to RCPT: "5.1.0 - Unknown address error 550-'5.7.1 …'".
