@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -59,26 +58,8 @@ func TestAlertOfABlock(t *testing.T) {
 		c.Service.Domain, c.Service.Selector = "relay.test", "own"
 		c.Alerts.Every, c.Alerts.Quiet = config.Duration(200*time.Millisecond), config.Duration(time.Second)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	defer cancel()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	until := func(what string, done func() bool) {
-		t.Helper()
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for !done() {
-			select {
-			case <-ctx.Done():
-				t.Fatalf("waited for %s", what)
-			case <-tick.C:
-			}
-		}
-	}
+	p := newPatient(t, 90*time.Second)
+	ctx, must, until := p.ctx, p.must, p.until
 	for kind, to := range map[string]string{"mail": "ann@ops.test", "webhook": hooks.URL + "/hook", "slack": hooks.URL + "/chat"} {
 		var made api.AddedAlertChannel
 		must(r.API.Post(ctx, "/v1/alert-channels", map[string]any{"kind": kind, "to": to}, &made))

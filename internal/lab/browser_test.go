@@ -26,10 +26,7 @@ import (
 )
 
 // browser is Chromium, to which the names of hosts lead to addresses.
-type browser struct {
-	*testing.T
-	ctx context.Context
-}
+type browser struct{ patient }
 
 // newBrowser starts a browser that knows these hosts, and no others. The test is
 // skipped where there is none: Ubuntu has no package of it.
@@ -59,17 +56,10 @@ func newBrowser(t *testing.T, ctx context.Context, hosts map[string]string) *bro
 	t.Cleanup(stop)
 	ctx, end := chromedp.NewContext(ctx)
 	t.Cleanup(end)
-	b := &browser{t, ctx}
+	b := &browser{patient{t, ctx}}
 	_, err := chromedp.Call(ctx, network.Enable, network.EnableParams{})
 	b.must(err)
 	return b
-}
-
-func (b *browser) must(err error) {
-	b.Helper()
-	if err != nil {
-		b.Fatal(err)
-	}
 }
 
 // open goes to a page.

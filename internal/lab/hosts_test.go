@@ -108,14 +108,8 @@ func (a *authority) reader(to string) *http.Client {
 func TestTrackingHosts(t *testing.T) {
 	a := newAuthority(t)
 	box := inbox(t)
-	ctx, cancel := context.WithTimeout(t.Context(), 120*time.Second)
-	defer cancel()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	p := newPatient(t, 120*time.Second)
+	ctx, must := p.ctx, p.must
 	// The authority's view: the relay's names, and one customer's host.
 	must(a.dns.Add("relay.test. 60 IN A 127.0.0.1", "track.relay.test. 60 IN CNAME relay.test.", "track.shop.test. 60 IN CNAME track.relay.test."))
 	r := StartRelay(t, func(c *config.Config) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 	"testing"
+	"time"
 
 	"postrider/internal/sink"
 )
@@ -29,4 +30,36 @@ func listen(t *testing.T, c sink.Config) (box *sink.Server, stop func()) {
 	}
 	t.Cleanup(stop)
 	return box, stop
+}
+
+// patient is a test that waits for facts, for some time.
+type patient struct {
+	*testing.T
+	ctx context.Context
+}
+
+func newPatient(t *testing.T, most time.Duration) patient {
+	ctx, cancel := context.WithTimeout(t.Context(), most)
+	t.Cleanup(cancel)
+	return patient{t, ctx}
+}
+
+func (p patient) must(err error) {
+	p.Helper()
+	if err != nil {
+		p.Fatal(err)
+	}
+}
+
+func (p patient) until(what string, done func() bool) {
+	p.Helper()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-p.ctx.Done():
+			p.Fatalf("waited for %s", what)
+		case <-tick.C:
+		}
+	}
 }

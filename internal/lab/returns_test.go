@@ -27,26 +27,8 @@ func TestBounceComesLater(t *testing.T) {
 		c.Listen = append(c.Listen, config.Listener{Name: "back", Address: "127.0.0.1:0", Mode: "feedback"})
 		c.Route = []config.Route{{Domain: "*", To: box.Addr()}}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-	until := func(what string, done func() bool) {
-		t.Helper()
-		tick := time.NewTicker(50 * time.Millisecond)
-		defer tick.Stop()
-		for !done() {
-			select {
-			case <-ctx.Done():
-				t.Fatalf("waited for %s", what)
-			case <-tick.C:
-			}
-		}
-	}
+	p := newPatient(t, 60*time.Second)
+	ctx, must, until := p.ctx, p.must, p.until
 	align(ctx, t, r, "shop.test")
 	const header = "From: app@shop.test\r\nSubject: hello"
 	until("the domain", func() bool { return r.send("app@shop.test", header, "ann@away.test") == nil })

@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/smtp"
@@ -31,14 +30,8 @@ func TestOpensAndClicks(t *testing.T) {
 		c.Tracking.Listen, c.Tracking.Early = "127.0.0.1:0", 0
 		c.Route = []config.Route{{Domain: "*", To: box.Addr()}}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
-	defer cancel()
-	must := func(err error) {
-		t.Helper()
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
+	p := newPatient(t, 60*time.Second)
+	ctx, must := p.ctx, p.must
 	align(ctx, t, r, "shop.test")
 	// send gives what arrives of a mail.
 	arrived := int64(0)

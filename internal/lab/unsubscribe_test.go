@@ -1,7 +1,6 @@
 package lab
 
 import (
-	"context"
 	"io"
 	"net/http"
 	"net/mail"
@@ -21,9 +20,8 @@ import (
 // broadcasts is a relay that has links, takes mail that comes back and sends in the
 // name of shop.test, and a receiver.
 type broadcasts struct {
-	*testing.T
+	patient
 	*Relay
-	ctx  context.Context
 	box  *sink.Server
 	seen int
 }
@@ -36,35 +34,13 @@ func newBroadcasts(t *testing.T) *broadcasts {
 		c.Tracking.Listen, c.Tracking.URL, c.Tracking.Domains = "127.0.0.1:0", "https://links.relay.example", false // a proxy with TLS stands before it
 		c.Route = []config.Route{{Domain: "*", To: box.Addr()}}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
-	t.Cleanup(cancel)
-	b := &broadcasts{T: t, Relay: r, ctx: ctx, box: box}
-	align(ctx, t, r, "shop.test")
+	b := &broadcasts{patient: newPatient(t, 90*time.Second), Relay: r, box: box}
+	align(b.ctx, t, r, "shop.test")
 	b.until("the domain", func() bool {
 		return r.send("app@shop.test", "From: app@shop.test\r\nSubject: first", "first@away.test") == nil
 	})
 	b.next()
 	return b
-}
-
-func (b *broadcasts) must(err error) {
-	b.Helper()
-	if err != nil {
-		b.Fatal(err)
-	}
-}
-
-func (b *broadcasts) until(what string, done func() bool) {
-	b.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-b.ctx.Done():
-			b.Fatalf("waited for %s", what)
-		case <-tick.C:
-		}
-	}
 }
 
 // next is the next message that arrives.
