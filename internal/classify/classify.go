@@ -117,7 +117,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r, !loose && len(hit.Words) > 0)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}
@@ -186,16 +186,21 @@ func brokenOff(s string) bool {
 
 // aboutCommand tells whether the codes speak of our commands, the content or the
 // state of a mailbox or system, not of an address: 500 to 504 (RFC 5321 section
-// 4.2.2), X.2 but for X.2.1, X.3.1 and more, X.5.1 and more, X.6 (RFC 3463 sections 3.6 and 3.7), and X.7 but for those few that RFC 5248 and RFC
-// 7293 give to addresses.
-func aboutCommand(r Reply) bool {
-	if r.Code >= 500 && r.Code <= 504 {
+// 4.2.2), 530 to 538 (RFC 4954), X.2 but for X.2.1, X.3.1 and more, X.5.1 and more, X.6 (RFC 3463 sections
+// 3.6 and 3.7), and X.7 but for those few that RFC 5248 and RFC 7293 give to
+// addresses. Where firm words say that the address is bad, X.2.0, X.7.0 and X.7.1 do
+// not speak against that: some servers have those codes for all refusals.
+func aboutCommand(r Reply, firm bool) bool {
+	if r.Code >= 500 && r.Code <= 504 || r.Code >= 530 && r.Code <= 538 {
 		return true
 	}
 	if len(r.Enhanced) < 5 {
 		return false
 	}
 	subject, detail := r.Enhanced[2], r.Enhanced[4:]
+	if firm && (subject == '7' && detail == "1" || (subject == '7' || subject == '2') && detail == "0") {
+		return false
+	}
 	if subject == '2' && detail != "1" || subject == '3' && detail != "0" {
 		return true
 	}

@@ -285,10 +285,11 @@ func (r *rule) doubts(enhanced string) bool {
 }
 
 // enhancedIs compares an enhanced code with one of a rule: "5.1.1", "x.1.1" for
-// either class, "5.7.*", or a range of details "5.7.606-649".
+// either class, "5.7.*", a range of details "5.7.606-649", or "-" for none, or one
+// that says the class only.
 func enhancedIs(code, pattern string) bool {
-	if code == "" {
-		return false
+	if code == "" || pattern == "-" {
+		return pattern == "-" && (code == "" || vague(code))
 	}
 	if strings.HasPrefix(pattern, "x.") {
 		code, pattern = code[1:], pattern[1:]
