@@ -372,6 +372,9 @@ func (l lines) reply(i int, address string) string {
 	code := l[i].text[loc[2]:loc[3]]
 	for n := i + 1; n < len(l) && n < i+12; n++ {
 		t := strings.TrimSpace(l[n].text)
+		if t == "" && n+1 < len(l) && strings.HasPrefix(l[n+1].text, code) { // its lines have gaps
+			continue
+		}
 		if t == "" || strings.HasPrefix(t, ">>>") || strings.HasPrefix(t, "---") || strings.HasPrefix(t, "===") || strings.HasPrefix(t, "Giving up on ") {
 			break
 		}

@@ -1,6 +1,7 @@
 package classify
 
 import (
+	"fmt"
 	"os"
 	"slices"
 	"strings"
@@ -70,6 +71,47 @@ func TestAlive(t *testing.T) {
 	}
 	if n < 80 {
 		t.Errorf("%d traps", n)
+	}
+}
+
+// What is clear condemns, whatever code comes with it; the same with anything beside it
+// that speaks for the address's life does not.
+func TestDead(t *testing.T) {
+	b, err := os.ReadFile("testdata/dead.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, missed := 0, 0
+	for l := range strings.Lines(string(b)) {
+		l = strings.TrimSuffix(l, "\n")
+		if strings.HasPrefix(l, "#") {
+			continue
+		}
+		for _, code := range []string{"550 ", "554 ", "550 5.0.0 ", "550 5.1.1 ", "553 5.1.0 ", "550 5.1.6 ", "550 5.2.1 ", "550 5.4.1 ", "554 5.7.1 "} {
+			for _, stage := range []string{"", "rcpt", "dot"} {
+				got := Builtin().Classify(Reply{Text: code + l, Stage: stage})
+				if n++; !got.Suppress {
+					missed++
+					if stage != "dot" && code != "554 5.7.1 " {
+						t.Errorf("%q at %q: not suppressed, %s by %s", code+l, stage, got.Meaning, got.Rule)
+					}
+				}
+			}
+			for _, form := range []string{"%s, try again later", "%s (temporary failure)", "%s or mailbox full", "%s or blocked", "%s; message looks like spam", "Access denied: %s", "Rejected by policy: %s",
+				"Sender address rejected: %s", "MAIL FROM refused, %s", "callback said: %s", "Greylisted. %s", "Sender verify failed. %s", "one or more of the recipients: %s", "too many recipients: %s", "%s; your IP is on our blocklist", "LDAP error: %s", "%s or over quota", "perhaps %s", "Authentication failed: %s"} {
+				if got := Builtin().Classify(Reply{Text: code + fmt.Sprintf(form, l), Stage: "rcpt"}); got.Suppress {
+					t.Errorf("%q: suppressed as %s by %s", code+fmt.Sprintf(form, l), got.Meaning, got.Rule)
+				}
+			}
+		}
+		for _, code := range []string{"450 ", "451 4.1.1 ", "450 5.1.1 ", "550 4.1.1 ", "501 5.1.3 ", "535 5.7.8 "} {
+			if got := Builtin().Classify(Reply{Text: code + l}); got.Suppress {
+				t.Errorf("%q: suppressed as %s by %s", code+l, got.Meaning, got.Rule)
+			}
+		}
+	}
+	if n < 4000 || missed > n/50 {
+		t.Errorf("%d of %d are not suppressed", missed, n)
 	}
 }
 

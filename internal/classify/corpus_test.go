@@ -134,6 +134,43 @@ func TestCorpus(t *testing.T) {
 	}
 }
 
+// Of the addresses that are clearly dead by their labels, nearly all must be found: a
+// list that keeps them harms its sender. What comes without any code stands only in
+// reports, which say that they have failed.
+func TestRecall(t *testing.T) {
+	sets, names := map[string]*score{}, []string{}
+	var sum score
+	for _, s := range corpus(t) {
+		if s.living || !oneOf(s.category, "no-such-mailbox") && !oneOf(s.category, "mailbox-disabled") {
+			continue
+		}
+		r := Reply{Text: s.text, Stage: s.stage}
+		if got := complete(r); got.Code == 0 && got.Enhanced == "" {
+			r.Action = "failed"
+		}
+		got := Builtin().Classify(r)
+		name, _, _ := strings.Cut(s.place, ":")
+		if sets[name] == nil {
+			sets[name], names = &score{}, append(names, name)
+		}
+		sets[name].add(s, got)
+		sum.add(s, got)
+		if !got.Suppress && os.Getenv("DEAD") != "" {
+			t.Logf("%s: %s (%s) at %q: %.160q", s.place, got.Meaning, got.Rule, s.stage, s.text)
+		}
+	}
+	for _, name := range names {
+		t.Logf("%s: %d of %d", name, sets[name].suppressed, sets[name].dead)
+	}
+	t.Logf("all: %d of %d dead addresses are suppressed, %.1f %%", sum.suppressed, sum.dead, pct(sum.suppressed, sum.dead))
+	if pct(sum.suppressed, sum.dead) < leastRecall {
+		t.Errorf("%d of %d", sum.suppressed, sum.dead)
+	}
+}
+
+// leastRecall is how many of 100 clearly dead addresses must be suppressed.
+const leastRecall = 88
+
 func BenchmarkClassify(b *testing.B) {
 	all, c := corpus(b), Builtin()
 	b.ReportAllocs()
