@@ -205,6 +205,10 @@ func (rd *reader) finish() Mail {
 	}
 	said, returned := cutOriginal(unquoted(text))
 	m.Text = said
+	if rd.notified() {
+		m.Recipients = m.Recipients[:min(len(m.Recipients), maxRecipients)]
+		return *m
+	}
 	rd.original(returned)
 	m.Kind = rd.kind(top)
 	// A mail that announces a part for programs and lacks it was cut off, or damaged:

@@ -1,0 +1,87 @@
+package bounce
+
+import (
+	"encoding/json"
+	"strings"
+)
+
+// notice is what Amazon SES tells through SNS, as that sends it by mail: one JSON
+// object, with lines for people after it. Elsewhere "notificationType" is called
+// "eventType".
+type notice struct {
+	Notification string `json:"notificationType"`
+	Event        string `json:"eventType"`
+	Mail         struct {
+		Source      string   `json:"source"`
+		Destination []string `json:"destination"`
+		Headers     struct {
+			MessageID string `json:"messageId"`
+			Subject   string `json:"subject"`
+		} `json:"commonHeaders"`
+	} `json:"mail"`
+	Bounce struct {
+		Type       string `json:"bounceType"`
+		MTA        string `json:"reportingMTA"`
+		Recipients []struct {
+			Address    string `json:"emailAddress"`
+			Action     string `json:"action"`
+			Status     string `json:"status"`
+			Diagnostic string `json:"diagnosticCode"`
+		} `json:"bouncedRecipients"`
+	} `json:"bounce"`
+	Complaint struct {
+		Type       string `json:"complaintFeedbackType"`
+		Agent      string `json:"userAgent"`
+		Recipients []struct {
+			Address string `json:"emailAddress"`
+		} `json:"complainedRecipients"`
+	} `json:"complaint"`
+	Delivery struct {
+		MTA        string   `json:"reportingMTA"`
+		Response   string   `json:"smtpResponse"`
+		Recipients []string `json:"recipients"`
+	} `json:"delivery"`
+}
+
+// notified reads such a notice from what the mail says to people, and tells whether
+// it is one.
+func (rd *reader) notified() bool {
+	m := &rd.mail
+	if !strings.HasPrefix(strings.TrimSpace(m.Text), "{") || !strings.HasSuffix(domain(m.From), "amazonaws.com") {
+		return false
+	}
+	var n notice
+	if err := json.NewDecoder(strings.NewReader(m.Text)).Decode(&n); err != nil {
+		return false
+	}
+	var list []Recipient
+	kind := Report
+	switch n.Notification + n.Event {
+	case "Bounce":
+		for _, r := range n.Bounce.Recipients {
+			action := strings.ToLower(r.Action)
+			if action == "" {
+				action = "failed"
+			}
+			list = append(list, Recipient{Address: clean(r.Address), Action: action, Status: r.Status, Reply: strings.TrimPrefix(r.Diagnostic, "smtp; "), Host: hostOf(n.Bounce.MTA)})
+		}
+	case "Complaint":
+		kind = Complaint
+		m.Feedback = Feedback{Type: n.Complaint.Type, Agent: n.Complaint.Agent}
+		for _, r := range n.Complaint.Recipients {
+			list = append(list, Recipient{Address: clean(r.Address)})
+		}
+	case "Delivery":
+		for _, a := range n.Delivery.Recipients {
+			list = append(list, Recipient{Address: clean(a), Action: "delivered", Reply: n.Delivery.Response, Host: hostOf(n.Delivery.MTA)})
+		}
+	default:
+		return false
+	}
+	if len(list) == 0 {
+		return false
+	}
+	m.Kind, m.Recipients, m.Standard = kind, list, true
+	m.Original = Original{MessageID: n.Mail.Headers.MessageID, From: n.Mail.Source, To: n.Mail.Destination, Subject: n.Mail.Headers.Subject}
+	return true
+}
