@@ -163,13 +163,14 @@ func (c *Classifier) worded(res Result, r Reply) Result {
 }
 
 // consistent tells whether the words bear out a code that says the address is bad,
-// where no words decided: there are none, or they speak of such an address. What was
-// cut off in the middle of a word does not.
+// where no words decided: there are none but the address, or they speak of such an
+// address. What was
+// cut off in the middle of a word does not; nor does a page that would say more.
 func (c *Classifier) consistent(hit *rule, in *input) bool {
 	if len(hit.Words)+len(hit.Names) > 0 || hit.suppress != nil {
 		return true
 	}
-	ok := len(in.text.prose) == 0
+	ok := !slices.ContainsFunc(in.text.prose, func(w string) bool { return w != "@" }) && !strings.Contains(in.Text, "://")
 	c.concepts.find(in.text.prose, func(n int, _ bool) {
 		ok = ok || slices.Contains([]string{"absent", "disabled"}, c.conceptNames[n])
 	})
@@ -188,10 +189,10 @@ func brokenOff(s string) bool {
 // state of a mailbox or system, not of an address: 500 to 504 (RFC 5321 section
 // 4.2.2), 530 to 538 (RFC 4954), X.2 but for X.2.1, X.3.1 and more, X.5.1 and more, X.6 (RFC 3463 sections
 // 3.6 and 3.7), and X.7 but for those few that RFC 5248 and RFC 7293 give to
-// addresses. Where firm words say that the address is bad, X.2.0, X.7.0 and X.7.1 do
-// not speak against that: some servers have those codes for all refusals.
+// addresses. Where firm words say that the address is bad, 500, X.2.0, X.7.0 and X.7.1
+// do not speak against that: some servers have those codes for all refusals.
 func aboutCommand(r Reply, firm bool) bool {
-	if r.Code >= 500 && r.Code <= 504 || r.Code >= 530 && r.Code <= 538 {
+	if r.Code >= 500 && r.Code <= 504 && !(r.Code == 500 && firm) || r.Code >= 530 && r.Code <= 538 {
 		return true
 	}
 	if len(r.Enhanced) < 5 {
