@@ -162,6 +162,23 @@ func TestProviders(t *testing.T) {
 	}
 }
 
+// The short way to the codes finds what the expression finds.
+func TestCodesAtTheStart(t *testing.T) {
+	texts := []string{"550", "550 ", "550-5.1.1", "550 #5.1.1 x", "550 (5.1.1) x", "550 #(5.1.1", "550 5.1.1234 x", "550 5.1.12a", "550 5.1.1_", "550 5.8.1 x", "550  -5.1.1x", "550 5.1.1é", "250 2.0.0 ok", "650 5.1.1", "55a", "550 4.2.2.", "550--5.7.606,", "550 5.1.", "5", ""}
+	for _, s := range corpus(t) {
+		texts = append(texts, s.text)
+	}
+	for _, s := range texts {
+		want := [2]string{}
+		if m := codeForm.FindStringSubmatch(s); m != nil {
+			want = [2]string{m[1], m[2]}
+		}
+		if basic, enhanced := codes(s); basic != want[0] || enhanced != want[1] {
+			t.Errorf("%q: %q %q, want %q", s, basic, enhanced, want)
+		}
+	}
+}
+
 func TestCodesInTheText(t *testing.T) {
 	for _, tt := range []struct {
 		text     string

@@ -204,6 +204,45 @@ func plain(s string) string {
 // or a word that announces it; with the enhanced one that may follow.
 var codeForm = regexp.MustCompile(`(?i)(?:^|[:;(<>"'\[|=]|\b(?:said|says|error|code|status|reply|response|replied|returned|answered|was|with|got|smtp|esmtp|message|reason|line|failed))[\s:;#("'<>\[]*([245]\d\d)(?:[ \-]+#?\(?([245]\.[0-7]\.\d{1,3})\b|[\s\-,:;."')\]<#]|$)`)
 
+// codes finds the first basic code and the enhanced one behind it, or gives nothing.
+// Most texts begin with them, which is seen without the expression.
+func codes(s string) (basic, enhanced string) {
+	if len(s) < 4 || !(s[0] == '2' || s[0] == '4' || s[0] == '5') || !digit(s[1]) || !digit(s[2]) || s[3] != ' ' && s[3] != '-' {
+		if !maybeCode(s) {
+			return "", ""
+		}
+		if m := codeForm.FindStringSubmatch(s); m != nil {
+			return m[1], m[2]
+		}
+		return "", ""
+	}
+	t := strings.TrimLeft(s[3:], " -")
+	t = strings.TrimPrefix(strings.TrimPrefix(t, "#"), "(")
+	if len(t) < 5 || !(t[0] == '2' || t[0] == '4' || t[0] == '5') || t[1] != '.' || t[2] < '0' || t[2] > '7' || t[3] != '.' {
+		return s[:3], ""
+	}
+	end := 4
+	for end < len(t) && digit(t[end]) {
+		end++
+	}
+	if end == 4 || end > 7 || end < len(t) && (t[end] == '_' || t[end] < utf8.RuneSelf && wordByte(t[end])) {
+		return s[:3], ""
+	}
+	return s[:3], t[:end]
+}
+
+// maybeCode tells whether there are three digits in a row that could be a basic code.
+func maybeCode(s string) bool {
+	for i := 0; i+2 < len(s); i++ {
+		if (s[i] == '2' || s[i] == '4' || s[i] == '5') && digit(s[i+1]) && digit(s[i+2]) && (i+3 == len(s) || !digit(s[i+3])) {
+			return true
+		}
+	}
+	return false
+}
+
+func digit(c byte) bool { return c >= '0' && c <= '9' }
+
 // enhancedForm finds an enhanced code; the subject is 0 to 7 in the registry, so
 // that versions of programs are hardly taken for one.
 var enhancedForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.(?:\D|$)|$)`)
@@ -257,12 +296,11 @@ func complete(r Reply) Reply {
 		s = s[:maxText]
 	}
 	if r.Code == 0 {
-		if m := codeForm.FindStringSubmatch(s); m != nil && !(m[1][0] == '2' && r.Action != "") {
-			r.Code, _ = strconv.Atoi(m[1])
-			if r.Enhanced == "" || vague(r.Enhanced) && m[2] != "" {
-				if m[2] != "" {
-					r.Enhanced = m[2]
-				}
+		basic, enhanced := codes(s)
+		if basic != "" && !(basic[0] == '2' && r.Action != "") {
+			r.Code, _ = strconv.Atoi(basic)
+			if enhanced != "" && (r.Enhanced == "" || vague(r.Enhanced)) {
+				r.Enhanced = enhanced
 			}
 		}
 	}
