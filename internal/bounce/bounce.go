@@ -88,17 +88,23 @@ func Read(r io.Reader) (Mail, error) {
 		return Mail{}, src.err
 	}
 	_ = err // a mail that breaks off in the middle is read as far as it goes
+	rd.cut = src.last != '\n' && src.last != '\r'
 	return rd.finish(), nil
 }
 
-// source remembers an error of the reader, to tell it from a mail's faults.
+// source remembers an error of the reader, to tell it from a mail's faults, and the
+// last byte.
 type source struct {
-	r   io.Reader
-	err error
+	r    io.Reader
+	err  error
+	last byte
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
+	if n > 0 {
+		s.last = p[n-1]
+	}
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
@@ -119,6 +125,7 @@ type reader struct {
 	nested bool     // the last enclosed message is a report itself
 	notice header   // of a disposition notification (RFC 8098)
 	guess  bool     // the original's recipients are those of a hop on its way
+	cut    bool     // the mail ends in the middle of a line
 }
 
 func (rd *reader) part(p message.Part) error {
@@ -211,9 +218,11 @@ func (rd *reader) finish() Mail {
 	}
 	rd.original(returned)
 	m.Kind = rd.kind(top)
-	// A mail that announces a part for programs and lacks it was cut off, or damaged:
-	// what it would have said may speak for the address.
-	m.Standard = rd.hasStatus() || fromSystem(m.From) && !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status")
+	// A mail that announces a part for programs and lacks it was cut off, or damaged, as
+	// was one that ends within a line of its report: what it would have said may speak for
+	// the address.
+	whole := !rd.cut || returned != "" || len(rd.orig) > 0
+	m.Standard = rd.hasStatus() || fromSystem(m.From) && whole && !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status")
 	switch m.Kind {
 	case Complaint:
 		rd.complaint()

@@ -116,8 +116,11 @@ func fromStatus(rc dsn.Recipient) Recipient {
 	out := Recipient{Address: clean(rc.Final), Action: action, Status: rc.Status, Reply: rc.Reply, Host: rc.RemoteMTA}
 	if _, asked, _ := strings.Cut(rc.ORcpt, ";"); usual(asked) && !strings.EqualFold(clean(asked), out.Address) {
 		out.Asked = clean(asked)
-		if !usual(out.Address) {
+		switch {
+		case !usual(out.Address):
 			out.Address, out.Asked = out.Asked, ""
+		case private(out.Address): // its server's own name for the mailbox, or for one behind a list
+			out.Address, out.Asked, out.Guessed = out.Asked, "", true
 		}
 	}
 	return out
@@ -132,6 +135,12 @@ var passedOn = regexp.MustCompile(`(?i)\(?(?:ultimately )?(?:generated|expanded|
 func usual(a string) bool {
 	local, domain, ok := strings.Cut(clean(a), "@")
 	return ok && local != "" && strings.Contains(domain, ".") && !strings.ContainsAny(local, "/;")
+}
+
+// private tells whether an address has a meaning inside its server's network only.
+func private(a string) bool {
+	top := a[strings.LastIndexByte(a, '.')+1:]
+	return slices.Contains([]string{"local", "localdomain", "lan", "internal", "intern", "intra"}, strings.ToLower(top))
 }
 
 // own are addresses that no report is about: ours.
