@@ -387,6 +387,8 @@ func (s *finding) merge(ctx context.Context, segments []*segment, tail []posting
 			}
 			if wanted {
 				batch = append(batch, c.head)
+			} else if live.over() {
+				break
 			}
 		}
 		if len(batch) == s.batch {
@@ -468,6 +470,9 @@ type liveKeys struct {
 	keys []postings.Key // that follow
 	end  bool           // nothing comes after them
 }
+
+// over tells that none of the keys that follow is live.
+func (l *liveKeys) over() bool { return l.end && len(l.keys) == 0 }
 
 func (l *liveKeys) has(ctx context.Context, k postings.Key) (bool, error) {
 	if !l.s.q.live {
