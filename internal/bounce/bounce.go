@@ -218,11 +218,11 @@ func (rd *reader) finish() Mail {
 	}
 	rd.original(returned)
 	m.Kind = rd.kind(top)
-	// A mail that announces a part for programs and lacks it was cut off, or damaged, as
-	// was one that ends within a line of its report: what it would have said may speak for
+	// A mail that announces a part for programs and ends before it and the original was
+	// cut off, or damaged, as was one that ends within a line of its report: what it would have said may speak for
 	// the address.
 	whole := !rd.cut || returned != "" || len(rd.orig) > 0
-	m.Standard = rd.hasStatus() || fromSystem(m.From) && whole && !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status")
+	m.Standard = rd.hasStatus() || fromSystem(m.From) && whole && (len(rd.orig) > 0 || !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status"))
 	switch m.Kind {
 	case Complaint:
 		rd.complaint()

@@ -169,6 +169,12 @@ func (rd *reader) failedAddresses(top header, said lines) (list []string, guesse
 		return list, false
 	}
 	if list = unique(said.mentioned(), rd.own()); len(list) > 0 {
+		subject := strings.ToLower(rd.mail.Subject)
+		for _, a := range list { // the subject may name the mailbox
+			if local, _, _ := strings.Cut(strings.ToLower(a), "@"); len(local) > 3 && strings.Contains(subject, local) {
+				return []string{a}, true
+			}
+		}
 		return list[:1], true
 	}
 	if list = unique(addressForm.FindAllString(rd.mail.Subject, 10), rd.own()); len(list) > 0 {
@@ -292,7 +298,7 @@ func names(s string) (list []string) {
 var codeBefore = regexp.MustCompile(`^[245]\d\d[ -](?:#?[245]\.\d\.\d+ )?[<(]?`)
 
 // announcedForm finds words that come before the address of the recipient.
-var announcedForm = regexp.MustCompile(`(?i)^(?:>>> |<<< |sent <<< |out: |c: )?(?:rcpt to ?:|rcpt to |recipient(?:'s)?(?: address)?(?:\(s\))? ?:|final-recipient ?: ?(?:rfc822;)?|original-recipient ?: ?(?:rfc822;)?|to ?:|address ?:|addressed to ?:|unknown user ?:|user unknown ?:|user ?:|user |mailbox ?:|unable to deliver message to ?:|undeliverable to |undeliverable address ?:|delivery to ?:?|delivery failed ?:|failed (?:recipient|address(?:es)?) ?:|could not deliver to ?:?|message to |your (?:e-?mail )?message (?:to|for) |ihre nachricht an |(?:votre|le) message (?:à|a|pour|destiné à) |(?:su|el) mensaje (?:a|para) |(?:il (?:tuo |suo )?)?messaggio (?:a|per) |(?:sua|a) mensagem (?:a|para) |(?:uw|je) bericht (?:aan|voor) |(?:twoja )?wiadomość do |vaše zpráva pro |ваше (?:письмо|сообщение) (?:для|на|к) |no such user ?:?|invalid (?:user|recipient|address) ?:?|unknown recipient ?:|account ?:|an |à |para |empfänger ?:|destinataire ?:|destinatario ?:|получатель ?:|宛先 ?:|收件人 ?:|수신자 ?:|error: |failed to send to identified host,\s*|rejected recipient ?:|was not delivered to ?:?|delivery has failed to |the following address failed ?:|bad address ?:)[ \t]*`)
+var announcedForm = regexp.MustCompile(`(?i)^(?:>>> |<<< |sent <<< |out: |c: )?(?:rcpt to ?:|rcpt to |recipient(?:'s)?(?: address)?(?:\(s\))? ?:|final-recipient ?: ?(?:rfc822;)?|original-recipient ?: ?(?:rfc822;)?|to ?:|address ?:|addressed to ?:|unknown user ?:|user unknown ?:|user ?:|user |mailbox ?:|local mailbox |invalid final delivery user(?:id)? ?:|delivery failed \d+ attempts ?:|unable to deliver message to ?:|undeliverable to |undeliverable address ?:|delivery to ?:?|delivery failed ?:|failed (?:recipient|address(?:es)?) ?:|could not deliver to ?:?|message to |your (?:e-?mail )?message (?:to|for) |ihre nachricht an |(?:votre|le) message (?:à|a|pour|destiné à) |(?:su|el) mensaje (?:a|para) |(?:il (?:tuo |suo )?)?messaggio (?:a|per) |(?:sua|a) mensagem (?:a|para) |(?:uw|je) bericht (?:aan|voor) |(?:twoja )?wiadomość do |vaše zpráva pro |ваше (?:письмо|сообщение) (?:для|на|к) |no such user ?:?|invalid (?:user|recipient|address) ?:?|unknown recipient ?:|account ?:|an |à |para |empfänger ?:|destinataire ?:|destinatario ?:|получатель ?:|宛先 ?:|收件人 ?:|수신자 ?:|error: |failed to send to identified host,\s*|rejected recipient ?:|was not delivered to ?:?|delivery has failed to |the following address failed ?:|bad address ?:)[ \t]*`)
 
 func announced(t string) int {
 	if loc := announcedForm.FindStringIndex(t); loc != nil {

@@ -117,7 +117,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r, !loose && len(hit.Words) > 0)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r, !loose && len(hit.Words) > 0) && !c.speaksOfMore(&in)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}
@@ -175,6 +175,12 @@ func (c *Classifier) consistent(hit *rule, in *input) bool {
 		ok = ok || slices.Contains([]string{"absent", "disabled"}, c.conceptNames[n])
 	})
 	return ok
+}
+
+// speaksOfMore tells whether a concept speaks against dropping the address.
+func (c *Classifier) speaksOfMore(in *input) (more bool) {
+	c.concepts.find(in.text.prose, func(n int, _ bool) { more = more || c.doubtful[n] })
+	return more
 }
 
 // brokenOff tells whether a text was cut off within an address or a remark: what

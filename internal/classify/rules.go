@@ -33,6 +33,7 @@ type Classifier struct {
 	guess        *guesser // asked where rules say little; nil: nobody
 	concepts     index
 	conceptNames []string
+	doubtful     []bool // concepts of the same number that speak against dropping an address
 }
 
 // meaning is one thing that a reply can mean, with its words.
@@ -81,6 +82,9 @@ type file struct {
 	Rule      []written           `toml:"rule"`
 	Doubt     []string            `toml:"doubt"`
 	Temporary []string            `toml:"temporary"`
+
+	// DoubtConcepts are concepts that doubt as the words under doubt do.
+	DoubtConcepts []string `toml:"doubt_concepts"`
 }
 
 // rule is a compiled one.
@@ -157,7 +161,15 @@ func New(sources ...Source) (*Classifier, error) {
 	if err := c.addConcepts(files); err != nil {
 		return nil, err
 	}
+	c.doubtful = make([]bool, len(c.conceptNames))
 	for i, f := range files {
+		for _, name := range f.DoubtConcepts {
+			n := slices.Index(c.conceptNames, name)
+			if n < 0 {
+				return nil, fmt.Errorf("read rules: %s: doubt_concepts: there is no concept %q", sources[i].Name, name)
+			}
+			c.doubtful[n] = true
+		}
 		lines := ruleLines(sources[i].Text)
 		for _, p := range f.Provider {
 			c.addProvider(p)
