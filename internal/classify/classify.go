@@ -117,7 +117,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && !hit.doubts(r.Enhanced) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r, !loose && len(hit.Words) > 0) && !c.speaksOfMore(&in)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && (!hit.doubts(r.Enhanced) || !hit.doubt && m.Category == "no-such-domain" && namesDomain(&in)) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r, !loose && len(hit.Words) > 0) && !c.speaksOfMore(&in)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}
@@ -175,6 +175,12 @@ func (c *Classifier) consistent(hit *rule, in *input) bool {
 		ok = ok || slices.Contains([]string{"absent", "disabled"}, c.conceptNames[n])
 	})
 	return ok
+}
+
+// namesDomain tells whether a report of one's own, given up, names the recipient's
+// domain: what is not found is that, not some server on the way to it.
+func namesDomain(in *input) bool {
+	return in.Action == "failed" && in.Code == 0 && in.Domain != "" && slices.Contains(in.text.hosts, strings.ToLower(in.Domain))
 }
 
 // speaksOfMore tells whether a concept speaks against dropping the address.

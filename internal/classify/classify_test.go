@@ -43,6 +43,12 @@ func TestSuppressOnlyTheDead(t *testing.T) {
 		{Reply{Code: 550, Enhanced: "5.1.1", Text: ""}, true},
 		{Reply{Code: 550, Stage: "rcpt"}, false},
 		{Reply{Text: "user unknown"}, false}, // no code at all
+		{Reply{Text: "[corp.example]: Name or service not known", Action: "failed", Domain: "corp.example"}, true},
+		{Reply{Text: "[relay.isp.example]: Name or service not known", Action: "failed", Domain: "corp.example"}, false}, // a server on the way
+		{Reply{Text: "[corp.example]: Name or service not known", Action: "delayed", Domain: "corp.example"}, false},
+		{Reply{Text: "[corp.example]: Name or service not known, try again later", Action: "failed", Domain: "corp.example"}, false},
+		{Reply{Text: "550 mx1 of corp.example: unknown host", Action: "failed", Domain: "corp.example"}, false}, // may be ours
+		{Reply{Text: "Sender domain corp.example: no such domain", Action: "failed", Domain: "corp.example"}, false},
 		{Reply{}, false},
 	} {
 		if got := Builtin().Classify(tt.r); got.Suppress != tt.want {
