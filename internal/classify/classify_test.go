@@ -308,6 +308,7 @@ func TestBadRules(t *testing.T) {
 		"[[rule]]\nmeaning = \"policy\"\nkind = \"weak\"\nwords = [\"x\"]":          "kind \"weak\"",
 		"[meaning.x]\nkind = \"weak\"\nwhat = \"a\"\ndo = \"b\"\nturn = \"nobody\"": "kind \"weak\"",
 		"[meaning.x]\nkind = \"soft\"\nwhat = \"a\"\ndo = \"b\"\nturn = \"nobody\"": "there is no category \"x\"",
+		"doubt_concepts = [\"moon\"]":                                               "there is no concept \"moon\"",
 	} {
 		if _, err := New(Source{"mine.toml", []byte(text)}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; want %q", text, err, want)
