@@ -195,7 +195,8 @@ func orderPostgres(calls []call, addr string) ([]string, error) {
 		return told, errors.New("the message is not sent to the store")
 	}
 	own := strings.TrimSuffix(strings.TrimPrefix(sent.file, "TCP:["), "->"+addr+"]")
-	commit := find(calls, page.end+1, func(c call) bool {
+	// It may be answered before anything of it is written, where it is not synced.
+	commit := find(calls, sent.end+1, func(c call) bool {
 		return c.file == "TCP:["+addr+"->"+own+"]" && strings.Contains(c.data, "COMMIT\x00")
 	})
 	if commit == nil {

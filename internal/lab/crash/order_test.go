@@ -27,6 +27,7 @@ func TestOrderPostgres(t *testing.T) {
 		"no sync":           {sentCall + walCall + sendCall + reply250, late},
 		"sync too late":     {sentCall + walCall + sendCall + walSync + reply250, late},
 		"sync too early":    {sentCall + walSync + walCall + sendCall + reply250, late},
+		"written too late":  {sentCall + sendCall + walCall + walSync + reply250, late},
 		"half of it synced": {sentCall + walCall + walSync + walAgain + sendCall + reply250, late},
 		"sync fails":        {sentCall + walCall + strings.Replace(walSync, "= 0", "= -1 EIO (Input/output error)", 1) + sendCall + reply250, late},
 		"250 too early":     {sentCall + walCall + walSync + reply250 + sendCall, late},
