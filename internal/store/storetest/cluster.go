@@ -209,6 +209,40 @@ func (f *fixture) askew(ahead time.Duration) *store.DB {
 	return db
 }
 
+// skewed are two nodes on one store, of which one has a clock that is ahead.
+type skewed struct {
+	*fixture
+	other      *store.DB
+	lease      int64     // of the other one
+	now, there time.Time // the same moment, as each has it
+}
+
+// near tells where a time is not that, about.
+func (s *skewed) near(what string, got, want time.Time) {
+	s.Helper()
+	if d := got.Sub(want).Abs(); d > 10*time.Second {
+		s.Errorf("%s: %v, %v off", what, got, d)
+	}
+}
+
+func (s *skewed) claimOn(db *store.DB, lease int64, now time.Time) []relay.Claimed {
+	s.Helper()
+	got, _, err := db.Claim(s.Context(), lease, now, []relay.Want{{Class: relay.Class{Stream: relay.Transactional, Account: s.me, Domain: "x.test"}, Limit: 10}})
+	if err != nil {
+		s.Fatal(err)
+	}
+	return got
+}
+
+func (s *skewed) waits(db *store.DB, want time.Time) {
+	s.Helper()
+	all, err := db.Waiting(s.Context(), relay.Class{}, 10)
+	if err != nil || len(all) != 1 {
+		s.Fatalf("waiting: %+v, %v", all, err)
+	}
+	s.near("due, as it waits", all[0].Due, want)
+}
+
 // askew lets two nodes work on one store, of which one has a clock that is ahead
 // by that much: nothing comes early or late for that, and leases hold.
 func askew(f *fixture, ahead time.Duration) {
@@ -220,86 +254,10 @@ func askew(f *fixture, ahead time.Duration) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	near := func(what string, got, want time.Time) {
-		f.Helper()
-		if d := got.Sub(want).Abs(); d > 10*time.Second {
-			f.Errorf("%s: %v, %v off", what, got, d)
-		}
-	}
 	now := time.Now()
-	theirs := now.Add(ahead) // the same moment, as the other one has it
-	claim := func(db *store.DB, lease int64, now time.Time) []relay.Claimed {
-		f.Helper()
-		got, _, err := db.Claim(f.Context(), lease, now, []relay.Want{{Class: relay.Class{Stream: relay.Transactional, Account: f.me, Domain: "x.test"}, Limit: 10}})
-		if err != nil {
-			f.Fatal(err)
-		}
-		return got
-	}
-	waiting := func(db *store.DB, want time.Time) {
-		f.Helper()
-		all, err := db.Waiting(f.Context(), relay.Class{}, 10)
-		if err != nil || len(all) != 1 {
-			f.Fatalf("waiting: %+v, %v", all, err)
-		}
-		near("due, as it waits", all[0].Due, want)
-	}
-
-	// What one puts for later the other does not try before.
-	s := Submission(f.me, now, []byte("x"), "a@x.test")
-	s.Deliveries[0].Due = now.Add(30 * time.Minute)
-	f.put(0, s)
-	waiting(other, theirs.Add(30*time.Minute))
-	if got := claim(other, lease, theirs.Add(29*time.Minute)); len(got) != 0 {
-		f.Error("claimed too early")
-	}
-	got := claim(other, lease, theirs.Add(31*time.Minute))
-	if len(got) != 1 {
-		f.Fatalf("claimed %d when it was due", len(got))
-	}
-	d := got[0].Delivery
-	near("due", d.Due, theirs.Add(30*time.Minute))
-	near("expires", d.Expires, theirs.Add(120*time.Hour))
-	near("received", got[0].Message.Received, theirs)
-
-	// And the other way round: an attempt that failed, put off for a minute.
-	o := outcome(d, relay.EventDeferred)
-	o.At, o.Due = theirs, theirs.Add(time.Minute)
-	o.Notice, o.NoticeDue = relay.NotifyDelay, theirs.Add(time.Minute)
-	if err := other.Settle(f.Context(), lease, []relay.Outcome{o})[0]; err != nil {
-		f.Fatal(err)
-	}
-	if err := other.Settle(f.Context(), lease, []relay.Outcome{o})[0]; !errors.Is(err, store.ErrSettled) {
-		f.Errorf("the same outcome again: %v", err)
-	}
-	waiting(f.db, now.Add(time.Minute))
-	for at, want := range map[time.Duration]int{30 * time.Second: 0, 90 * time.Second: 1} {
-		for db, now := range map[*store.DB]time.Time{f.db: now, other: theirs} {
-			if found, err := db.Notices(f.Context(), now.Add(at), 10); err != nil || len(found) != want {
-				f.Errorf("%d notices are due in %v, want %d: %v", len(found), at, want, err)
-			}
-		}
-	}
-	story := f.story(s.Message.ID)
-	for _, e := range story.Events {
-		near("event", e.At, now)
-		near("id of the event", e.ID.Time(), now)
-	}
-	if got := f.claim(now.Add(90*time.Second), 10); len(got) != 1 {
-		f.Errorf("claimed %d", len(got))
-	}
-
-	// New mail of the other one is due at once for everybody.
-	s = Submission(f.me, theirs, []byte("x"), "a@x.test")
-	s.InHand = false
-	if err := other.Put(f.Context(), lease, []*relay.Submission{s})[0]; err != nil {
-		f.Fatal(err)
-	}
-	got = claim(f.db, f.lease, time.Now().Add(10*time.Second))
-	if len(got) != 1 {
-		f.Fatalf("claimed %d", len(got))
-	}
-	near("expires", got[0].Delivery.Expires, now.Add(120*time.Hour))
+	s := &skewed{f, other, lease, now, now.Add(ahead)}
+	s.putOff(s.putForLater())
+	s.putThere()
 	if got, err := other.Beat(f.Context(), relay.Node{Name: "other", Lease: lease}); err != nil || (got-ahead).Abs() > time.Second {
 		f.Errorf("the beat finds the clock %v ahead, want %v: %v", got, ahead, err)
 	}
@@ -308,4 +266,66 @@ func askew(f *fixture, ahead time.Duration) {
 			f.Errorf("reaped %v, %v", dead, err)
 		}
 	}
+}
+
+// putForLater: what one puts for later the other does not try before.
+func (s *skewed) putForLater() *relay.Delivery {
+	m := Submission(s.me, s.now, []byte("x"), "a@x.test")
+	m.Deliveries[0].Due = s.now.Add(30 * time.Minute)
+	s.put(0, m)
+	s.waits(s.other, s.there.Add(30*time.Minute))
+	if got := s.claimOn(s.other, s.lease, s.there.Add(29*time.Minute)); len(got) != 0 {
+		s.Error("claimed too early")
+	}
+	got := s.claimOn(s.other, s.lease, s.there.Add(31*time.Minute))
+	if len(got) != 1 {
+		s.Fatalf("claimed %d when it was due", len(got))
+	}
+	d := got[0].Delivery
+	s.near("due", d.Due, s.there.Add(30*time.Minute))
+	s.near("expires", d.Expires, s.there.Add(120*time.Hour))
+	s.near("received", got[0].Message.Received, s.there)
+	return d
+}
+
+// putOff is the other way round: an attempt that failed, put off for a minute.
+func (s *skewed) putOff(d *relay.Delivery) {
+	o := outcome(d, relay.EventDeferred)
+	o.At, o.Due = s.there, s.there.Add(time.Minute)
+	o.Notice, o.NoticeDue = relay.NotifyDelay, s.there.Add(time.Minute)
+	if err := s.other.Settle(s.Context(), s.lease, []relay.Outcome{o})[0]; err != nil {
+		s.Fatal(err)
+	}
+	if err := s.other.Settle(s.Context(), s.lease, []relay.Outcome{o})[0]; !errors.Is(err, store.ErrSettled) {
+		s.Errorf("the same outcome again: %v", err)
+	}
+	s.waits(s.db, s.now.Add(time.Minute))
+	for at, want := range map[time.Duration]int{30 * time.Second: 0, 90 * time.Second: 1} {
+		for db, now := range map[*store.DB]time.Time{s.db: s.now, s.other: s.there} {
+			if found, err := db.Notices(s.Context(), now.Add(at), 10); err != nil || len(found) != want {
+				s.Errorf("%d notices are due in %v, want %d: %v", len(found), at, want, err)
+			}
+		}
+	}
+	for _, e := range s.story(d.ID.Message).Events {
+		s.near("event", e.At, s.now)
+		s.near("id of the event", e.ID.Time(), s.now)
+	}
+	if got := s.claim(s.now.Add(90*time.Second), 10); len(got) != 1 {
+		s.Errorf("claimed %d", len(got))
+	}
+}
+
+// putThere: new mail of the other one is due at once for everybody.
+func (s *skewed) putThere() {
+	m := Submission(s.me, s.there, []byte("x"), "a@x.test")
+	m.InHand = false
+	if err := s.other.Put(s.Context(), s.lease, []*relay.Submission{m})[0]; err != nil {
+		s.Fatal(err)
+	}
+	got := s.claimOn(s.db, s.fixture.lease, time.Now().Add(10*time.Second))
+	if len(got) != 1 {
+		s.Fatalf("claimed %d", len(got))
+	}
+	s.near("expires", got[0].Delivery.Expires, s.now.Add(120*time.Hour))
 }
