@@ -42,8 +42,10 @@ while read -r file package; do
 done <<<"$needs"
 command -v node >/dev/null || missing+=(nodejs)
 command -v npm >/dev/null || missing+=(npm)
-# Ubuntu has no package of a browser; without one the tests of pages are skipped.
-if grep -qs '^ID=debian' /etc/os-release && ! there /usr/bin/chromium; then
+# Ubuntu has no package of a browser; without one the tests of pages are skipped
+# there, and there alone.
+if ! grep -qs '^ID=ubuntu$' /etc/os-release &&
+	! command -v chromium chromium-browser google-chrome >/dev/null; then
 	missing+=(chromium)
 fi
 
@@ -56,7 +58,7 @@ if [ ${#missing[@]} -gt 0 ]; then
 			printf '  %s\n' "${missing[@]}"
 			echo "so that these files and commands exist:"
 			awk 'NF { print "  " $1 }' <<<"$needs"
-			echo "  node and npm on the PATH"
+			echo "  node, npm and chromium on the PATH"
 		} >&2
 		exit 1
 	fi
