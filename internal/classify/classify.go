@@ -117,7 +117,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	if hit.retry != nil {
 		res.Retry = *hit.retry
 	}
-	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && (!hit.doubts(r.Enhanced) || !hit.doubt && m.Category == "no-such-domain" && namesDomain(&in)) && c.consistent(hit, &in) && !brokenOff(r.Text) && !beforeRecipient(r.Stage) && !aboutCommand(r, !loose && len(hit.Words) > 0) && !c.speaksOfMore(&in)
+	res.Suppress = m.Suppress && res.Kind == Hard && final && agree && !doubt && c.condemns(hit, &in, m.Category, !loose && len(hit.Words) > 0)
 	if hit.suppress != nil {
 		res.Suppress = *hit.suppress && r.Action != "delayed"
 	}
@@ -162,10 +162,22 @@ func (c *Classifier) worded(res Result, r Reply) Result {
 	return res
 }
 
+// condemns tells whether an answer by which an address is bad is clear enough to drop
+// it. firm: words decided that hardly stand in a text that says something else.
+func (c *Classifier) condemns(hit *rule, in *input, category string, firm bool) bool {
+	switch {
+	case hit.doubts(in.Enhanced) && (hit.doubt || category != "no-such-domain" || !namesDomain(in)):
+		return false
+	case !c.consistent(hit, in), brokenOff(in.Text), beforeRecipient(in.Stage), aboutCommand(in.Reply, firm):
+		return false
+	}
+	return !c.speaksOfMore(in)
+}
+
 // consistent tells whether the words bear out a code that says the address is bad,
 // where no words decided: there are none but the address, or they speak of such an
-// address. What was
-// cut off in the middle of a word does not; nor does a page that would say more.
+// address. What was cut off in the middle of a word does not; nor does a page that
+// would say more.
 func (c *Classifier) consistent(hit *rule, in *input) bool {
 	if len(hit.Words)+len(hit.Names) > 0 || hit.suppress != nil {
 		return true
