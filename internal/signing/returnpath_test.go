@@ -115,12 +115,12 @@ func TestOtherAddresses(t *testing.T) {
 			t.Errorf("%s: %v, %v, %v", addr, b, u, f)
 		}
 	}
-	mark := paths.Mark(id.Message)
+	mark, another := paths.Mark(id.Message), paths.Mark(relay.ID{1})
 	for text, want := range map[string]relay.DeliveryID{
 		MarkField + ": " + mark:                     {Message: id.Message},
 		"x " + strings.ToUpper(mark) + " y":         {Message: id.Message},
 		MarkField + ": " + mark + "\r\n<" + bounce:  id,
-		MarkField + ": " + mark[:len(mark)-1] + "2": {},
+		MarkField + ": " + mark[:27] + another[27:]: {},
 		leave: {}, "": {},
 	} {
 		if got, ok := paths.Find([]byte(text)); got != want || ok != (want != relay.DeliveryID{}) {
