@@ -162,6 +162,28 @@ func TestListen(t *testing.T) {
 	}
 }
 
+// Whoever comes back gets what was seen while it was there and did not reach it,
+// also where its feed was dropped and others kept the tail going.
+func TestListenAgain(t *testing.T) {
+	s := &shelf{}
+	s.add(80)
+	live := newLive(s, Limits{10, 10})
+	other := listen(t, live, relay.ID{2}, relay.EventFilter{}, nil)
+	n := listen(t, live, me, relay.EventFilter{}, nil)
+	s.add(80, at(100, 1))
+	had := n.gets(at(100, 1))
+	s.add(80, at(101, 2))
+	n.gets(at(101, 2)) // sent, but the connection broke
+	n.Close()
+	other.gets() // without a feed of the account
+	s.add(80, at(102, 3))
+	other.gets()
+	back := listen(t, live, me, relay.EventFilter{}, &had)
+	back.gets(at(101, 2), at(102, 3))
+	all := listen(t, live, relay.Everyone, relay.EventFilter{}, &had)
+	all.gets(at(101, 2), at(102, 3))
+}
+
 // Where they come in order the cursor is the id of the last event, and nothing is
 // ever read twice; those of others are not seen.
 func TestListenInOrder(t *testing.T) {

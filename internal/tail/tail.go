@@ -50,6 +50,7 @@ type Tail struct {
 	mu    sync.Mutex
 	feeds map[relay.ID]*feed
 	news  chan struct{} // closed when something has come, or a feed was added
+	base  int           // of a feed that is added: beyond each place in one that there was
 
 	// The poller's own.
 	begun bool
@@ -79,7 +80,8 @@ func (t *Tail) Poll(ctx context.Context, next Next, accounts map[relay.ID]bool) 
 		clear(t.seen)
 	}
 	from := t.bound
-	var fresh []relay.EventHead
+	joining := t.joining(accounts)
+	var fresh []come
 	for after := from; ; {
 		heads, err := next(ctx, after, pageMost)
 		if err != nil {
@@ -88,8 +90,9 @@ func (t *Tail) Poll(ctx context.Context, next Next, accounts map[relay.ID]bool) 
 		}
 		for _, h := range heads {
 			after = h.ID
-			if _, known := t.seen[h.ID]; !known && (accounts[h.Account] || accounts[relay.Everyone]) {
-				fresh = append(fresh, *h)
+			_, known := t.seen[h.ID]
+			if (!known || len(joining) > 0) && (accounts[h.Account] || accounts[relay.Everyone]) {
+				fresh = append(fresh, come{*h, known})
 			}
 		}
 		if len(heads) < pageMost {
@@ -116,6 +119,42 @@ func (t *Tail) Poll(ctx context.Context, next Next, accounts map[relay.ID]bool) 
 	return nil
 }
 
+// come is what a look has found. What is known was found by one before: it is news
+// for feeds only that were not there then.
+type come struct {
+	relay.EventHead
+	known bool
+}
+
+// joining are those of the accounts that have no feed yet.
+func (t *Tail) joining(accounts map[relay.ID]bool) (all []relay.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for id := range accounts {
+		if t.feeds[id] == nil {
+			all = append(all, id)
+		}
+	}
+	return all
+}
+
+// Forget drops the feed of an account: what the next look finds begins another,
+// and who reads is told that its place is lost. It is for who can't be sure that
+// each look was given all of the account's events. The poller calls it.
+func (t *Tail) Forget(account relay.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.drop(account)
+}
+
+// drop takes a feed out; mu is held.
+func (t *Tail) drop(account relay.ID) {
+	if f := t.feeds[account]; f != nil {
+		t.base = max(t.base, f.base+len(f.heads)+1)
+		delete(t.feeds, account)
+	}
+}
+
 // horizon is the id up to which all events are visible.
 func (t *Tail) horizon(ctx context.Context) (horizon relay.ID, whole bool, err error) {
 	if horizon, whole = t.source.Horizon(); whole {
@@ -126,25 +165,27 @@ func (t *Tail) horizon(ctx context.Context) (horizon relay.ID, whole bool, err e
 
 // put gives what has come to the feeds, and has no others than those of these
 // accounts.
-func (t *Tail) put(from relay.ID, fresh []relay.EventHead, accounts map[relay.ID]bool) {
+func (t *Tail) put(from relay.ID, fresh []come, accounts map[relay.ID]bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for id := range t.feeds {
 		if !accounts[id] {
-			delete(t.feeds, id)
+			t.drop(id)
 		}
 	}
-	added := false
+	added := map[*feed]bool{}
 	for id := range accounts {
 		if t.feeds[id] == nil {
-			t.feeds[id] = &feed{start: from}
-			added = true
+			f := &feed{start: from, base: t.base}
+			t.feeds[id], added[f] = f, true
 		}
 	}
+	news := len(added) > 0
 	for _, h := range fresh {
 		for _, f := range []*feed{t.feeds[h.Account], t.feeds[relay.Everyone]} {
-			if f != nil {
-				f.heads = append(f.heads, h)
+			if f != nil && (!h.known || added[f]) {
+				f.heads = append(f.heads, h.EventHead)
+				news = true
 			}
 		}
 	}
@@ -152,7 +193,7 @@ func (t *Tail) put(from relay.ID, fresh []relay.EventHead, accounts map[relay.ID
 		f.bound = t.bound
 		f.trim(t.most)
 	}
-	if added || len(fresh) > 0 {
+	if news {
 		close(t.news)
 		t.news = make(chan struct{})
 	}

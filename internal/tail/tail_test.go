@@ -81,6 +81,44 @@ func TestLate(t *testing.T) {
 	}
 }
 
+// A feed that was dropped begins anew with all that may have been missing, and a
+// place in the old one is none in the new one.
+func TestForget(t *testing.T) {
+	for name, whole := range map[string]bool{"in order": true, "late": false} {
+		t.Run(name, func(t *testing.T) {
+			l := &late{horizon: relay.FirstIDAt(time.Unix(80, 0)), whole: whole}
+			tail := New(l)
+			look := func(place int) *Glance {
+				t.Helper()
+				if err := tail.Poll(t.Context(), l.next, map[relay.ID]bool{{1}: true}); err != nil {
+					t.Fatal(err)
+				}
+				g, _ := tail.Since(relay.ID{1}, place)
+				return g
+			}
+			look(-1)
+			l.visible = append(l.visible, at(100, 1))
+			place := look(-1).Place
+			l.visible = append(l.visible, at(101, 2), at(102, 3), at(103, 4))
+			tail.Forget(relay.ID{1})
+			if g, _ := tail.Since(relay.ID{1}, place); g != nil {
+				t.Error("the feed is there still")
+			}
+			if g := look(place); !g.Lost {
+				t.Errorf("the place before goes on with %v", g.Heads)
+			}
+			g, _ := tail.Since(relay.ID{1}, -1)
+			want := l.visible
+			if whole {
+				want = want[1:] // the store has the first, and all before it
+			}
+			if !slices.Equal(g.Heads, want) || g.Start.Compare(want[0].ID) >= 0 {
+				t.Errorf("the new feed has %v after %v, want %v", g.Heads, g.Start, want)
+			}
+		})
+	}
+}
+
 // A feed keeps what late events may come between, and no more than so many
 // others; who has fallen behind is told.
 func TestTrim(t *testing.T) {

@@ -217,8 +217,10 @@ func (s *Service) all() (all []*worker) {
 	return all
 }
 
-// begin starts a worker.
+// begin starts a worker. What the tail has of the account is dropped: while the
+// webhook was paused, or was not there, looks may have been given none of it.
 func (s *Service) begin(ctx context.Context, h *relay.Webhook, epoch int64) {
+	s.tail.Forget(h.Account)
 	working, stop := context.WithCancel(ctx)
 	w := &worker{s: s, hook: h, epoch: epoch, stop: stop, ended: make(chan struct{}), place: -1, done: map[relay.ID]struct{}{}}
 	s.mu.Lock()

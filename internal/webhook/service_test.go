@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"context"
 	"net/http"
 	"slices"
 	"strings"
@@ -238,4 +239,47 @@ func TestRestarts(t *testing.T) {
 	stop()
 	to.inOrder()
 	within(t, 5*time.Second, "it is noted", func() bool { return r.progress(h).Sent >= 80 })
+}
+
+// What happens while a webhook is paused comes when it goes on, also where that is
+// so soon that its worker has not ended yet; and a webhook that takes the place of
+// another misses nothing.
+func TestPauseShortly(t *testing.T) {
+	r, to := newRig(t), newReceiver(t)
+	h := r.add(to, Settings{})
+	s := NewService(r.config, r.db, r.box, func() int64 { return r.lease }, func() bool { return false })
+	ctx, cancel := context.WithCancel(t.Context())
+	step := func(f func(context.Context) error) {
+		t.Helper()
+		if err := f(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() { cancel(); s.halt(s.all()) }()
+	change := func(paused bool) {
+		t.Helper()
+		if _, err := r.manager.Change(ctx, relay.Actor{}, r.account, h.ID, Settings{Paused: &paused}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	comes := func(n int) {
+		t.Helper()
+		within(t, 20*time.Second, "all are there", func() bool { step(s.keep); step(s.poll); return to.distinct() == n })
+	}
+	step(s.keep)
+	step(s.poll)
+	r.mail(1)
+	comes(1)
+	change(true)
+	r.mail(1)
+	step(s.poll) // which is given nothing of a paused webhook's account
+	change(false)
+	comes(2)
+	if _, err := r.manager.Remove(ctx, relay.Actor{}, r.account, h.ID); err != nil {
+		t.Fatal(err)
+	}
+	h = r.add(to, Settings{})
+	r.mail(1)
+	step(s.poll)
+	comes(3)
 }

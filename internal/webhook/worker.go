@@ -210,13 +210,18 @@ func (w *worker) look(ctx context.Context) (news <-chan struct{}, more bool, err
 	return news, len(w.queue) > 0, nil
 }
 
-// take queues heads but for those that are done.
+// take queues heads but for those that are done, or in hand: a place that was lost
+// shows them again.
 func (w *worker) take(heads []relay.EventHead, read relay.ID, place int) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	inHand := map[relay.ID]bool{}
+	for _, e := range w.ready {
+		inHand[e.ID] = true
+	}
 	for _, h := range heads {
 		_, done := w.done[h.ID]
-		if done || h.ID.Compare(w.read) <= 0 {
+		if done || inHand[h.ID] || h.ID.Compare(w.read) <= 0 {
 			continue
 		}
 		if w.hook.WantsKind(h.Kind) {
