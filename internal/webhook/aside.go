@@ -13,6 +13,16 @@ func (w *worker) aside(message relay.ID) bool {
 	return slices.ContainsFunc(w.p.Aside, func(a relay.Aside) bool { return a.Message == message })
 }
 
+// bringBack has a message that stands aside go on with an event that came late, if
+// it has gone beyond it; what was sent after it comes again. mu is held.
+func (w *worker) bringBack(e *relay.WebhookEvent) {
+	for i := range w.p.Aside {
+		if a := &w.p.Aside[i]; a.Message == e.Message.ID && e.ID.Compare(a.From) < 0 {
+			a.From = e.ID
+		}
+	}
+}
+
 // dueAside is the number of a message that stands aside and is to be tried, or
 // -1.
 func (w *worker) dueAside(now time.Time) int {

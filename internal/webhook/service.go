@@ -329,11 +329,15 @@ func (s *Service) note(ctx context.Context, workers []*worker) error {
 	return err
 }
 
-// disable ends a webhook whose worker came to that verdict.
+// disable ends a webhook whose worker came to that verdict, unless somebody has
+// changed it since.
 func (s *Service) disable(ctx context.Context, w *worker) error {
 	for {
 		h, err := s.store.Webhook(ctx, w.hook.Account, w.hook.ID)
-		if err == nil && h.Status == relay.WebhookActive {
+		if err == nil && (h.Status != relay.WebhookActive || h.Version != w.hook.Version) {
+			return nil
+		}
+		if err == nil {
 			h.Status, h.Reason = relay.WebhookDisabled, w.verdict
 			err = s.store.SetWebhook(ctx, relay.Actor{Name: "postrider"}, h.Account, h)
 		}

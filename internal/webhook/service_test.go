@@ -134,6 +134,45 @@ func TestAside(t *testing.T) {
 	}
 }
 
+// An event that becomes visible late, of a message that stands aside and has gone
+// beyond it, is not passed over.
+func TestAsideLate(t *testing.T) {
+	r, to := newRig(t), newReceiver(t)
+	h := r.add(to, Settings{})
+	id := r.mail(1)[0]
+	events := must(r.db.EventsOf(t.Context(), r.account, id, relay.ID{}, 10))
+	first := events[0]
+	s := NewService(r.config, r.db, r.box, func() int64 { return r.lease }, func() bool { return false })
+	w := &worker{s: s, hook: h, done: map[relay.ID]struct{}{}, queue: []relay.EventHead{{ID: first.ID, Account: r.account, Kind: first.Kind}}}
+	w.p.Aside = []relay.Aside{{Message: relay.ID{1}, From: after(first.ID)}, {Message: id, From: after(after(first.ID)), Since: time.Now()}}
+	if err := w.open(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if w.p.Aside[1].From != first.ID || w.p.Aside[0].From != after(first.ID) || len(w.ready) != 0 {
+		t.Fatalf("aside %+v, %d are ready", w.p.Aside, len(w.ready))
+	}
+	if err := w.sendAside(t.Context(), w.p.Aside[1]); err != nil || to.distinct() != 1 {
+		t.Errorf("%d came: %v", to.distinct(), err)
+	}
+}
+
+// A webhook that somebody has changed since its worker gave up is not disabled.
+func TestDisableChanged(t *testing.T) {
+	r, to := newRig(t), newReceiver(t)
+	h := r.add(to, Settings{})
+	s := NewService(r.config, r.db, r.box, func() int64 { return r.lease }, func() bool { return false })
+	note := "mended"
+	if _, err := r.manager.Change(t.Context(), relay.Actor{}, r.account, h.ID, Settings{Description: &note}); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.disable(t.Context(), &worker{s: s, hook: h, verdict: "It failed."}); err != nil {
+		t.Fatal(err)
+	}
+	if now := must(r.db.Webhook(t.Context(), r.account, h.ID)); now.Status != relay.WebhookActive {
+		t.Errorf("it is %v: %s", now.Status, now.Reason)
+	}
+}
+
 // A webhook that fails for too long is disabled, with an entry in the audit log,
 // and goes on where it ended when somebody says so.
 func TestDisable(t *testing.T) {

@@ -252,7 +252,11 @@ func (w *worker) open(ctx context.Context) error {
 	defer w.mu.Unlock()
 	left := map[relay.ID]bool{}
 	for _, e := range events {
-		if w.hook.Wants(e) && !w.aside(e.Message.ID) {
+		switch {
+		case !w.hook.Wants(e):
+		case w.aside(e.Message.ID):
+			w.bringBack(e)
+		default:
 			w.ready = append(w.ready, e)
 			left[e.ID] = true
 		}
