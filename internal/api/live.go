@@ -67,12 +67,12 @@ type liveQuery struct {
 	Metadata    []string  `query:"metadata" maxItems:"20" doc:"key:value, or key: for any value; several, separated by commas, must all hold"`
 	Provider    string    `query:"provider" maxLength:"200" doc:"Public name of the receiving service: Gmail"`
 	Source      string    `query:"source" maxLength:"60" doc:"Our address at the attempt"`
-	Client      string    `query:"client" maxLength:"1000" doc:"Part of the address that submitted it, or of what it called itself"`
-	Script      string    `query:"script" maxLength:"1000" doc:"Part of what a header told of the program that sent it"`
-	Recipient   string    `query:"recipient" maxLength:"1000" doc:"Part of the recipient's address"`
-	Sender      string    `query:"sender" maxLength:"1000" doc:"Part of the envelope sender; <> for the null sender"`
-	Subject     string    `query:"subject" maxLength:"1000" doc:"Part of the subject"`
-	Reply       string    `query:"reply" maxLength:"1000" doc:"Part of the receiver's reply, codes included"`
+	Client      string    `query:"client" maxLength:"1000" doc:"Part of the address that submitted it, or of what it called itself, as with recipient"`
+	Script      string    `query:"script" maxLength:"1000" doc:"Part of what a header told of the program that sent it, as with recipient"`
+	Recipient   string    `query:"recipient" maxLength:"1000" doc:"Part of the recipient's address, from the beginning of a word on: ann, ann@example, @example.net"`
+	Sender      string    `query:"sender" maxLength:"1000" doc:"Part of the envelope sender, or of the address in From, in the same way; <> for the null sender"`
+	Subject     string    `query:"subject" maxLength:"1000" doc:"Words of the subject, all of them; the last one may be a beginning. In quotation marks they must stand together"`
+	Reply       string    `query:"reply" maxLength:"1000" doc:"Words of the receiver's reply, codes included, as with subject"`
 	Message     string    `query:"message" maxLength:"1000" doc:"Id of the message, or its Message-ID header"`
 	Since       time.Time `query:"since" doc:"Begin with what has happened since then"`
 	Cursor      string    `query:"cursor" maxLength:"300" doc:"Begin after this: the id of an event of a stream before, or of any event. Last-Event-ID counts before it"`

@@ -5,12 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
 
 	"postrider/internal/relay"
-	"postrider/internal/smtp"
 )
 
 const (
@@ -141,7 +139,7 @@ type Item struct {
 type Listener struct {
 	live   *Live
 	reader *reader
-	filter relay.EventFilter
+	wanted *wanted
 	give   func()
 }
 
@@ -162,7 +160,7 @@ func (l *Live) Listen(ctx context.Context, account relay.ID, f relay.EventFilter
 	if err = l.poll(ctx); err != nil { // so that there is a feed, and "now" is known
 		return nil, err
 	}
-	n := &Listener{live: l, filter: f, give: give}
+	n := &Listener{live: l, wanted: newWanted(f), give: give}
 	if from == nil {
 		n.reader = newReader(l.tail, l.store, account)
 		return n, nil
@@ -234,7 +232,7 @@ func (n *Listener) open(ctx context.Context) ([]Item, error) {
 	heads := r.queue[:min(len(r.queue), readMost)]
 	var ids []relay.ID
 	for _, h := range heads {
-		if n.filter.WantsKind(h.Kind) {
+		if n.wanted.WantsKind(h.Kind) {
 			ids = append(ids, h.ID)
 		}
 	}
@@ -246,7 +244,7 @@ func (n *Listener) open(ctx context.Context) ([]Item, error) {
 	for _, h := range heads {
 		r.note(h.ID)
 		e := events[h.ID]
-		if e != nil && n.filter.Wants(e, domainOf(e.Recipient)) {
+		if e != nil && n.wanted.wants(e) {
 			found = append(found, Item{e, r.cursor()})
 		}
 	}
@@ -289,14 +287,4 @@ func (k *kept) read(ctx context.Context, s Store, account relay.ID, ids []relay.
 		k.order = k.order[1:]
 	}
 	return found, nil
-}
-
-// domainOf is the domain of an address, in lower case and as A-labels where it can
-// be.
-func domainOf(address string) string {
-	domain := address[strings.LastIndexByte(address, '@')+1:]
-	if ascii, err := smtp.ASCIIDomain(domain); err == nil {
-		return ascii
-	}
-	return strings.ToLower(domain)
 }

@@ -158,6 +158,9 @@ func (q *Query) Empty() bool { return len(q.Whole) == 0 && q.Prefix == "" && q.t
 
 // In tells whether the text has what is sought.
 func (q *Query) In(text string) bool {
+	if q.Empty() {
+		return true
+	}
 	s := Fold(text)
 	at := places(s)
 	for _, w := range q.Whole {
