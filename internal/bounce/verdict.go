@@ -47,7 +47,7 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 		res.Enhanced = rc.Status
 		return res
 	}
-	base := classify.Reply{Enhanced: rc.Status, Host: rc.Host, Domain: domain(rc.Address), Action: rc.Action, Stage: stage(rc)}
+	base := classify.Reply{Enhanced: rc.Status, Host: rc.Host, To: rc.Address, Action: rc.Action, Stage: stage(rc)}
 	r := base
 	r.Text = rc.Reply
 	if rc.Reply == "" {

@@ -27,7 +27,7 @@ type Reply struct {
 	Text     string // without the codes, or with them
 	Stage    string // where it was said: connect, greeting, ehlo, starttls, auth, mail, rcpt, data, dot; may be empty
 	Host     string // who said it; may be empty
-	Domain   string // of the recipient; may be empty
+	To       string // address of the recipient, or its domain alone; may be empty
 	Prose    bool   // Text is what a mail says to people; the server's own words are not known
 	// Action is that of a delivery status notification: "failed" or "delayed".
 	// Empty for a reply seen live.
@@ -61,6 +61,11 @@ func (r Result) Diagnosis() string {
 // 4.2.1): the basic code decides, then the enhanced one.
 func (r Reply) final() bool {
 	return class(r.Code, r.Enhanced) == 5
+}
+
+// domain is that of the recipient, in lower case.
+func (r Reply) domain() string {
+	return strings.ToLower(r.To[strings.LastIndexByte(r.To, '@')+1:])
 }
 
 // class is 4 or 5, of the basic code where there is one: it is what a client
@@ -171,7 +176,49 @@ func (c *Classifier) condemns(hit *rule, in *input, category string, firm bool) 
 	case !c.consistent(hit, in), brokenOff(in.Text), beforeRecipient(in.Stage), aboutCommand(in.Reply, firm):
 		return false
 	}
-	return !c.speaksOfMore(in)
+	return !c.saysMore(in)
+}
+
+// saysMore tells whether a word stands there that is not known to be harmless beside
+// what says that an address is bad. Harmless are also the recipient's name, and what
+// has a digit in it or is one letter.
+func (c *Classifier) saysMore(in *input) bool {
+	user, prose := words(nil, strings.ToLower(in.To[:max(strings.LastIndexByte(in.To, '@'), 0)])), in.text.prose
+	for i := 0; i < len(prose); i++ {
+		w := prose[i]
+		if n := c.harmlessAt(prose, i); n > 0 {
+			i += n - 1
+		} else if len(w) > 1 && !strings.ContainsAny(w, "0123456789") && !slices.Contains(user, w) && !c.named(prose, i) {
+			return true
+		}
+	}
+	return false
+}
+
+// harmlessAt tells how many words at i are harmless together.
+func (c *Classifier) harmlessAt(prose []string, i int) (n int) {
+	if c.harmless.has(prose[i]) {
+		n = 1
+	}
+	for _, p := range c.harmlessPhrases {
+		if len(p) > n && p.at(prose, i) {
+			n = len(p)
+		}
+	}
+	return n
+}
+
+// named tells whether the word at i stands where servers put the recipient's name:
+// "no such user bob", "mailbox bob does not exist".
+func (c *Classifier) named(prose []string, i int) bool {
+	if i == 0 || !c.classes["exact"].has(prose[i-1]) {
+		return false
+	}
+	if i+1 == len(prose) {
+		return i > 1 && (prose[i-2] == "such" || c.classes["unknown"].has(prose[i-2]))
+	}
+	next := prose[i+1]
+	return c.classes["not"].has(next) || c.classes["unknown"].has(next) || slices.Contains([]string{"@", "is", "was", "has", "here"}, next)
 }
 
 // consistent tells whether the words bear out a code that says the address is bad,
@@ -192,13 +239,7 @@ func (c *Classifier) consistent(hit *rule, in *input) bool {
 // namesDomain tells whether a report of one's own, given up, names the recipient's
 // domain: what is not found is that, not some server on the way to it.
 func namesDomain(in *input) bool {
-	return in.Action == "failed" && in.Code == 0 && in.Domain != "" && slices.Contains(in.text.hosts, strings.ToLower(in.Domain))
-}
-
-// speaksOfMore tells whether a concept speaks against dropping the address.
-func (c *Classifier) speaksOfMore(in *input) (more bool) {
-	c.concepts.find(in.text.prose, func(n int, _ bool) { more = more || c.doubtful[n] })
-	return more
+	return in.Action == "failed" && in.Code == 0 && in.domain() != "" && slices.Contains(in.text.hosts, in.domain())
 }
 
 // brokenOff tells whether a text was cut off within an address or a remark: what

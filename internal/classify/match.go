@@ -3,6 +3,7 @@ package classify
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -54,6 +55,11 @@ func newClass(members []string) (*wordClass, error) {
 		}
 	}
 	return c, nil
+}
+
+func (c *wordClass) merge(other *wordClass) {
+	maps.Copy(c.exact, other.exact)
+	c.stems = append(c.stems, other.stems...)
 }
 
 func (c *wordClass) has(s string) bool {
@@ -317,7 +323,7 @@ func (c *Classifier) Provider(domain, host string) string {
 // provider names who spoke: by the recipient's domain where that is a provider's
 // own, else by the host, else by names and words in the text.
 func (c *Classifier) provider(r Reply, t text) string {
-	if p := c.Provider(r.Domain, r.Host); p != "" {
+	if p := c.Provider(r.domain(), r.Host); p != "" {
 		return p
 	}
 	found := -1

@@ -33,7 +33,9 @@ type Classifier struct {
 	guess        *guesser // asked where rules say little; nil: nobody
 	concepts     index
 	conceptNames []string
-	doubtful     []bool // concepts of the same number that speak against dropping an address
+	harmless     wordClass
+
+	harmlessPhrases []phrase
 }
 
 // meaning is one thing that a reply can mean, with its words.
@@ -82,9 +84,7 @@ type file struct {
 	Rule      []written           `toml:"rule"`
 	Doubt     []string            `toml:"doubt"`
 	Temporary []string            `toml:"temporary"`
-
-	// DoubtConcepts are concepts that doubt as the words under doubt do.
-	DoubtConcepts []string `toml:"doubt_concepts"`
+	Harmless  []string            `toml:"harmless"`
 }
 
 // rule is a compiled one.
@@ -161,15 +161,7 @@ func New(sources ...Source) (*Classifier, error) {
 	if err := c.addConcepts(files); err != nil {
 		return nil, err
 	}
-	c.doubtful = make([]bool, len(c.conceptNames))
 	for i, f := range files {
-		for _, name := range f.DoubtConcepts {
-			n := slices.Index(c.conceptNames, name)
-			if n < 0 {
-				return nil, fmt.Errorf("read rules: %s: doubt_concepts: there is no concept %q", sources[i].Name, name)
-			}
-			c.doubtful[n] = true
-		}
 		lines := ruleLines(sources[i].Text)
 		for _, p := range f.Provider {
 			c.addProvider(p)
@@ -178,6 +170,9 @@ func New(sources ...Source) (*Classifier, error) {
 			if err := c.add(w, fmt.Sprintf("%s:%d", sources[i].Name, lines[n]), i == len(sources)-1); err != nil {
 				return nil, fmt.Errorf("read rules: %s, line %d: %w", sources[i].Name, lines[n], err)
 			}
+		}
+		if err := c.addHarmless(f); err != nil {
+			return nil, fmt.Errorf("read rules: %s: harmless: %w", sources[i].Name, err)
 		}
 		c.flag(f.Doubt, flagDoubt)
 		c.flag(f.Temporary, flagTemporary)
@@ -278,6 +273,45 @@ func (c *Classifier) addConcepts(files []file) error {
 		for _, s := range all[name] {
 			if err := c.concepts.add(compile(s, c.classes), n); err != nil {
 				return fmt.Errorf("read rules: concept %q: %q: %w", name, s, err)
+			}
+		}
+	}
+	return nil
+}
+
+// addHarmless takes the words that may stand beside what says that an address is bad:
+// those listed, and those of the rules that say so.
+func (c *Classifier) addHarmless(f file) error {
+	var single []string
+	for _, s := range f.Harmless {
+		if p := compile(s, c.classes); len(p) > 1 {
+			c.harmlessPhrases = append(c.harmlessPhrases, p)
+		} else {
+			single = append(single, s)
+		}
+	}
+	list, err := newClass(single)
+	if err != nil {
+		return err
+	}
+	if c.harmless.exact == nil {
+		c.harmless.exact = map[string]bool{}
+	}
+	c.harmless.merge(list)
+	for _, r := range f.Rule {
+		if !c.meanings[r.Meaning].Suppress || r.Doubt {
+			continue
+		}
+		for _, s := range r.Words {
+			for _, w := range compile(s, c.classes) {
+				switch {
+				case w.class != nil:
+					c.harmless.merge(w.class)
+				case w.stem:
+					c.harmless.stems = append(c.harmless.stems, w.s)
+				case w.gap == 0:
+					c.harmless.exact[w.s] = true
+				}
 			}
 		}
 	}

@@ -76,7 +76,7 @@ func runExplain(_ context.Context, e *Env, fset *flag.FlagSet, args []string) er
 	fset.BoolVar(&x.json, "json", false, "print one JSON object a line")
 	fset.StringVar(&x.reply.Stage, "stage", "", "`command` that was answered: connect, ehlo, starttls, auth, mail, rcpt, data or dot")
 	fset.StringVar(&x.reply.Host, "host", "", "`name` of the server that answered")
-	fset.StringVar(&x.reply.Domain, "domain", "", "the recipient's `domain`")
+	fset.StringVar(&x.reply.To, "domain", "", "the recipient's `domain`, or whole address")
 	rest, err := parse(e, fset, args)
 	if err != nil {
 		return err

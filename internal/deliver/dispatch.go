@@ -97,7 +97,7 @@ type Config struct {
 	// was accepted, and why; nil: nobody does.
 	Unwanted func(ctx context.Context, m *relay.Message, d *relay.Delivery) (relay.Diagnosis, bool)
 	// Diagnose puts a failure into plain words; nil: feedback.Diagnose.
-	Diagnose func(stage string, r relay.Reply, host string) relay.Diagnosis
+	Diagnose func(stage string, r relay.Reply, host, to string) relay.Diagnosis
 	// Suppress says which failures keep an address from further mail.
 	Suppress suppression.Rule
 	// Provider gives the public name of a receiving service, by the recipient's domain

@@ -108,7 +108,7 @@ func (d *Dispatcher) interrupted(it *queue.Item, a *relay.Attempt) relay.Outcome
 func (d *Dispatcher) failed(it *queue.Item, a *relay.Attempt, stage, host string, r relay.Reply, permanent bool) relay.Outcome {
 	a.Stage = stage
 	o := relay.Outcome{Delivery: it.Delivery.ID, Account: it.Delivery.Account, Kind: relay.EventBounced, At: a.Ended,
-		Host: host, Reply: r, Diagnosis: d.config.Diagnose(stage, r, host), Attempt: a}
+		Host: host, Reply: r, Diagnosis: d.config.Diagnose(stage, r, host, it.Delivery.Recipient.Address), Attempt: a}
 	if permanent {
 		d.notice(&o, it, relay.NotifyFailure)
 		d.judge(&o, it)

@@ -49,12 +49,12 @@ const again = "Nothing: it is tried again by itself."
 
 // Diagnose puts a failure into plain words, by the rules of the program alone.
 // The stage is where the attempt ended; r is the receiver's reply, or what stood
-// in for one (Code 0).
-func Diagnose(stage string, r relay.Reply, host string) relay.Diagnosis {
-	return diagnose(classify.Builtin(), stage, r, host)
+// in for one (Code 0); to is the recipient.
+func Diagnose(stage string, r relay.Reply, host, to string) relay.Diagnosis {
+	return diagnose(classify.Builtin(), stage, r, host, to)
 }
 
-func diagnose(c *classify.Classifier, stage string, r relay.Reply, host string) relay.Diagnosis {
+func diagnose(c *classify.Classifier, stage string, r relay.Reply, host, to string) relay.Diagnosis {
 	final := final(stage, r)
 	if r.Code == 0 {
 		name := withoutReply(stage, r)
@@ -64,7 +64,7 @@ func diagnose(c *classify.Classifier, stage string, r relay.Reply, host string) 
 		}
 		return worded(categoryOf(res), res, final)
 	}
-	res := c.Classify(classify.Reply{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text, Stage: stage, Host: host})
+	res := c.Classify(classify.Reply{Code: r.Code, Enhanced: r.Enhanced, Text: r.Text, Stage: stage, Host: host, To: to})
 	// Of what our own resolver says alone nobody is dead: it may be wrong about all.
 	suppress := res.Suppress && final
 	if res.Meaning == "refused" && !final { // before it knew the message; another try is made
@@ -150,8 +150,8 @@ func OpenRules(file string, log *slog.Logger) (*Rules, error) {
 }
 
 // Diagnose is Diagnose by the operator's rules.
-func (r *Rules) Diagnose(stage string, reply relay.Reply, host string) relay.Diagnosis {
-	return diagnose(r.current.Load(), stage, reply, host)
+func (r *Rules) Diagnose(stage string, reply relay.Reply, host, to string) relay.Diagnosis {
+	return diagnose(r.current.Load(), stage, reply, host, to)
 }
 
 // Provider gives the public name of a receiving service, or nothing.

@@ -34,7 +34,7 @@ func TestDiagnoseWithoutReply(t *testing.T) {
 		{StageSign, "4.7.0", Own},
 	} {
 		for _, host := range []string{"", "mx.example.net"} {
-			d := Diagnose(tt.stage, relay.Reply{Enhanced: tt.enhanced, Text: "what happened"}, host)
+			d := Diagnose(tt.stage, relay.Reply{Enhanced: tt.enhanced, Text: "what happened"}, host, "")
 			if d.Category != tt.want {
 				t.Errorf("%s %s: %s; want %s", tt.stage, tt.enhanced, d.Category, tt.want)
 			}
@@ -70,13 +70,13 @@ func TestDiagnoseReplies(t *testing.T) {
 		{StageEhlo, relay.Reply{Code: 554, Text: "No"}, "soft/other", "mx.example.net does not take the message at the moment.", again}, // another try is made
 		{StageDot, relay.Reply{Code: 550, Enhanced: "5.7.26", Text: "does not pass DMARC"}, "block/authentication-failed-dmarc", "", ""},
 	} {
-		d := Diagnose(tt.stage, tt.reply, "mx.example.net")
+		d := Diagnose(tt.stage, tt.reply, "mx.example.net", "")
 		if d.Category != tt.want || tt.text != "" && d.Text != tt.text || tt.again != "" && d.Advice != tt.again {
 			t.Errorf("%s %v: %+v; want %s, %q, %q", tt.stage, tt.reply, d, tt.want, tt.text, tt.again)
 		}
 		checkWords(t, d)
 	}
-	if d := Diagnose(StageDot, relay.Reply{Text: "broken"}, ""); d.Text != "The connection to the receiving server broke before the message was through." {
+	if d := Diagnose(StageDot, relay.Reply{Text: "broken"}, "", ""); d.Text != "The connection to the receiving server broke before the message was through." {
 		t.Errorf("in the middle of a sentence: %q", d.Text)
 	}
 }
@@ -103,7 +103,7 @@ func TestRulesAreReadAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	category := func() string {
-		return rules.Diagnose(StageDot, relay.Reply{Code: 554, Text: "Out of cheese"}, "").Category
+		return rules.Diagnose(StageDot, relay.Reply{Code: 554, Text: "Out of cheese"}, "", "").Category
 	}
 	if got := category(); got != "block/policy" {
 		t.Errorf("at first: %s", got)
@@ -128,7 +128,7 @@ func TestRulesAreReadAgain(t *testing.T) {
 	if _, err := OpenRules(file, slog.New(slog.DiscardHandler)); err == nil {
 		t.Error("a start with a mistake in the rules")
 	}
-	if rules, err := OpenRules("", slog.New(slog.DiscardHandler)); err != nil || rules.Diagnose(StageRcpt, relay.Reply{Code: 550, Enhanced: "5.1.1"}, "").Category != "hard/no-such-mailbox" {
+	if rules, err := OpenRules("", slog.New(slog.DiscardHandler)); err != nil || rules.Diagnose(StageRcpt, relay.Reply{Code: 550, Enhanced: "5.1.1"}, "", "").Category != "hard/no-such-mailbox" {
 		t.Error("without a file", err)
 	}
 }
