@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"syscall"
 	"testing"
 
@@ -22,7 +21,7 @@ var binary string
 func TestMain(m *testing.M) {
 	const inside = "POSTRIDER_BADDAY_INSIDE"
 	if os.Getenv(inside) != "" {
-		os.Exit(testMain(m))
+		os.Exit(process.Main(context.Background(), m.Run, &binary))
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
 	cmd.Env = append(os.Environ(), inside+"=1")
@@ -42,21 +41,6 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "these tests mount file systems; run them as root, or where users may have namespaces:", err)
 		os.Exit(1)
 	}
-}
-
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "postrider-badday-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "postrider")
-	if err := process.Build(context.Background(), "", binary); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	return m.Run()
 }
 
 // mount mounts a file system on a folder until the test ends.

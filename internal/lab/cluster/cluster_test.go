@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -46,21 +45,12 @@ func TestMain(m *testing.M) {
 	// that there is no such flag.
 	_ = flag.Set("test.parallel", "8")
 	flag.Parse()
-	os.Exit(testMain(m))
+	os.Exit(process.Main(context.Background(), func() int { return run(m) }, &binary))
 }
 
-func testMain(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "postrider-cluster-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binary = filepath.Join(dir, "postrider")
-	if err := process.Build(context.Background(), "", binary); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
+// run runs the tests on one server, and prints what they measured.
+func run(m *testing.M) int {
+	var err error
 	if server, err = postgres.New(context.Background(), postgres.Options{Settings: []string{"max_connections = 400"}}); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

@@ -34,6 +34,24 @@ func Build(ctx context.Context, module, file string) error {
 	return nil
 }
 
+// Main is what TestMain of a package does whose tests run the program: it builds it
+// into a folder of its own, sets binary to the file, runs the tests, and gives their
+// status.
+func Main(ctx context.Context, run func() int, binary *string) int {
+	dir, err := os.MkdirTemp("", "postrider-test-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	*binary = filepath.Join(dir, "postrider")
+	if err := Build(ctx, "", *binary); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return run()
+}
+
 // Options say what a relay is.
 type Options struct {
 	Binary   string    // the built program
