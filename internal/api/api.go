@@ -81,6 +81,7 @@ type Log interface {
 	Find(ctx context.Context, account relay.ID, f relay.DeliveryFilter, within time.Duration) (*relay.LogPage, error)
 	Events(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Event, error)
 	Story(ctx context.Context, account, message relay.ID) (*relay.Story, error)
+	StoryPart(ctx context.Context, account, message relay.ID, p relay.StoryPart) (*relay.Story, error)
 	// Backlog counts what waits, by class.
 	Backlog(ctx context.Context, account relay.ID, f relay.BacklogFilter) ([]relay.Backlog, error)
 }

@@ -51,6 +51,9 @@ func (k *kept) Deliveries(_ context.Context, account relay.ID, f relay.DeliveryF
 func (k *kept) Events(context.Context, relay.ID, relay.ID, int) ([]*relay.Event, error) {
 	return []*relay.Event{{Kind: relay.EventDelivered, Recipient: "ann@x.test"}}, nil
 }
+func (k *kept) StoryPart(ctx context.Context, account, message relay.ID, _ relay.StoryPart) (*relay.Story, error) {
+	return k.Story(ctx, account, message)
+}
 func (k *kept) Story(_ context.Context, _, message relay.ID) (*relay.Story, error) {
 	return k.story(message)
 }

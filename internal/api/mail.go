@@ -33,7 +33,7 @@ func (s *Server) mailRoutes() {
 		Example: Example{Params: map[string]any{"subject": "order", "limit": 10}, Answer: map[string]any{"data": []any{exampleSummary()}}},
 	}, s.messages)
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/messages/{id}", ID: "get-message", Tag: "Messages", Right: Read, OfAccount: true,
-		Summary: "The whole story of a message", Doc: "What was accepted, its deliveries, and every event with what the receivers said.",
+		Summary: "The whole story of a message", Doc: "What was accepted, its deliveries, and every event with what the receivers said. Of a message with very many recipients or events it is a part: next, given as cursor, asks for the deliveries that follow, with theirs.",
 		Example: Example{Params: map[string]any{"id": ExampleMessage}, Answer: exampleStory()},
 	}, s.message)
 	Register(s, Route{Method: http.MethodPatch, Path: "/v1/messages/{id}", ID: "reschedule-message", Tag: "Messages", Right: Build, OfAccount: true,
@@ -216,12 +216,27 @@ type messageQuery struct {
 	ID string `path:"id" doc:"Id of the message, or of one of its deliveries"`
 }
 
-func (s *Server) message(ctx context.Context, q *messageQuery) (*body[*Story], error) {
+// mostEvents is how many events a story has at once.
+const mostEvents = 5000
+
+func (s *Server) message(ctx context.Context, q *struct {
+	ID     string `path:"id" doc:"Id of the message, or of one of its deliveries"`
+	Limit  int    `query:"limit" default:"1000" minimum:"1" maximum:"1000" doc:"Most deliveries to answer with"`
+	Cursor string `query:"cursor" maxLength:"300" doc:"Where the part before ended: its next"`
+}) (*body[*Story], error) {
 	id, err := messageID(q.ID)
 	if err != nil {
 		return nil, err
 	}
-	story, err := s.config.Mail.Story(ctx, CallerOf(ctx).Account, id)
+	part := relay.StoryPart{Deliveries: q.Limit, Events: mostEvents}
+	if q.Cursor != "" {
+		from, err := relay.ParseDeliveryID(q.Cursor)
+		if err != nil || from.Message != id {
+			return nil, invalid("query.cursor", fmt.Sprintf("%q is not where a part of this message ended.", cut(q.Cursor)), "Give the next of the part before.")
+		}
+		part.After = from.N
+	}
+	story, err := s.config.Mail.StoryPart(ctx, CallerOf(ctx).Account, id, part)
 	if err != nil {
 		return nil, err
 	}

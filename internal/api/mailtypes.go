@@ -108,6 +108,8 @@ type Story struct {
 	Metadata   map[string]string `json:"metadata,omitempty"`
 	Deliveries []Delivery        `json:"deliveries" nullable:"false"`
 	Events     []Event           `json:"events" nullable:"false"`
+	Next       string            `json:"next,omitempty" doc:"There are more deliveries: cursor of those that follow, with their events"`
+	Cut        bool              `json:"events_cut,omitempty" doc:"The delivery has more events than these, which are its first"`
 }
 
 func newStory(s *relay.Story) *Story {
@@ -124,6 +126,9 @@ func newStory(s *relay.Story) *Story {
 	}
 	if m.Source.Client.IsValid() {
 		out.Client = m.Source.Client.String()
+	}
+	if out.Cut = s.Cut; s.Next > 0 {
+		out.Next = relay.DeliveryID{Message: m.ID, N: s.Next}.String()
 	}
 	for _, d := range s.Deliveries {
 		out.Deliveries = append(out.Deliveries, newDelivery(d, m))

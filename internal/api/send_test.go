@@ -70,6 +70,15 @@ func TestSend(t *testing.T) {
 		story.Subject != "Größe" || len(story.Deliveries) != 3 {
 		t.Errorf("story %+v", story)
 	}
+	var first, rest api.Story // of a message with many recipients it comes in parts
+	s.decode(s.ask(key, "GET", "/v1/messages/"+sent.ID+"?limit=2", nil), &first)
+	s.decode(s.ask(key, "GET", "/v1/messages/"+sent.ID+"?limit=2&cursor="+first.Next, nil), &rest)
+	if len(first.Deliveries) != 2 || first.Next != sent.ID+"-2" || len(rest.Deliveries) != 1 || rest.Next != "" || rest.Deliveries[0].ID != sent.ID+"-3" || len(rest.Events) == 0 || rest.Events[0].Delivery != sent.ID+"-3" {
+		t.Errorf("parts %+v, %+v", first, rest)
+	}
+	if a := s.ask(key, "GET", "/v1/messages/"+sent.ID+"?cursor="+api.ExampleMessage+"-1", nil); a.status != 422 {
+		t.Errorf("the cursor of another message: %d", a.status)
+	}
 	var list api.List[api.Summary]
 	s.decode(s.ask(key, "GET", "/v1/messages?recipient=hidden", nil), &list)
 	if len(list.Data) != 1 || list.Data[0].ID != sent.ID {

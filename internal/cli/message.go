@@ -44,15 +44,39 @@ func runMessage(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	if err != nil {
 		return err
 	}
-	var s api.Story
-	if err := c.Get(ctx, "/v1/messages/"+url.PathEscape(id), nil, &s); err != nil {
+	s, err := story(ctx, c, id)
+	if err != nil {
 		return err
 	}
 	if *asJSON {
 		return printJSON(e.Stdout, s)
 	}
-	printStory(e.Stdout, &s)
+	printStory(e.Stdout, s)
 	return nil
+}
+
+// story reads one, part by part.
+func story(ctx context.Context, c *api.Client, id string) (*api.Story, error) {
+	var whole *api.Story
+	q := url.Values{}
+	for {
+		var s api.Story
+		if err := c.Get(ctx, "/v1/messages/"+url.PathEscape(id), q, &s); err != nil {
+			return nil, err
+		}
+		if whole == nil {
+			whole = &s
+		} else {
+			whole.Deliveries, whole.Events, whole.Cut = append(whole.Deliveries, s.Deliveries...), append(whole.Events, s.Events...), whole.Cut || s.Cut
+		}
+		if s.Next == "" {
+			break
+		}
+		q.Set("cursor", s.Next)
+	}
+	whole.Next = ""
+	slices.SortStableFunc(whole.Events, func(a, b api.Event) int { return strings.Compare(a.ID, b.ID) })
+	return whole, nil
 }
 
 // whichMessage gives the id of a message that is named by its Message-ID header;
@@ -126,6 +150,9 @@ func printStory(w io.Writer, s *api.Story) {
 			}
 			printEvent(w, ev, n, d.Diagnosis.Text)
 		}
+	}
+	if s.Cut {
+		fmt.Fprint(w, "\nThere are more events than these, which are the first of each delivery.\n")
 	}
 }
 

@@ -20,4 +20,17 @@ type Story struct {
 	Deliveries []*Delivery // in the order of the envelope
 	Events     []*Event    // in the order in which they happened
 	Content    bool        // the content is still kept
+
+	// Of a part: after which number it goes on, 0 where nothing follows; and whether
+	// events of its only delivery are left out.
+	Next int
+	Cut  bool
+}
+
+// StoryPart says which part of a story is wanted: the deliveries after that number, up
+// to so many, with their events, up to so many. It ends before a delivery whose
+// events do not all fit, unless that is its first one.
+type StoryPart struct {
+	After              int
+	Deliveries, Events int
 }

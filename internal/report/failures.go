@@ -94,7 +94,8 @@ func (r *Reports) exemplify(ctx context.Context, q Query, of *Failure) error {
 	if err != nil || id.N == 0 {
 		return err
 	}
-	story, err := r.Store.Story(ctx, q.Account, id.Message)
+	const most = 1000 // events of it
+	story, err := r.Store.StoryPart(ctx, q.Account, id.Message, relay.StoryPart{After: id.N - 1, Deliveries: 1, Events: most})
 	if relay.CodeOf(err) == relay.NotFound {
 		return nil
 	}

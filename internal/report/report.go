@@ -17,7 +17,7 @@ import (
 type Store interface {
 	Counts(ctx context.Context, account relay.ID, f relay.CountFilter) ([]*relay.Count, error)
 	Example(ctx context.Context, account relay.ID, f relay.CountFilter) (relay.DeliveryID, error)
-	Story(ctx context.Context, account, message relay.ID) (*relay.Story, error)
+	StoryPart(ctx context.Context, account, message relay.ID, p relay.StoryPart) (*relay.Story, error)
 }
 
 // Reports answers questions.

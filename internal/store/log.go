@@ -2,6 +2,8 @@ package store
 
 import (
 	"context"
+	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -85,6 +87,58 @@ func (db *DB) events(ctx context.Context, query string, args ...any) ([]*relay.E
 
 // Story gives everything that is known of a message, or a relay.Error NotFound.
 func (db *DB) Story(ctx context.Context, account, message relay.ID) (*relay.Story, error) {
+	s, err := db.storyHead(ctx, account, message)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.storyDeliveries(ctx, s, 0, math.MaxInt32); err != nil {
+		return nil, err
+	}
+	s.Events, err = db.events(ctx, selectEvents+"e.message = ? order by e.id", message[:])
+	if err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// StoryPart gives a part of what is known of a message. Envelope.Recipients are those
+// of the part.
+func (db *DB) StoryPart(ctx context.Context, account, message relay.ID, p relay.StoryPart) (*relay.Story, error) {
+	s, err := db.storyHead(ctx, account, message)
+	if err != nil {
+		return nil, err
+	}
+	if err := db.storyDeliveries(ctx, s, p.After, p.Deliveries+1); err != nil || len(s.Deliveries) == 0 {
+		return s, err
+	}
+	more := len(s.Deliveries) > p.Deliveries
+	keep := min(len(s.Deliveries), p.Deliveries)
+	// By delivery, so that those whose events are complete are known.
+	s.Events, err = db.events(ctx, selectEvents+"e.message = ? and e.n > ? and e.n <= ? order by e.n, e.id limit ?", message[:], p.After, s.Deliveries[keep-1].ID.N, p.Events+1)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.Events) > p.Events {
+		lacks := s.Events[p.Events].Delivery.N
+		s.Events = s.Events[:p.Events]
+		if s.Cut = lacks == s.Deliveries[0].ID.N; s.Cut {
+			keep, more = 1, len(s.Deliveries) > 1
+		} else {
+			keep, _ = slices.BinarySearchFunc(s.Deliveries, lacks, func(d *relay.Delivery, n int) int { return d.ID.N - n })
+			more = true
+			s.Events = slices.DeleteFunc(s.Events, func(e *relay.Event) bool { return e.Delivery.N >= lacks })
+		}
+	}
+	s.Deliveries, s.Message.Envelope.Recipients = s.Deliveries[:keep], s.Message.Envelope.Recipients[:keep]
+	if more {
+		s.Next = s.Deliveries[keep-1].ID.N
+	}
+	slices.SortFunc(s.Events, func(a, b *relay.Event) int { return a.ID.Compare(b.ID) })
+	return s, nil
+}
+
+// storyHead begins a story with its message.
+func (db *DB) storyHead(ctx context.Context, account, message relay.ID) (*relay.Story, error) {
 	var c conditions
 	c.account("m.account", account)
 	c.add("m.id = ?", message[:])
@@ -105,7 +159,12 @@ func (db *DB) Story(ctx context.Context, account, message relay.ID) (*relay.Stor
 	if s.Message == nil {
 		return nil, notFound("message", message)
 	}
-	err = db.read(ctx, "select "+deliveryColumns+" from delivery where message = ? order by n", func(row scanner) error {
+	return &s, nil
+}
+
+// storyDeliveries reads its deliveries after a number.
+func (db *DB) storyDeliveries(ctx context.Context, s *relay.Story, after, most int) error {
+	err := db.read(ctx, "select "+deliveryColumns+" from delivery where message = ? and n > ? order by n limit ?", func(row scanner) error {
 		var r deliveryRow
 		if err := row.Scan(r.targets()...); err != nil {
 			return err
@@ -114,13 +173,9 @@ func (db *DB) Story(ctx context.Context, account, message relay.ID) (*relay.Stor
 		s.Deliveries = append(s.Deliveries, d)
 		s.Message.Envelope.Recipients = append(s.Message.Envelope.Recipients, d.Recipient)
 		return nil
-	}, message[:])
+	}, s.Message.ID[:], after, most)
 	if err != nil {
-		return nil, db.fail("read deliveries", err)
+		return db.fail("read deliveries", err)
 	}
-	s.Events, err = db.events(ctx, selectEvents+"e.message = ? order by e.id", message[:])
-	if err != nil {
-		return nil, err
-	}
-	return &s, nil
+	return nil
 }

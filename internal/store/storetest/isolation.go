@@ -295,6 +295,9 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 	"Story": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		return 0, second(f.db.Story(f.Context(), as, of.mail.Message.ID))
 	},
+	"StoryPart": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		return 0, second(f.db.StoryPart(f.Context(), as, of.mail.Message.ID, relay.StoryPart{Deliveries: 1, Events: 1}))
+	},
 	"Settle": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		o := order(of.mail.Deliveries[1], relay.EventCancelled, noon)
 		o.Account = as

@@ -2,6 +2,7 @@ package storetest
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,6 +128,51 @@ var logTests = []test{
 		f.put(0, f.message("b@x.test"))
 		if got, err := f.db.Events(f.Context(), f.me, future, 7); err != nil || len(got) != 1 {
 			f.Errorf("%d events after the last one, %v", len(got), err)
+		}
+	}},
+	{"parts of a story", func(f *fixture) {
+		s := f.message("a@x.test", "b@x.test", "c@x.test", "d@x.test")
+		f.put(0, s)
+		for _, k := range []relay.Kind{relay.EventHeld, relay.EventReleased, relay.EventHeld} { // besides the first
+			f.settle(0, order(s.Deliveries[1], k, noon))
+		}
+		whole, err := f.db.Story(f.Context(), f.me, s.Message.ID)
+		if err != nil || len(whole.Events) != 7 {
+			f.Fatalf("%+v: %v", whole, err)
+		}
+		for _, c := range []struct {
+			part       relay.StoryPart
+			deliveries []int // by number
+			events     int
+			next       int
+			cut        bool
+		}{
+			{relay.StoryPart{Deliveries: 10, Events: 10}, []int{1, 2, 3, 4}, 7, 0, false},
+			{relay.StoryPart{Deliveries: 4, Events: 7}, []int{1, 2, 3, 4}, 7, 0, false},
+			{relay.StoryPart{Deliveries: 2, Events: 10}, []int{1, 2}, 5, 2, false},
+			{relay.StoryPart{After: 2, Deliveries: 2, Events: 10}, []int{3, 4}, 2, 0, false},
+			{relay.StoryPart{Deliveries: 4, Events: 5}, []int{1, 2}, 5, 2, false},
+			{relay.StoryPart{Deliveries: 4, Events: 4}, []int{1}, 1, 1, false},
+			{relay.StoryPart{After: 1, Deliveries: 4, Events: 3}, []int{2}, 3, 2, true},
+			{relay.StoryPart{After: 3, Deliveries: 1, Events: 1}, []int{4}, 1, 0, false},
+			{relay.StoryPart{After: 4, Deliveries: 1, Events: 1}, nil, 0, 0, false},
+		} {
+			got, err := f.db.StoryPart(f.Context(), f.me, s.Message.ID, c.part)
+			if err != nil {
+				f.Fatal(err)
+			}
+			var numbers []int
+			for _, d := range got.Deliveries {
+				numbers = append(numbers, d.ID.N)
+			}
+			f.equal("deliveries", numbers, c.deliveries)
+			f.equal("recipients", len(got.Message.Envelope.Recipients), len(c.deliveries))
+			f.equal("events", len(got.Events), c.events)
+			f.equal("next", got.Next, c.next)
+			f.equal("cut", got.Cut, c.cut)
+			if !slices.IsSortedFunc(got.Events, func(a, b *relay.Event) int { return a.ID.Compare(b.ID) }) {
+				f.Error("the events are not in their order")
+			}
 		}
 	}},
 	{"tenants", func(f *fixture) {
