@@ -129,6 +129,7 @@ func (a *authority) run(c Config, names ...string) (*Manager, func()) {
 	if c.Names = names; len(names) == 0 {
 		c.Names = []string{name}
 	}
+	c.HTTP, c.TLS = a.another(c.HTTP), a.another(c.TLS)
 	c.Directory, c.Roots, c.Box, c.Email = a.directory, a.roots, a.box, "hostmaster@relay.test"
 	if c.Waits == nil {
 		c.Waits = []time.Duration{50 * time.Millisecond}
@@ -147,6 +148,24 @@ func (a *authority) run(c Config, names ...string) (*Manager, func()) {
 	end := sync.OnceFunc(func() { cancel(); wg.Wait() })
 	a.Cleanup(end)
 	return m, end
+}
+
+// another is a listener on the same port, which a manager may close: the port stays
+// ours for the next one.
+func (a *authority) another(ln net.Listener) net.Listener {
+	a.Helper()
+	if ln == nil {
+		return nil
+	}
+	f, err := ln.(*net.TCPListener).File()
+	if err != nil {
+		a.Fatal(err)
+	}
+	defer f.Close()
+	if ln, err = net.FileListener(f); err != nil {
+		a.Fatal(err)
+	}
+	return ln
 }
 
 func (a *authority) eventually(what string, fact func() bool) {
@@ -239,31 +258,26 @@ func TestTwoNodesAtOnce(t *testing.T) {
 	}
 }
 
+// ownName is one that no other run in this process renews: jobs of certmagic are one
+// for each name in a process, and may outlive their manager.
+func ownName() string { return strings.ToLower(rand.Text()) + ".relay.test" }
+
 // TestRenewal: certificates of a short life are renewed in time, and served at
 // once; one that was found expired, as after a clock that jumped, too.
 func TestRenewal(t *testing.T) {
+	name := ownName()
 	a := newAuthority(t, 6*time.Second)
-	m, end := a.run(Config{HTTP: a.http})
+	m, end := a.run(Config{HTTP: a.http}, name)
 	first := a.has(m, name).Leaf.SerialNumber
 	a.eventually("a renewed certificate", func() bool { return m.Certificate(name).Leaf.SerialNumber.Cmp(first) != 0 })
 	end()
 	old := m.Certificate(name).Leaf
 	a.eventually("its end", func() bool { return time.Now().After(old.NotAfter) })
-	later, _ := a.run(Config{HTTP: listenAt(t, a.http.Addr().String())})
+	later, _ := a.run(Config{HTTP: a.http}, name)
 	a.eventually("a new one after its end", func() bool {
 		c := later.Certificate(name)
 		return c != nil && c.Leaf.NotAfter.After(old.NotAfter)
 	})
-}
-
-func listenAt(t *testing.T, addr string) net.Listener {
-	t.Helper()
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { ln.Close() })
-	return ln
 }
 
 // TestTrouble has authorities that fail and lie: there is no certificate then,
@@ -397,7 +411,7 @@ func TestPurge(t *testing.T) {
 func (a *authority) renewed(what string) {
 	a.Helper()
 	orders := a.orders.Load()
-	again, end := a.run(Config{HTTP: listenAt(a.T, a.http.Addr().String())})
+	again, end := a.run(Config{HTTP: a.http})
 	a.holds(a.has(again, name), name)
 	end()
 	if a.orders.Load() != orders+1 {
@@ -408,8 +422,7 @@ func (a *authority) renewed(what string) {
 // TestKeepsWhatServes: a renewal that brings a wrong certificate takes nothing
 // away.
 func TestKeepsWhatServes(t *testing.T) {
-	// Jobs of certmagic are one for each name in a process: this test has its own.
-	const name = "keep.relay.test"
+	name := ownName()
 	a := newAuthority(t, 6*time.Second)
 	m, _ := a.run(Config{HTTP: a.http}, name)
 	first := a.has(m, name)

@@ -279,7 +279,7 @@ func TestRemovedHost(t *testing.T) {
 	}
 	end()
 	hosts.Gone = time.Microsecond
-	m, _ = a.run(Config{HTTP: listenAt(t, a.http.Addr().String()), Hosts: hosts})
+	m, _ = a.run(Config{HTTP: a.http, Hosts: hosts})
 	remove()
 	a.eventually("nothing left", func() bool {
 		files, err := a.db.Files(t.Context(), "acme")
