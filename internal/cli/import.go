@@ -8,6 +8,8 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"slices"
+	"time"
 
 	"postrider/internal/api"
 	"postrider/internal/relay"
@@ -36,6 +38,9 @@ func (i *Imported) refuse(line int, why string) {
 	}
 }
 
+// ofTheLines are refusals that smaller parts may not have.
+var ofTheLines = []relay.Code{relay.Invalid, relay.BadAddress, relay.TooLarge}
+
 // importer sends a list in parts.
 type importer struct {
 	client *api.Client
@@ -52,12 +57,13 @@ func (m *importer) send(ctx context.Context, batch []api.NewSuppression, lines [
 	}
 	var out api.AddedSuppressions
 	err := m.client.Post(ctx, "/v1/suppressions", api.NewSuppressions{Data: batch}, &out)
-	switch code := relay.CodeOf(err); {
+	var refusal *api.Refusal
+	switch {
 	case err == nil:
 		m.done.Added += out.Added
 		m.done.Known += int64(len(batch)) - out.Added
 		return nil
-	case code != relay.Invalid && code != relay.BadAddress:
+	case !errors.As(err, &refusal) || !slices.Contains(ofTheLines, relay.Code(refusal.Code)):
 		return err
 	case len(batch) == 1:
 		m.done.refuse(lines[0], err.Error())
@@ -74,6 +80,12 @@ func (m *importer) flush(ctx context.Context) error {
 	err := m.send(ctx, m.batch, m.lines)
 	m.batch, m.lines = m.batch[:0], m.lines[:0]
 	return err
+}
+
+// broken says how far it came before an error.
+func (m *importer) broken(err error) error {
+	return fmt.Errorf("broken off after %d lines (%d added, %d known before, %d refused); import the list again, which adds nothing twice: %w",
+		m.done.Added+m.done.Known+m.done.Refused, m.done.Added, m.done.Known, m.done.Refused, err)
 }
 
 // importSuppressions reads a list from a file, or standard input, a line at a time.
@@ -103,13 +115,17 @@ func importSuppressions(ctx context.Context, e *Env, c *api.Client, file string,
 			continue
 		case errors.Is(err, io.EOF):
 			if err := m.flush(ctx); err != nil {
-				return err
+				return m.broken(err)
 			}
 			return tellImported(e, &m.done, asJSON)
 		case err != nil:
-			return fmt.Errorf("read list: %w", err)
+			return m.broken(fmt.Errorf("read list: %w", err))
 		}
 		m.done.Lines++
+		if !s.Expires.IsZero() && s.Expires.Before(time.Now()) {
+			m.done.refuse(line, fmt.Sprintf("the suppression of %s ended on %s", s.Address, s.Expires.Format(time.DateOnly)))
+			continue
+		}
 		n := api.NewSuppression{Address: s.Address, Stream: usual.Stream, Reason: s.Reason, Note: s.Note, Created: s.Created, Expires: s.Expires}
 		if s.Stream != 0 {
 			n.Stream = s.Stream.String()
@@ -118,7 +134,7 @@ func importSuppressions(ctx context.Context, e *Env, c *api.Client, file string,
 			continue
 		}
 		if err := m.flush(ctx); err != nil {
-			return fmt.Errorf("line %d: %w", line, err)
+			return m.broken(err)
 		}
 		if requests++; requests%importEvery == 0 {
 			fmt.Fprintf(e.Stderr, "%d lines …\n", m.done.Lines)

@@ -78,13 +78,15 @@ func NewReader(r io.Reader, reason string) (*Reader, error) {
 		return nil, fmt.Errorf("read list: %w", orEmpty(err))
 	}
 	line, _, _ := strings.Cut(string(head), "\n")
-	l := &Reader{rows: csv.NewReader(br), usual: relay.ReasonManual}
-	for _, comma := range []rune{',', ';', '\t'} {
-		if strings.Count(line, string(comma)) > strings.Count(line, string(l.rows.Comma)) {
-			l.rows.Comma = comma
+	comma := byte(',')
+	for _, other := range []byte{';', '\t'} {
+		if strings.Count(line, string(other)) > strings.Count(line, string(comma)) {
+			comma = other
 		}
 	}
-	l.rows.FieldsPerRecord, l.rows.LazyQuotes, l.rows.TrimLeadingSpace = -1, true, true
+	l := &Reader{rows: csv.NewReader(&closing{in: br, comma: comma}), usual: relay.ReasonManual}
+	l.rows.Comma, l.rows.FieldsPerRecord, l.rows.LazyQuotes = rune(comma), -1, true
+	l.rows.TrimLeadingSpace = comma != '\t' // else an empty cell would be taken for space
 	if l.first, err = l.rows.Read(); err != nil {
 		return nil, fmt.Errorf("read list: %w", orEmpty(err))
 	}

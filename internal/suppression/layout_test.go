@@ -1,12 +1,16 @@
 package suppression
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/csv"
 	"errors"
+	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"postrider/internal/relay"
@@ -31,6 +35,7 @@ func TestLayouts(t *testing.T) {
 		"SMTP2GO":                {list: "Email Address,Type,Date Added\na@x.test,spam,2020-01-01\n", address: "a@x.test", want: "complaint", created: "2020-01-01"},
 		"semicolons and a mark":  {list: "\xef\xbb\xbfEmail;Reason\r\na@x.test;unsubscribed\r\n", address: "a@x.test", want: "unsubscribe"},
 		"tabs":                   {list: "email\treason\na@x.test\tmanual\n", address: "a@x.test", want: "manual"},
+		"tabs, an empty cell":    {list: "email\tdetail\treason\na@x.test\t\tspam\n", address: "a@x.test", want: "complaint"},
 	} {
 		r, err := NewReader(strings.NewReader(tt.list), tt.reason)
 		if err != nil {
@@ -73,6 +78,97 @@ func TestBadLines(t *testing.T) {
 			good = append(good, s.Address)
 		}
 	}
+}
+
+// A quote that nobody closes spoils its line, and none of those behind it.
+func TestOpenQuotes(t *testing.T) {
+	const long = maxCell/8 + 10 // lines that are more than a cell has
+	var many strings.Builder
+	for i := range long {
+		fmt.Fprintf(&many, "a%05d@x.test\n", i)
+	}
+	for name, tt := range map[string]struct {
+		list  string
+		good  int
+		bad   []int
+		first string
+	}{
+		"of a whole cell":   {"email,reason\n\"a@x.test,spam\nb@x.test,bounce\nc@x.test,bounce\n", 3, nil, "a@x.test"},
+		"of a part of it":   {"o@x.test\n\"john doe\"@x.test\na@x.test\nb@x.test\n", 3, []int{2}, "o@x.test"},
+		"at the end":        {"a@x.test\nb@x.test\n\"c@x.test", 3, nil, "a@x.test"},
+		"before many lines": {"email\n\"nobody\n" + many.String(), long, []int{2}, "a00000@x.test"},
+		"again and again":   {"email,note\n" + strings.Repeat("\"nobody\n", 500) + "a@x.test,\n", 1, seq(2, 502), "a@x.test"},
+		"in many lines":     {"email,note\na@x.test,\"one\ntwo\r\nthree \"\" four\"\nb@x.test,\n", 2, nil, "a@x.test"},
+		"in another cell":   {"email;note\na@x.test; \"one;\n two\"\nb@x.test;\"\"\nc@x.test;\"\"\"\"\n", 3, nil, "a@x.test"},
+		"after tabs":        {"email\tnote\na@x.test\t\"one\ttwo\"\nb@x.test\t \"\nc@x.test\t\n", 3, nil, "a@x.test"},
+	} {
+		r, err := NewReader(iotest.OneByteReader(strings.NewReader(tt.list)), "")
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		var good []string
+		var bad []int
+		for {
+			s, _, err := r.Next()
+			var b *BadLine
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			switch {
+			case errors.As(err, &b):
+				bad = append(bad, b.Line)
+			case err != nil:
+				t.Fatal(err)
+			default:
+				good = append(good, s.Address)
+			}
+		}
+		if len(good) != tt.good || good[0] != tt.first || !slices.Equal(bad, tt.bad) {
+			t.Errorf("%s: %d good, first %.1q, bad lines %v", name, len(good), good, bad)
+		}
+	}
+}
+
+func seq(from, to int) (all []int) {
+	for i := from; i < to; i++ {
+		all = append(all, i)
+	}
+	return all
+}
+
+// Rows are found where encoding/csv finds them.
+func FuzzRows(f *testing.F) {
+	f.Add("a,\"b\nc\",d\ne\n", byte(0))
+	f.Add("a\t\"\"\t \"b\"\"\nc\"x\td\n", byte(2))
+	f.Fuzz(func(t *testing.T, list string, which byte) {
+		if len(list) > maxCell || strings.Count(list, "\"") > 0 && opensAtEnd(list, ",;\t"[which%3]) {
+			return // it is parted otherwise, and is to be
+		}
+		read := func(r io.Reader) (rows [][]string) {
+			c := csv.NewReader(r)
+			c.Comma, c.FieldsPerRecord, c.LazyQuotes, c.TrimLeadingSpace = rune(",;\t"[which%3]), -1, true, which%3 != 2
+			for {
+				row, err := c.Read()
+				if err != nil {
+					return rows
+				}
+				rows = append(rows, row)
+			}
+		}
+		in := bufio.NewReader(strings.NewReader(list))
+		if want, got := read(strings.NewReader(list)), read(&closing{in: in, comma: ",;\t"[which%3]}); !slices.EqualFunc(want, got, slices.Equal) {
+			t.Errorf("%q, want %q", got, want)
+		}
+	})
+}
+
+// opensAtEnd tells whether a list ends within quotes.
+func opensAtEnd(list string, comma byte) (quoted bool) {
+	for line := range strings.Lines(list) {
+		quoted = opens([]byte(line), comma, quoted)
+	}
+	return quoted
 }
 
 // What is written is read the same, but for its proof.
