@@ -295,7 +295,8 @@ func (db *DB) Suppressed(ctx context.Context, account relay.ID, stream relay.Str
 	return all, nil
 }
 
-// Suppressions gives the account's suppressions by address.
+// Suppressions gives the account's suppressions by address; those of all accounts by
+// account first, as they lie in the store: each page begins where the one before ended.
 func (db *DB) Suppressions(ctx context.Context, account relay.ID, f relay.SuppressionFilter) ([]*relay.Suppression, error) {
 	var c conditions
 	c.account("account", account)
@@ -306,9 +307,13 @@ func (db *DB) Suppressions(ctx context.Context, account relay.ID, f relay.Suppre
 	if f.Stream != 0 {
 		c.add("stream in (0, ?)", int64(f.Stream))
 	}
-	if a := f.After; a.Address != "" {
-		c.add("address >= ? and (address > ? or account > ? or account = ? and stream > ?)", text(a.Address), text(a.Address), a.Account[:], a.Account[:], int64(a.Stream))
+	switch a := f.After; { // each form finds its place by the primary key
+	case a.Address == "":
+	case account == relay.Everyone:
+		c.add("(account, address, stream) > (?, ?, ?)", a.Account[:], text(a.Address), int64(a.Stream))
+	default:
+		c.add("(address, stream) > (?, ?)", text(a.Address), int64(a.Stream))
 	}
-	return collect(ctx, db, "read suppressions", db.scanSuppression, "select "+suppressionColumns+" from suppression where "+c.String()+" order by address, account, stream limit ?",
+	return collect(ctx, db, "read suppressions", db.scanSuppression, "select "+suppressionColumns+" from suppression where "+c.String()+" order by account, address, stream limit ?",
 		append(c.args, page(f.Limit))...)
 }

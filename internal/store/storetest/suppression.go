@@ -114,6 +114,35 @@ var suppressionTests = []test{
 		}
 		f.equal("the rest", f.held(relay.Broadcast, s.Address), []string{"bounce"})
 	}},
+	{"of all accounts, page by page", func(f *fixture) {
+		other, err := f.db.EnsureAccount(f.Context(), "other")
+		f.must(err)
+		for i, account := range []relay.ID{f.me, other} {
+			for _, name := range []string{"b", "a", "c"} {
+				n, err := f.db.Suppress(f.Context(), somebody, account, []relay.Suppression{{Address: name + "@x.test", Reason: relay.ReasonManual, Created: noon}})
+				if err != nil || n != 1 {
+					f.Fatalf("account %d: %d, %v", i, n, err)
+				}
+			}
+		}
+		var all []string
+		for after := (relay.SuppressionKey{}); ; {
+			found, err := f.db.Suppressions(f.Context(), relay.Everyone, relay.SuppressionFilter{After: after, Limit: 2})
+			f.must(err)
+			if len(found) == 0 {
+				break
+			}
+			for _, s := range found {
+				after, all = s.Key(), append(all, fmt.Sprint(s.Account == f.me, s.Address[:1]))
+			}
+		}
+		first := f.me.Compare(other) < 0
+		var want []string
+		for _, mine := range []bool{first, !first} {
+			want = append(want, fmt.Sprint(mine, "a"), fmt.Sprint(mine, "b"), fmt.Sprint(mine, "c"))
+		}
+		f.equal("listed", all, want)
+	}},
 	{"for a time", func(f *fixture) {
 		now := f.db.Now()
 		s := relay.Suppression{Address: "a@x.test", Reason: relay.ReasonSoftBounce, Created: now.Add(-2 * time.Hour), Expires: now.Add(-90 * time.Minute)}
