@@ -87,6 +87,9 @@ const (
 	hostsTrouble = "acme-trouble"
 	hostsLock    = "acme-hosts"
 	mostTrouble  = 1000
+	// fewestFailures is after how many failures a host without a certificate is in
+	// trouble: more than an hour after the first one.
+	fewestFailures = 3
 
 	ordersAtOnce = 4
 	orderTime    = 5 * time.Minute
@@ -484,7 +487,8 @@ func (h *hosts) keep(ctx context.Context, host Host) error {
 	return nil
 }
 
-// tell notes which certificates are not renewed, for who watches.
+// tell notes which certificates are not renewed, or do not come at all, for who
+// watches.
 func (h *hosts) tell(ctx context.Context) error {
 	var all []Host
 	counts := map[string]int{"there": 0, "waiting": 0, "failing": 0}
@@ -498,12 +502,17 @@ func (h *hosts) tell(ctx context.Context) error {
 		default:
 			counts["there"]++
 		}
-		if k.Failures > 0 && !k.Expires.IsZero() && k.Gone.IsZero() {
+		if k.Gone.IsZero() && (k.Failures > 0 && !k.Expires.IsZero() || k.Failures >= fewestFailures) {
 			all = append(all, *k)
 		}
 	}
 	h.counts.Store(&counts)
-	slices.SortFunc(all, func(a, b Host) int { return cmp.Or(a.Expires.Compare(b.Expires), strings.Compare(a.Name, b.Name)) })
+	slices.SortFunc(all, func(a, b Host) int {
+		if a.Expires.IsZero() != b.Expires.IsZero() { // what can get worse comes first
+			return map[bool]int{true: 1, false: -1}[a.Expires.IsZero()]
+		}
+		return cmp.Or(a.Expires.Compare(b.Expires), strings.Compare(a.Name, b.Name))
+	})
 	b, err := json.Marshal(all[:min(len(all), mostTrouble)])
 	if err != nil {
 		return fmt.Errorf("encode hosts: %w", err)

@@ -46,7 +46,8 @@ func (m *Manager) HostCounts() map[string]int {
 }
 
 // Trouble gives the tracking hosts whose certificates are not renewed although it is
-// time: at most 1,000, those that end first.
+// time, and those that have been refused their first one for more than an hour: at
+// most 1,000, those that end first.
 func (m *Manager) Trouble(ctx context.Context) ([]Host, error) {
 	f, err := m.files.files.File(ctx, hostsTrouble)
 	if err != nil {

@@ -240,6 +240,10 @@ func (w *Watch) certificates(now time.Time) (seen []Seen) {
 		return nil
 	}
 	for _, c := range w.config.Certificates() {
+		if !c.Missing.IsZero() {
+			seen = append(seen, w.lacking(c, now))
+			continue
+		}
 		s, soon := w.ending(c, now)
 		if !soon {
 			continue
@@ -254,6 +258,22 @@ func (w *Watch) certificates(now time.Time) (seen []Seen) {
 		seen = append(seen, s)
 	}
 	return seen
+}
+
+// firstWithin is how long a first certificate may take before somebody is told. A
+// node that has begun less long ago ends no incident either.
+const firstWithin = time.Hour
+
+// lacking tells of a certificate of the relay that has not come.
+func (w *Watch) lacking(c Certificate, now time.Time) Seen {
+	s := Seen{Account: relay.Everyone, Kind: relay.AlertCertificate, Subject: w.subject(c), Severity: relay.SeverityWarning, Title: "There is no certificate of " + c.Name,
+		Text:    fmt.Sprintf("Since %s node %s has asked for a certificate of %s, in vain. Clients get another one until then, which those that verify it refuse.", stamp(c.Missing), w.config.Node, c.Name),
+		Advice:  "It is the operator's turn: the relay's log says what the authority answers; mostly the name, or port 80 or 443 of it, does not lead here.",
+		Figures: []relay.AlertFigure{{Name: "node", Value: w.config.Node}}}
+	if now.Sub(c.Missing) >= firstWithin {
+		s.Level = 1
+	}
+	return s
 }
 
 // ending tells whether a certificate ends soon, and how grave that is.
@@ -273,8 +293,9 @@ func (w *Watch) ending(c Certificate, now time.Time) (s Seen, soon bool) {
 	return s, true
 }
 
-// hosts are certificates of tracking hosts that end soon. Their accounts are told:
-// that the relay is at fault shows with its own, which its operators are told of.
+// hosts are certificates of tracking hosts that end soon, or do not come. Their
+// accounts are told: that the relay is at fault shows with its own, which its
+// operators are told of.
 func (w *Watch) hosts(ctx context.Context, rules func(relay.ID) Rules, now time.Time) (seen []Seen, err error) {
 	if w.config.Hosts == nil {
 		return nil, nil
@@ -285,11 +306,17 @@ func (w *Watch) hosts(ctx context.Context, rules func(relay.ID) Rules, now time.
 	}
 	for _, c := range all {
 		s, soon := w.ending(c, now)
+		if !c.Missing.IsZero() {
+			soon, s = true, Seen{Kind: relay.AlertCertificate, Level: 1, Severity: relay.SeverityWarning, Title: "There is no certificate of " + c.Name}
+		}
 		if !soon || rules(c.Account)[relay.AlertCertificate].Off {
 			continue
 		}
 		s.Account, s.Subject = c.Account, c.Name
 		s.Text = fmt.Sprintf("The certificate of the tracking host %s ends at %s, and can't be renewed. From then on links in mail that was sent already show a warning, and new mail has links on the relay's own host. The authority says: %s", c.Name, stamp(c.Expires), c.Error)
+		if !c.Missing.IsZero() {
+			s.Text = fmt.Sprintf("The authority gives no certificate for the tracking host %s, last asked at %s. Until it does, links are on the relay's own host. It says: %s", c.Name, stamp(c.Missing), c.Error)
+		}
 		s.Advice = "It is the turn of whoever keeps the DNS of " + c.Name + ", where the authority speaks of that: see whether a CAA record keeps the authority out, DNSSEC is broken, or a proxy stands before the host. Else it is the operator's turn. It is asked for again by itself."
 		seen = append(seen, s)
 	}

@@ -53,7 +53,10 @@ type Certificate struct {
 	From, Expires time.Time
 	Renewed       bool     // the relay renews it by itself; all nodes share it
 	Account       relay.ID // whose tracking host it is of
-	Error         string   // why it is not renewed
+	Error         string   // why it is not renewed, or does not come
+	// Missing is since when the relay has asked for it and has none; zero: there is
+	// one.
+	Missing time.Time
 }
 
 // Config is what a Watch must know.
@@ -71,8 +74,8 @@ type Config struct {
 	Idle func() bool
 	// Certificates gives those of this node; nil: none.
 	Certificates func() []Certificate
-	// Hosts gives those of tracking hosts that are not renewed although it is time;
-	// nil: there are none.
+	// Hosts gives those of tracking hosts that are not renewed although it is time, or
+	// do not come at all; nil: there are none.
 	Hosts func(ctx context.Context) ([]Certificate, error)
 	// Blocklists asks the lists for the relay's addresses; nil: none are asked.
 	Blocklists func(ctx context.Context) []relay.Finding

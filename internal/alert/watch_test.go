@@ -392,6 +392,42 @@ func TestHostCertificates(t *testing.T) {
 	}
 }
 
+// A first certificate that does not come is told of: the relay's own after a while,
+// which a node that was started anew does not end.
+func TestMissingCertificates(t *testing.T) {
+	r := newRig(t)
+	now := time.Now()
+	own := []Certificate{{Name: "relay.example", Renewed: true, Missing: now.Add(-30 * time.Minute)}}
+	hosts := []Certificate{{Name: "links.shop.example", Account: r.account, Missing: now, Renewed: true, Error: "caa: no."}}
+	c := r.config
+	c.Certificates = func() []Certificate { return own }
+	c.Hosts = func(context.Context) ([]Certificate, error) { return hosts, nil }
+	c.Times.Quiet = 0
+	c.Rules = c.Rules.For(nil)
+	c.Rules[relay.AlertCertificate] = relay.AlertRule{}
+	w := NewWatch(c, r.db)
+	r.must(w.Round(t.Context()))
+	open := r.open()
+	if len(open) != 1 || open[0].Account != r.account || open[0].Subject != "links.shop.example" || !strings.Contains(open[0].Text, "caa: no.") || strings.Contains(open[0].Text, "0001") {
+		t.Fatalf("%+v", open)
+	}
+	own[0].Missing, hosts = now.Add(-2*time.Hour), nil
+	r.must(w.Round(t.Context()))
+	if open = r.open(); len(open) != 1 || open[0].Account != relay.Everyone || open[0].Subject != "relay.example" || open[0].Severity != relay.SeverityWarning {
+		t.Fatalf("%+v", open)
+	}
+	own[0].Missing = now // a new start
+	r.must(w.Round(t.Context()))
+	if len(r.open()) != 1 {
+		t.Error("a new start ends it")
+	}
+	own[0] = Certificate{Name: "relay.example", Renewed: true, From: now, Expires: now.Add(90 * 24 * time.Hour)}
+	r.must(w.Round(t.Context()))
+	if open = r.open(); len(open) != 0 {
+		t.Errorf("left: %+v", open[0])
+	}
+}
+
 // A sample goes by every kind of channel.
 func TestSample(t *testing.T) {
 	r := newRig(t)

@@ -116,6 +116,10 @@ func (s *certs) served() []alert.Certificate {
 		return all
 	}
 	for _, name := range s.acme.Names() {
+		if s.acme.Certificate(name) == nil && !s.inFiles(name) {
+			all = append(all, alert.Certificate{Name: name, Renewed: true, Missing: s.began})
+			continue
+		}
 		add(name, s.acme.Certificate(name) != nil)
 	}
 	return all

@@ -45,6 +45,7 @@ type certs struct {
 	log    *slog.Logger
 	every  time.Duration // between looks at the files
 	acme   *acme.Manager // nil: not used
+	began  time.Time
 
 	own    atomic.Pointer[tls.Certificate]
 	stamp  string    // of the files that own was read from
@@ -62,7 +63,7 @@ const (
 
 // openCerts loads the certificate, or makes it.
 func openCerts(c config.Config, log *slog.Logger) (*certs, error) {
-	s := &certs{config: c, log: log, every: reloadEvery, stamp: stamp(c)}
+	s := &certs{config: c, log: log, every: reloadEvery, stamp: stamp(c), began: time.Now()}
 	cert, err := certificate(c)
 	if err != nil {
 		return nil, err

@@ -63,7 +63,8 @@ func (s *certs) hosts() map[string]int {
 	return s.acme.HostCounts()
 }
 
-// trouble are certificates of tracking hosts that are not renewed although it is time.
+// trouble are certificates of tracking hosts that are not renewed although it is
+// time, or that do not come at all.
 func (s *certs) trouble(ctx context.Context) ([]alert.Certificate, error) {
 	hosts, err := s.acme.Trouble(ctx)
 	if err != nil {
@@ -71,7 +72,11 @@ func (s *certs) trouble(ctx context.Context) ([]alert.Certificate, error) {
 	}
 	var all []alert.Certificate
 	for _, h := range hosts {
-		all = append(all, alert.Certificate{Name: h.Name, From: h.From, Expires: h.Expires, Renewed: true, Account: h.Account, Error: h.Error})
+		c := alert.Certificate{Name: h.Name, From: h.From, Expires: h.Expires, Renewed: true, Account: h.Account, Error: h.Error}
+		if h.Expires.IsZero() {
+			c.Missing = h.Tried
+		}
+		all = append(all, c)
 	}
 	return all, nil
 }
