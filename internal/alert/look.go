@@ -331,13 +331,39 @@ func (w *Watch) subject(c Certificate) string {
 	return c.Name + " on " + w.config.Node
 }
 
-// mine tells whether a certificate is one of this node's.
-func (w *Watch) mine(subject string) bool {
+// disk is what there is to say of this node's data folder. Not sure: it can't be
+// found out.
+func (w *Watch) disk(ctx context.Context) (seen []Seen, sure bool) {
+	if w.config.Disk == nil || w.config.Rules[relay.AlertDisk].Off {
+		return nil, true
+	}
+	f := w.config.Disk(ctx)
+	s := Seen{Account: relay.Everyone, Kind: relay.AlertDisk, Subject: w.config.Node, Level: 1, Severity: relay.SeverityWarning, Title: "The disk of node " + w.config.Node + " gets full",
+		Text: fmt.Sprintf("The data folder is %s. %s", f.Name, f.Text), Advice: "It is the operator's turn. " + f.Advice,
+		Figures: []relay.AlertFigure{{Name: "node", Value: w.config.Node}}}
+	if len(f.Found) > 0 {
+		s.Text += " " + f.Found[0] + "."
+	}
+	switch f.Status {
+	case relay.Bad:
+		s.Level, s.Severity, s.Title = 2, relay.SeverityCritical, "The disk of node "+w.config.Node+" is as good as full"
+	case relay.Warning:
+	default:
+		return nil, f.Status != relay.Unknown
+	}
+	return []Seen{s}, true
+}
+
+// mine tells whether an incident is about something of this node's.
+func (w *Watch) mine(a *relay.Alert) bool {
+	if a.Kind == relay.AlertDisk {
+		return w.config.Disk != nil && a.Subject == w.config.Node
+	}
 	if w.config.Certificates == nil {
 		return false
 	}
 	for _, c := range w.config.Certificates() {
-		if w.subject(c) == subject {
+		if w.subject(c) == a.Subject {
 			return true
 		}
 	}

@@ -74,6 +74,8 @@ type Config struct {
 	Idle func() bool
 	// Certificates gives those of this node; nil: none.
 	Certificates func() []Certificate
+	// Disk looks at this node's data folder; nil: it does not matter.
+	Disk func(ctx context.Context) relay.Finding
 	// Hosts gives those of tracking hosts that are not renewed although it is time, or
 	// do not come at all; nil: there are none.
 	Hosts func(ctx context.Context) ([]Certificate, error)
@@ -145,9 +147,7 @@ func (w *Watch) Round(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	own := func(a *relay.Alert) bool {
-		return a.Kind == relay.AlertCertificate && a.Account == relay.Everyone && w.mine(a.Subject)
-	}
+	own := func(a *relay.Alert) bool { return ofNode(a) && w.mine(a) }
 	var ours []*relay.Alert
 	for _, a := range open {
 		if own(a) {
@@ -157,7 +157,8 @@ func (w *Watch) Round(ctx context.Context) error {
 			w.domains[place{a.Account, a.Subject}] = true
 		}
 	}
-	if err := w.turn(ctx, ours, w.certificates(now), own, now); err != nil {
+	disk, looked := w.disk(ctx)
+	if err := w.turn(ctx, ours, append(w.certificates(now), disk...), func(a *relay.Alert) bool { return a.Kind != relay.AlertDisk || looked }, now); err != nil {
 		return err
 	}
 	mine, err := w.store.Lock(ctx, "alerts", w.config.Node, w.lock())
@@ -169,14 +170,14 @@ func (w *Watch) Round(ctx context.Context) error {
 		return err
 	}
 	open = slices.DeleteFunc(open, own)
-	looked := func(a *relay.Alert) bool {
-		if a.Kind == relay.AlertCertificate && a.Account == relay.Everyone {
+	sure := func(a *relay.Alert) bool {
+		if ofNode(a) {
 			return now.Sub(a.Seen) > gone // the node is gone
 		}
 		list, _, _ := strings.Cut(a.Subject, " ")
 		return a.Kind != relay.AlertBlocklist || !w.unsure[list]
 	}
-	if err := w.turn(ctx, open, seen, looked, now); err != nil {
+	if err := w.turn(ctx, open, seen, sure, now); err != nil {
 		return err
 	}
 	if now.Sub(w.swept) >= time.Hour {
@@ -186,7 +187,12 @@ func (w *Watch) Round(ctx context.Context) error {
 	return nil
 }
 
-// gone is after how long without a word of a node its certificate is nobody's.
+// ofNode tells whether each node looks at such a thing for itself.
+func ofNode(a *relay.Alert) bool {
+	return a.Account == relay.Everyone && (a.Kind == relay.AlertCertificate || a.Kind == relay.AlertDisk)
+}
+
+// gone is after how long without a word of a node its own incidents are nobody's.
 const gone = 24 * time.Hour
 
 // turn keeps what becomes of incidents. One that cannot be kept waits for the next

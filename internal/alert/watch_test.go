@@ -428,6 +428,38 @@ func TestMissingCertificates(t *testing.T) {
 	}
 }
 
+// A node whose disk gets full tells of it, once, and of nothing else's.
+func TestDisk(t *testing.T) {
+	r := newRig(t)
+	status := relay.Warning
+	c := r.config
+	c.Disk = func(context.Context) relay.Finding {
+		return relay.Finding{Check: "disk", Name: "/data", Status: status, Text: "The disk gets full.", Advice: "Make room.", Found: []string{"1 GB free of 9 GB"}}
+	}
+	c.Times.Quiet = 0
+	other := c
+	other.Node, other.Disk = "other", func(context.Context) relay.Finding { return relay.Finding{Status: relay.Good} }
+	one, two := NewWatch(c, r.db), NewWatch(other, r.db)
+	expect := func(severity relay.Severity) {
+		t.Helper()
+		for range 2 {
+			r.must(one.Round(t.Context()))
+			r.must(two.Round(t.Context()))
+		}
+		open := r.open()
+		if severity == "" && len(open) > 0 || severity != "" && (len(open) != 1 || open[0].Kind != relay.AlertDisk || open[0].Account != relay.Everyone || open[0].Subject != c.Node || open[0].Severity != severity || !strings.Contains(open[0].Text, "1 GB free")) {
+			t.Fatalf("open: %+v", open)
+		}
+	}
+	expect(relay.SeverityWarning)
+	status = relay.Bad
+	expect(relay.SeverityCritical)
+	status = relay.Unknown // which says nothing of its end
+	expect(relay.SeverityCritical)
+	status = relay.Good
+	expect("")
+}
+
 // A sample goes by every kind of channel.
 func TestSample(t *testing.T) {
 	r := newRig(t)

@@ -60,7 +60,7 @@ func (s *Server) alertRoutes() {
 type Alert struct {
 	ID       string          `json:"id"`
 	Account  string          `json:"account,omitempty" doc:"Not there: of the relay as a whole"`
-	Kind     relay.AlertKind `json:"kind" enum:"bounce-rate,complaint-rate,deferral-spike,provider-block,quota,domain-failing,certificate-expiring,webhook-failing,blocklisted"`
+	Kind     relay.AlertKind `json:"kind" enum:"bounce-rate,complaint-rate,deferral-spike,provider-block,quota,domain-failing,certificate-expiring,webhook-failing,blocklisted,disk-low"`
 	Subject  string          `json:"subject,omitempty" doc:"What it is about: a provider, a domain, a webhook, a limit; not there: the account"`
 	Severity relay.Severity  `json:"severity" enum:"warning,critical" doc:"The gravest so far"`
 	State    string          `json:"state" enum:"open,ended"`

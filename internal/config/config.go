@@ -284,7 +284,7 @@ type Alerts struct {
 	Quiet   Duration `toml:"quiet" doc:"An incident has ended when all has been well for so long."`
 	Remind  Duration `toml:"remind" doc:"People are told again of an incident that nobody has acknowledged, after so long. 0: never."`
 	Keep    Duration `toml:"keep" doc:"How long incidents that have ended are kept."`
-	Off     []string `toml:"off" doc:"Kinds that nobody is alerted of: bounce-rate, complaint-rate, deferral-spike, provider-block, quota, domain-failing, certificate-expiring, webhook-failing, blocklisted."`
+	Off     []string `toml:"off" doc:"Kinds that nobody is alerted of: bounce-rate, complaint-rate, deferral-spike, provider-block, quota, domain-failing, certificate-expiring, webhook-failing, blocklisted, disk-low."`
 
 	BounceWarning     Percent  `toml:"bounce_warning" doc:"Share of mail that bounces, in an hour or a day."`
 	BounceCritical    Percent  `toml:"bounce_critical" doc:"The same, where it is grave."`

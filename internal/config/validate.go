@@ -419,7 +419,7 @@ func (v *checker) receivers(c *Config) {
 
 // alertKinds are the names of what people can be alerted of.
 func alertKinds() []string {
-	return []string{"bounce-rate", "complaint-rate", "deferral-spike", "provider-block", "quota", "domain-failing", "certificate-expiring", "webhook-failing", "blocklisted"}
+	return []string{"bounce-rate", "complaint-rate", "deferral-spike", "provider-block", "quota", "domain-failing", "certificate-expiring", "webhook-failing", "blocklisted", "disk-low"}
 }
 
 // alerts checks who is told of what, and when.

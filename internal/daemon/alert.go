@@ -57,7 +57,7 @@ func (d *Daemon) wireAlerts(addrs func(ctx context.Context, host string) ([]neti
 	watching := alert.Config{Node: c.Node, Every: time.Duration(c.Alerts.Every), Keep: time.Duration(c.Alerts.Keep),
 		Times: alert.Times{Quiet: time.Duration(c.Alerts.Quiet), Remind: time.Duration(c.Alerts.Remind)}, Rules: rules,
 		Expiry: [2]time.Duration{time.Duration(c.Alerts.CertWarning), time.Duration(c.Alerts.CertCritical)}, Operators: operators,
-		NewID: submit.NewID, Idle: idle, Certificates: d.certs.served, Lists: time.Duration(c.Alerts.BlocklistEvery), Log: d.log}
+		NewID: submit.NewID, Idle: idle, Certificates: d.certs.served, Disk: d.doctor.Disk, Lists: time.Duration(c.Alerts.BlocklistEvery), Log: d.log}
 	if d.certs.acme != nil {
 		watching.Hosts = d.certs.trouble
 	}
@@ -94,6 +94,7 @@ func alertRules(c config.Alerts) alert.Rules {
 		relay.AlertCertificate: {},
 		relay.AlertWebhook:     {Windows: []time.Duration{time.Duration(c.WebhookFailing)}},
 		relay.AlertBlocklist:   {},
+		relay.AlertDisk:        {},
 	}
 	for _, kind := range c.Off {
 		r := all[relay.AlertKind(kind)]

@@ -146,8 +146,19 @@ const (
 	diskPart = 20 // a twentieth free, at least
 )
 
+// Disk looks how much room is left for the data folder.
+func (d *Doctor) Disk(context.Context) relay.Finding {
+	f := relay.Finding{Check: "disk", Name: d.config.Data}
+	free, whole, err := space(d.config.Data)
+	if err != nil {
+		f.Status, f.Text = relay.Unknown, "The room that is left can't be found out: "+err.Error()+"."
+		return f
+	}
+	return judgeDisk(f, free, whole)
+}
+
 // disk looks whether the data folder can be written, and what is left there.
-func (d *Doctor) disk(context.Context) []relay.Finding {
+func (d *Doctor) disk(ctx context.Context) []relay.Finding {
 	f := relay.Finding{Check: "disk", Name: d.config.Data}
 	file, err := os.CreateTemp(d.config.Data, ".doctor-*")
 	if err != nil {
@@ -160,12 +171,7 @@ func (d *Doctor) disk(context.Context) []relay.Finding {
 		f.Status, f.Text = relay.Warning, "A file in the data folder can't be removed: "+err.Error()+"."
 		return []relay.Finding{f}
 	}
-	free, whole, err := space(d.config.Data)
-	if err != nil {
-		f.Status, f.Text = relay.Unknown, "The room that is left can't be found out: "+err.Error()+"."
-		return []relay.Finding{f}
-	}
-	return []relay.Finding{judgeDisk(f, free, whole)}
+	return []relay.Finding{d.Disk(ctx)}
 }
 
 func judgeDisk(f relay.Finding, free, whole uint64) relay.Finding {

@@ -51,11 +51,12 @@ const (
 	AlertCertificate AlertKind = "certificate-expiring"
 	AlertWebhook     AlertKind = "webhook-failing"
 	AlertBlocklist   AlertKind = "blocklisted"
+	AlertDisk        AlertKind = "disk-low" // of a node's data folder
 )
 
 // AlertKinds are all of them.
 func AlertKinds() []AlertKind {
-	return []AlertKind{AlertBounces, AlertComplaints, AlertDeferrals, AlertBlock, AlertQuota, AlertDomain, AlertCertificate, AlertWebhook, AlertBlocklist}
+	return []AlertKind{AlertBounces, AlertComplaints, AlertDeferrals, AlertBlock, AlertQuota, AlertDomain, AlertCertificate, AlertWebhook, AlertBlocklist, AlertDisk}
 }
 
 // Severity is how grave an incident is.
