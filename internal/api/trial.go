@@ -262,8 +262,16 @@ func (s *Server) openTest(ctx context.Context, which string) (*trial, error) {
 		// A key that only sends is not to read the log by this.
 		return nil, at("path.id", &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("Message %s is no test.", id), Advice: "\"postrider message ID\" tells of any message."})
 	}
+	if len(t.story.Deliveries) == 0 {
+		return nil, at("path.id", dropped(id))
+	}
 	t.checks, err = s.checks(ctx, t.story)
 	return t, err
+}
+
+// dropped says that a message is gone whose parts were read one after the other.
+func dropped(id relay.ID) error {
+	return &relay.Error{Code: relay.NotFound, Text: fmt.Sprintf("There is no message %s any more.", id), Advice: "[retention] says for how long messages are kept."}
 }
 
 func (t *trial) delivery() *relay.Delivery { return t.story.Deliveries[0] }
@@ -287,6 +295,9 @@ func (t *trial) read(ctx context.Context) (err error) {
 	for range 3 {
 		if t.story, err = t.s.config.Mail.Story(ctx, t.account, t.id.Message); err != nil {
 			return err
+		}
+		if len(t.story.Deliveries) == 0 {
+			return dropped(t.id.Message)
 		}
 		state := relay.Queued
 		for _, e := range t.story.Events {

@@ -69,7 +69,8 @@ func (r *Reports) Counts(ctx context.Context, q Query) (*Report, error) {
 		return nil, err
 	}
 	before := q
-	before.Since, before.Until = q.Since.Add(-q.Until.Sub(q.Since)), q.Since
+	before.Until = q.Since.Truncate(time.Hour) // the hour that Since lies in is counted in whole
+	before.Since = before.Until.Add(-q.Until.Sub(q.Since))
 	if out.Before.Figures, err = r.total(ctx, before); err != nil {
 		return nil, err
 	}

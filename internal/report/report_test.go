@@ -79,6 +79,18 @@ func (w *world) counts(q Query) *Report {
 	return r
 }
 
+// What happened in the hour in which a report begins is in it, and not in what was
+// before too.
+func TestBefore(t *testing.T) {
+	w := newWorld(t)
+	w.send(2, noon.Add(5*time.Minute), time.Second, relay.EventDelivered, "Gmail", "")
+	w.send(1, noon.Add(-5*time.Minute), time.Second, relay.EventDelivered, "Gmail", "")
+	r := w.counts(Query{Since: noon.Add(10 * time.Minute), Until: noon.Add(time.Hour)})
+	if r.Total.Delivered != 2 || r.Before.Delivered != 1 {
+		t.Errorf("%d delivered, %d before", r.Total.Delivered, r.Before.Delivered)
+	}
+}
+
 func TestCounts(t *testing.T) {
 	w := newWorld(t)
 	day := 24 * time.Hour
