@@ -138,9 +138,12 @@ func (r *rig) open() []*relay.Alert {
 	return all
 }
 
-// tell sends all that is due.
+// tell sends all that is due. What fails is not due again within one call, however
+// long that takes.
 func (r *rig) tell() {
 	r.Helper()
+	now := time.Now()
+	r.sender.now = func() time.Time { return now }
 	for range 5 {
 		r.must(r.sender.Round(r.Context()))
 		r.sender.wg.Wait()

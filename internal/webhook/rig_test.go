@@ -187,13 +187,16 @@ func newReceiver(t testing.TB) *receiver {
 	return v
 }
 
-// startReceiver listens at an address.
+// startReceiver listens at an address. Where it is one that was listened at before,
+// somebody's connection may have its port for a moment.
 func startReceiver(t testing.TB, v *receiver, addr string) (stop func()) {
 	t.Helper()
-	ln, err := net.Listen("tcp", addr)
-	if err != nil {
-		t.Fatal(err)
-	}
+	var ln net.Listener
+	within(t, 20*time.Second, "the address is free", func() (free bool) {
+		var err error
+		ln, err = net.Listen("tcp", addr)
+		return err == nil
+	})
 	s := httptest.NewUnstartedServer(v)
 	s.Listener.Close()
 	s.Listener = ln
