@@ -16,6 +16,7 @@ import (
 	"math/big"
 	"net"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -30,6 +31,7 @@ import (
 
 	"postrider/internal/config"
 	"postrider/internal/lab/fakedns"
+	"postrider/internal/lab/process"
 )
 
 // pair makes a certificate and its key, as files have them.
@@ -170,16 +172,15 @@ func TestACME(t *testing.T) {
 	if err := zone.Add("relay.test. 60 IN A 127.0.0.1"); err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := process.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	asked := free.Addr().(*net.TCPAddr)
-	free.Close()
+	asked := netip.MustParseAddrPort(free)
 	none := log.New(io.Discard, "", 0)
 	memory := db.NewMemoryStore()
 	issuer := ca.New(none, memory, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {ValidityPeriod: 86400}})
-	front := wfe.New(none, memory, va.New(none, asked.Port, 0, false, zone.Addr(), memory), issuer, nil, false, false, 1, 1)
+	front := wfe.New(none, memory, va.New(none, int(asked.Port()), 0, false, zone.Addr(), memory), issuer, nil, false, false, 1, 1)
 	server := httptest.NewTLSServer(front.Handler())
 	t.Cleanup(server.Close)
 

@@ -18,6 +18,7 @@ import (
 	"postrider/internal/alert"
 	"postrider/internal/api"
 	"postrider/internal/config"
+	"postrider/internal/lab/process"
 	"postrider/internal/relay"
 	"postrider/internal/sink"
 )
@@ -30,7 +31,11 @@ func TestAlertOfABlock(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	away, stop := listen(t, sink.Config{Hostname: "mx.away.test", Scenario: scenario})
+	at, err := process.FreeAddr() // it is listened at a second time
+	if err != nil {
+		t.Fatal(err)
+	}
+	away, stop := listen(t, sink.Config{Hostname: "mx.away.test", Scenario: scenario, Listen: []string{at}})
 	ops, _ := listen(t, sink.Config{Hostname: "mx.ops.test", Keep: 10})
 	var mu sync.Mutex
 	var chats []string

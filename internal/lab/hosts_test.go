@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"net/smtp"
 	"os"
 	"path/filepath"
@@ -27,6 +28,7 @@ import (
 	"postrider/internal/api"
 	"postrider/internal/config"
 	"postrider/internal/lab/fakedns"
+	"postrider/internal/lab/process"
 	"postrider/internal/relay"
 	"postrider/internal/sink"
 )
@@ -49,16 +51,15 @@ func newAuthority(t *testing.T) *authority {
 		t.Fatal(err)
 	}
 	t.Cleanup(zone.Close)
-	free, err := net.Listen("tcp", "127.0.0.1:0")
+	free, err := process.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	at := free.Addr().(*net.TCPAddr)
-	free.Close()
+	at := netip.MustParseAddrPort(free)
 	quiet := log.New(io.Discard, "", 0)
 	memory := db.NewMemoryStore()
 	issuer := ca.New(quiet, memory, "", "ecdsa", 0, 1, map[string]ca.Profile{"default": {ValidityPeriod: 86400}})
-	front := wfe.New(quiet, memory, va.New(quiet, at.Port, 0, false, zone.Addr(), memory), issuer, nil, false, false, 1, 1)
+	front := wfe.New(quiet, memory, va.New(quiet, int(at.Port()), 0, false, zone.Addr(), memory), issuer, nil, false, false, 1, 1)
 	server := httptest.NewTLSServer(front.Handler())
 	t.Cleanup(server.Close)
 	file := filepath.Join(t.TempDir(), "acme.pem")

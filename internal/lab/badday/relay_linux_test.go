@@ -53,12 +53,11 @@ func (s *safeBuffer) String() string {
 // newDay makes a relay in dir that is not started yet, of the given program.
 func newDay(t *testing.T, dir, program, settings string) *day {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	receiver, err := process.FreeAddr()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &day{t: t, dir: dir, receiver: ln.Addr().String(), came: map[string]int{}}
-	ln.Close()
+	d := &day{t: t, dir: dir, receiver: receiver, came: map[string]int{}}
 	d.Relay, err = process.New(process.Options{Binary: program, Dir: dir, Receiver: d.receiver,
 		Settings: "[queue]\nretry = [\"1s\"]\n[notices]\ngather = \"1s\"\n" + settings, Stderr: &d.log})
 	if err != nil {
