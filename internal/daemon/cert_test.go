@@ -14,7 +14,6 @@ import (
 	"log"
 	"log/slog"
 	"math/big"
-	"net"
 	"net/http/httptest"
 	"net/netip"
 	"os"
