@@ -56,7 +56,7 @@ func (r *Reports) Failures(ctx context.Context, q Query, kinds ...relay.Kind) ([
 		wholes[c.Kind] += c.N
 	}
 	before := f
-	before.Since, before.Until = q.Since.Add(-q.Until.Sub(q.Since)), q.Since
+	before.Since, before.Until = q.before()
 	if counts, err = r.counts(ctx, q.Account, before); err != nil {
 		return nil, err
 	}

@@ -69,8 +69,7 @@ func (r *Reports) Counts(ctx context.Context, q Query) (*Report, error) {
 		return nil, err
 	}
 	before := q
-	before.Until = q.Since.Truncate(time.Hour) // the hour that Since lies in is counted in whole
-	before.Since = before.Until.Add(-q.Until.Sub(q.Since))
+	before.Since, before.Until = q.before()
 	if out.Before.Figures, err = r.total(ctx, before); err != nil {
 		return nil, err
 	}
@@ -128,6 +127,13 @@ func (r *Reports) check(q *Query) error {
 		return &relay.Error{Code: relay.Invalid, Text: fmt.Sprintf("Hours are kept apart since %s only.", kept.UTC().Format(time.DateOnly)), Advice: "Ask for days, or for a later time."}
 	}
 	return nil
+}
+
+// before is a time as long, just before. The hour that Since lies in is counted in
+// whole, so it ends where that begins.
+func (q *Query) before() (since, until time.Time) {
+	until = q.Since.Truncate(time.Hour)
+	return until.Add(-q.Until.Sub(q.Since)), until
 }
 
 // filter is the query as the store wants it.

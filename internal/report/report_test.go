@@ -89,6 +89,10 @@ func TestBefore(t *testing.T) {
 	if r.Total.Delivered != 2 || r.Before.Delivered != 1 {
 		t.Errorf("%d delivered, %d before", r.Total.Delivered, r.Before.Delivered)
 	}
+	w.send(1, noon.Add(5*time.Minute), time.Second, relay.EventBounced, "Gmail", "hard/no-such-mailbox")
+	if got, err := w.Failures(t.Context(), Query{Account: w.me, Since: noon.Add(10 * time.Minute), Until: noon.Add(time.Hour)}); err != nil || len(got) != 1 || got[0].N != 1 || got[0].Before != 0 {
+		t.Errorf("%+v, %v", got, err)
+	}
 }
 
 func TestCounts(t *testing.T) {
