@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -257,16 +258,48 @@ func (b *Inbox) complaint(ctx context.Context, content []byte) (p place, found b
 		p.delivery, found = all[0].ID, true
 	default: // one text for all of them
 		lower := bytes.ToLower(plain)
-		for _, d := range all {
-			if bytes.Contains(lower, []byte(strings.ToLower(d.Recipient.Address))) {
-				if found { // which of them complained is not said
-					return p, false, nil
+		// Whom a header is addressed to says less than whom anything else names.
+		for _, text := range [][]byte{addressees.ReplaceAll(lower, nil), lower} {
+			var of []*relay.Delivery
+			for _, d := range all {
+				if names(text, strings.ToLower(d.Recipient.Address)) {
+					of = append(of, d)
 				}
-				p.delivery, found = d.ID, true
+			}
+			if len(of) == 1 {
+				p.delivery, found = of[0].ID, true
+			}
+			if len(of) > 0 { // of several it is not said which one complained
+				break
 			}
 		}
 	}
 	return p, found, nil
+}
+
+// addressees are the fields of a header, in lower case, that name all recipients.
+var addressees = regexp.MustCompile(`(?m)^(?:to|cc):.*(?:\n[ \t].*)*`)
+
+// names tells whether an address stands in a text, both in lower case, and is not a
+// part of another one.
+func names(text []byte, address string) bool {
+	part := func(c byte) bool {
+		return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c >= 0x80 || strings.IndexByte("!#$%&'*+-/=?^_`{|}~", c) >= 0
+	}
+	for at := 0; ; at++ {
+		i := bytes.Index(text[at:], []byte(address))
+		if i < 0 {
+			return false
+		}
+		at += i
+		before, after := text[:at], text[at+len(address):]
+		if n := len(before); n > 0 && (part(before[n-1]) || before[n-1] == '.') {
+			continue
+		}
+		if len(after) == 0 || !part(after[0]) && (after[0] != '.' || len(after) == 1 || !part(after[1])) {
+			return true
+		}
+	}
 }
 
 // hostOf tells whether bounces of an account's mail may come to a host.

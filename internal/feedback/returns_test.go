@@ -551,12 +551,15 @@ func TestComplaintsOfProviders(t *testing.T) {
 // Which of several recipients complained is known only where the report says so.
 func TestComplaintOfOneOfMany(t *testing.T) {
 	b := newReturns(t)
-	s := storetest.Submission(b.account, time.Now(), []byte("Subject: Hello\r\n\r\nHello.\r\n"), "ann@dead.test", "ben@dead.test")
+	s := storetest.Submission(b.account, time.Now(), []byte("Subject: Hello\r\n\r\nHello.\r\n"), "ann@dead.test", "ben@dead.test", "joann@dead.test")
 	if err := errors.Join(b.store.Put(t.Context(), b.lease, []*relay.Submission{s})...); err != nil {
 		t.Fatal(err)
 	}
 	mark := "X-Postrider-ID: mark:" + s.Message.ID.String()
-	for extra, want := range map[string]int{"": 0, "\nX-For: BEN@dead.test": 2, "\nX-For: ben@dead.test, ann@dead.test": 0} {
+	for extra, want := range map[string]int{"": 0, "\nX-For: BEN@dead.test": 2, "\nX-For: ben@dead.test, ann@dead.test": 0,
+		"\nX-For: joann@dead.test.": 3, "\nX-For: <ann@dead.test>": 1, "\nX-For: ann@dead.test.example, x-ann@dead.test": 0, "\nCc: ben@dead.test": 2,
+		"\nReceived: by x for <ben@dead.test>\nTo: ann@dead.test,\n ben@dead.test\nCC: joann@dead.test": 2,
+		"\nTo: ann@dead.test,\n ben@dead.test":                                                          0} {
 		p, found, err := b.inbox.complaint(t.Context(), []byte(complaintOf(mark+extra)))
 		if err != nil || found != (want > 0) || want > 0 && p.delivery.N != want {
 			t.Errorf("%q: %v, %t, %v", extra, p.delivery, found, err)
