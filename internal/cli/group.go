@@ -2,15 +2,16 @@ package cli
 
 import (
 	"context"
-	"encoding/csv"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"net/url"
+	"slices"
 	"strings"
 
 	"postrider/internal/api"
+	"postrider/internal/suppression"
 )
 
 func groupCommand() command {
@@ -143,11 +144,17 @@ func (f *groupFlags) members(ctx context.Context, e *Env, c *api.Client, verb, p
 				return err
 			}
 		}
-		out, err := f.leave(ctx, c, path+"/members", addresses)
+		out, refused, err := f.leave(ctx, e, c, path+"/members", addresses)
 		if err != nil {
 			return err
 		}
+		if refused > 0 && verb == "leave" {
+			return fmt.Errorf("%d of %d are no addresses; %d are new", refused, len(addresses), out.Added)
+		}
 		said, text = out, fmt.Sprintf("%d new of %d: they get no mail of %s any more.", out.Added, len(addresses), words[0])
+		if refused > 0 {
+			text += fmt.Sprintf(" %d were refused.", refused)
+		}
 	case "rejoin":
 		for _, a := range words[1:] {
 			if err := c.Delete(ctx, where(path+"/members", a), nil); err != nil {
@@ -172,21 +179,39 @@ func (f *groupFlags) members(ctx context.Context, e *Env, c *api.Client, verb, p
 // leaversAtOnce is how many addresses go into one request.
 const leaversAtOnce = 5000
 
-func (f *groupFlags) leave(ctx context.Context, c *api.Client, path string, addresses []string) (all api.AddedLeavers, err error) {
-	for len(addresses) > 0 {
-		var in api.NewLeavers
-		n := min(len(addresses), leaversAtOnce)
-		for _, a := range addresses[:n] {
-			in.Data = append(in.Data, api.NewLeaver{Address: a, Note: f.note})
+// leave has addresses leave a group, in parts. Where the server refuses one of several
+// it is halved until only the address at fault is left out, which is told.
+func (f *groupFlags) leave(ctx context.Context, e *Env, c *api.Client, path string, addresses []string) (all api.AddedLeavers, refused int, err error) {
+	for part := range slices.Chunk(addresses, leaversAtOnce) {
+		added, bad, err := f.leavePart(ctx, e, c, path, part)
+		all.Added, refused = all.Added+added, refused+bad
+		if err != nil {
+			return all, refused, fmt.Errorf("broken off after %d new ones; do it again, which adds nothing twice: %w", all.Added, err)
 		}
-		var out api.AddedLeavers
-		if err := c.Post(ctx, path, in, &out); err != nil {
-			return all, err
-		}
-		all.Added += out.Added
-		addresses = addresses[n:]
 	}
-	return all, nil
+	return all, refused, nil
+}
+
+func (f *groupFlags) leavePart(ctx context.Context, e *Env, c *api.Client, path string, addresses []string) (added int64, refused int, err error) {
+	var in api.NewLeavers
+	for _, a := range addresses {
+		in.Data = append(in.Data, api.NewLeaver{Address: a, Note: f.note})
+	}
+	var out api.AddedLeavers
+	switch err = c.Post(ctx, path, in, &out); {
+	case err == nil || !ofTheLines(err):
+		return out.Added, 0, err
+	case len(addresses) == 1:
+		fmt.Fprintln(e.Stderr, clean(err.Error()))
+		return 0, 1, nil
+	}
+	for _, half := range [][]string{addresses[:len(addresses)/2], addresses[len(addresses)/2:]} {
+		more, bad, err := f.leavePart(ctx, e, c, path, half)
+		if added, refused = added+more, refused+bad; err != nil {
+			return added, refused, err
+		}
+	}
+	return added, refused, nil
 }
 
 // addressColumn reads the addresses of a CSV file: of its column email or address,
@@ -196,11 +221,9 @@ func addressColumn(e *Env, file string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := csv.NewReader(strings.NewReader(strings.TrimPrefix(string(b), "\ufeff")))
-	r.FieldsPerRecord, r.TrimLeadingSpace, r.LazyQuotes = -1, true, true
-	if head, _, _ := strings.Cut(string(b), "\n"); strings.Count(head, ";") > strings.Count(head, ",") {
-		r.Comma = ';'
-	}
+	list := strings.TrimPrefix(string(b), "\ufeff")
+	head, _, _ := strings.Cut(list, "\n")
+	r := suppression.NewRows(strings.NewReader(list), head)
 	var all []string
 	column := 0
 	for first := true; ; first = false {

@@ -38,8 +38,11 @@ func (i *Imported) refuse(line int, why string) {
 	}
 }
 
-// ofTheLines are refusals that smaller parts may not have.
-var ofTheLines = []relay.Code{relay.Invalid, relay.BadAddress, relay.TooLarge}
+// ofTheLines tells whether a refusal is one that smaller parts may not have.
+func ofTheLines(err error) bool {
+	var refusal *api.Refusal
+	return errors.As(err, &refusal) && slices.Contains([]relay.Code{relay.Invalid, relay.BadAddress, relay.TooLarge}, relay.Code(refusal.Code))
+}
 
 // importer sends a list in parts.
 type importer struct {
@@ -57,13 +60,12 @@ func (m *importer) send(ctx context.Context, batch []api.NewSuppression, lines [
 	}
 	var out api.AddedSuppressions
 	err := m.client.Post(ctx, "/v1/suppressions", api.NewSuppressions{Data: batch}, &out)
-	var refusal *api.Refusal
 	switch {
 	case err == nil:
 		m.done.Added += out.Added
 		m.done.Known += int64(len(batch)) - out.Added
 		return nil
-	case !errors.As(err, &refusal) || !slices.Contains(ofTheLines, relay.Code(refusal.Code)):
+	case !ofTheLines(err):
 		return err
 	case len(batch) == 1:
 		m.done.refuse(lines[0], err.Error())

@@ -42,7 +42,7 @@ func TestManage(t *testing.T) {
 	want(t, f.on("suppression", "remove", "-account", "webshop", "-confirm", "complaint", "angry@x.test"), "Removed 1")
 
 	list := filepath.Join(t.TempDir(), "left.csv")
-	if err := os.WriteFile(list, []byte("\ufeffid;Email;when\n1;eve@x.test;2020\n2; FAY@x.test ;2021\n3;;\n"), 0o600); err != nil {
+	if err := os.WriteFile(list, []byte("\ufeffid;Email;when\n1;eve@x.test;2020\n2; FAY@x.test ;2021\n3;;\n4;\"nobody;\n5;gil@x.test;\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	want(t, f.on("account", "set", "-title", "The Shop", "webshop"), "Title", "The Shop")
@@ -51,7 +51,7 @@ func TestManage(t *testing.T) {
 	want(t, f.on("group", "set", "-account", "webshop", "-position", "2", "-description", "weekly", "offers"), "Group offers")
 	want(t, f.on("group", "list", "-account", "webshop"), "news", "Newsletter", "yes", "hidden", "weekly")
 	want(t, f.on("group", "leave", "-account", "webshop", "-note", "by phone", "news", "ann@x.test", "Dan@x.test"), "2 new of 2")
-	want(t, f.on("group", "import", "-account", "webshop", "news", list), "2 new of 2")
+	want(t, f.on("group", "import", "-account", "webshop", "news", list), "3 new of 4", "1 were refused")
 	want(t, f.on("group", "members", "-account", "webshop", "news"), "ann@x.test", "by phone", "fay@x.test")
 	want(t, f.on("group", "check", "-account", "webshop", "news", "dan@X.test"), "dan@x.test left news on")
 	want(t, f.on("group", "rejoin", "-account", "webshop", "news", "dan@x.test"), "1 get mail of news again")
@@ -86,7 +86,7 @@ func TestManage(t *testing.T) {
 		{[]string{"user", "role", "-account", "webshop", "ann@shop.test", "king"}, "role"},
 		{[]string{"suppression", "remove", "never@x.test"}, "not on the list"},
 		{[]string{"plan", "remove", "none"}, "none"},
-		{[]string{"group", "remove", "-account", "webshop", "news"}, "3 addresses have left"},
+		{[]string{"group", "remove", "-account", "webshop", "news"}, "4 addresses have left"},
 		{[]string{"group", "check", "-account", "webshop", "news", "ben@x.test"}, "has not left"},
 		{[]string{"group", "members", "nothing"}, "no group"},
 		{[]string{"credential", "set", "-account", "webshop", "-group", "nothing", "crm"}, "no group"},

@@ -152,6 +152,8 @@ func (db *DB) leaverRow(l *relay.Leaver) []any {
 	return []any{l.Account[:], text(l.Group), text(l.Address), text(l.Note), l.Event[:], db.clock.micros(l.Created)}
 }
 
+var groupColumns = slices.Concat(accountColumn, columns(words, "mail_group"))
+
 const leaverColumns = "account, mail_group, address, note, event, created"
 
 func (db *DB) scanLeaver(row scanner) (*relay.Leaver, error) {
@@ -191,13 +193,13 @@ func (db *DB) LeaveGroup(ctx context.Context, by relay.Actor, account relay.ID, 
 // countLeavers counts those of the addresses that have left a group.
 func (w *writer) countLeavers(ctx context.Context, account relay.ID, group string, addresses []string) (n int64, err error) {
 	for some := range inParts(slices.Compact(slices.Sorted(slices.Values(addresses)))) {
-		err := w.query(ctx, "select count(*) from leaver where account = ? and mail_group = ? and address in (?"+repeatMark(len(some)-1)+")",
-			func(row scanner) error {
-				var found int64
-				err := row.Scan(&found)
-				n += found
-				return err
-			}, texts([]any{account[:], text(group)}, some)...)
+		where, args := w.byKey(groupColumns, []any{account[:], text(group)}, some)
+		err := w.query(ctx, "select count(*) from leaver where "+where, func(row scanner) error {
+			var found int64
+			err := row.Scan(&found)
+			n += found
+			return err
+		}, args...)
 		if err != nil {
 			return 0, err
 		}
@@ -210,8 +212,8 @@ func (w *writer) countLeavers(ctx context.Context, account relay.ID, group strin
 func (db *DB) RejoinGroup(ctx context.Context, by relay.Actor, account relay.ID, group string, addresses []string) (removed int64, err error) {
 	return db.editLeavers(ctx, by, account, group, "group.rejoin", func(ctx context.Context, w *writer) (gone int64, what any, err error) {
 		for some := range inParts(addresses) {
-			n, err := w.exec(ctx, "delete from leaver where account = ? and mail_group = ? and address in (?"+repeatMark(len(some)-1)+")",
-				texts([]any{account[:], text(group)}, some)...)
+			where, args := w.byKey(groupColumns, []any{account[:], text(group)}, some)
+			n, err := w.exec(ctx, "delete from leaver where "+where, args...)
 			if err != nil {
 				return 0, nil, err
 			}

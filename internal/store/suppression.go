@@ -134,6 +134,24 @@ func accountsOf(list []relay.Suppression) func(yield func([]relay.Suppression) b
 	}
 }
 
+// byKey is a condition on addresses, each behind the values of the columns that stand
+// before it in a primary key, for who writes. An engine with arrays gets whole keys: by
+// the others alone it might read all that an account has, as long as it does not know
+// how much that is, in a table that is just being filled.
+func (w *writer) byKey(before []column, values []any, addresses []string) (where string, args []any) {
+	if !w.dialect.Arrays {
+		return strings.Join(names(before), " = ? and ") + " = ? and address in (?" + repeatMark(len(addresses)-1) + ")", texts(slices.Clone(values), addresses)
+	}
+	key := slices.Concat(before, columns(words, "address"))
+	rows := make([][]any, len(addresses))
+	for i, a := range addresses {
+		rows[i] = append(slices.Clip(values), text(a))
+	}
+	return "(" + strings.Join(names(key), ", ") + ") in (select * from " + unnested(key) + ")", arrays(key, rows)
+}
+
+var accountColumn = columns(blob, "account")
+
 // suppressionsOf reads what stands in the account's list of the addresses of list.
 func (db *DB) suppressionsOf(ctx context.Context, w *writer, account relay.ID, list []relay.Suppression) (map[relay.SuppressionKey]*relay.Suppression, error) {
 	addresses := make([]string, len(list))
@@ -142,8 +160,8 @@ func (db *DB) suppressionsOf(ctx context.Context, w *writer, account relay.ID, l
 	}
 	here := map[relay.SuppressionKey]*relay.Suppression{}
 	for some := range inParts(slices.Compact(addresses)) {
-		found, err := look(ctx, w, db.scanSuppression, "select "+suppressionColumns+" from suppression where account = ? and address in (?"+repeatMark(len(some)-1)+")",
-			texts([]any{account[:]}, some)...)
+		where, args := w.byKey(accountColumn, []any{account[:]}, some)
+		found, err := look(ctx, w, db.scanSuppression, "select "+suppressionColumns+" from suppression where "+where, args...)
 		if err != nil {
 			return nil, err
 		}
@@ -240,7 +258,7 @@ func (db *DB) Unsuppress(ctx context.Context, by relay.Actor, account relay.ID, 
 			addresses[i] = s.Address
 		}
 		for some := range inParts(slices.Compact(addresses)) {
-			where, args := "account = ? and address in (?"+repeatMark(len(some)-1)+")", texts([]any{account[:]}, some)
+			where, args := w.byKey(accountColumn, []any{account[:]}, some)
 			if u.Stream != 0 {
 				where, args = where+" and stream = ?", append(args, int64(u.Stream))
 			}

@@ -78,15 +78,7 @@ func NewReader(r io.Reader, reason string) (*Reader, error) {
 		return nil, fmt.Errorf("read list: %w", orEmpty(err))
 	}
 	line, _, _ := strings.Cut(string(head), "\n")
-	comma := byte(',')
-	for _, other := range []byte{';', '\t'} {
-		if strings.Count(line, string(other)) > strings.Count(line, string(comma)) {
-			comma = other
-		}
-	}
-	l := &Reader{rows: csv.NewReader(&closing{in: br, comma: comma}), usual: relay.ReasonManual}
-	l.rows.Comma, l.rows.FieldsPerRecord, l.rows.LazyQuotes = rune(comma), -1, true
-	l.rows.TrimLeadingSpace = comma != '\t' // else an empty cell would be taken for space
+	l := &Reader{rows: NewRows(br, line), usual: relay.ReasonManual}
 	if l.first, err = l.rows.Read(); err != nil {
 		return nil, fmt.Errorf("read list: %w", orEmpty(err))
 	}

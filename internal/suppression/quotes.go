@@ -3,10 +3,27 @@ package suppression
 import (
 	"bufio"
 	"bytes"
+	"encoding/csv"
 	"errors"
 	"io"
+	"strings"
 	"unicode"
 )
+
+// NewRows reads a list with commas, semicolons or tabs between its cells, whichever
+// its first line has most of.
+func NewRows(r io.Reader, first string) *csv.Reader {
+	comma := byte(',')
+	for _, other := range []byte{';', '\t'} {
+		if strings.Count(first, string(other)) > strings.Count(first, string(comma)) {
+			comma = other
+		}
+	}
+	rows := csv.NewReader(&closing{in: bufio.NewReader(r), comma: comma})
+	rows.Comma, rows.FieldsPerRecord, rows.LazyQuotes = rune(comma), -1, true
+	rows.TrimLeadingSpace = comma != '\t' // else an empty cell would be taken for space
+	return rows
+}
 
 // maxCell is how long a row of several lines may be, in bytes.
 const maxCell = 16 << 10

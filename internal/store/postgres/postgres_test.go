@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"errors"
 	"flag"
+	"fmt"
 	"maps"
 	"os"
 	"slices"
@@ -17,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"postrider/internal/lab/postgres"
+	"postrider/internal/relay"
 	"postrider/internal/store"
 	"postrider/internal/store/storetest"
 )
@@ -129,6 +131,88 @@ func TestOrder(t *testing.T) {
 	}
 	if texts < 20 || others > 0 {
 		t.Errorf("%d of %d columns of text have another order", others, texts)
+	}
+}
+
+// asked keeps the last statement that reads a table by many addresses.
+type asked struct {
+	mu   sync.Mutex
+	text map[string]string
+	args map[string][]any
+}
+
+func (a *asked) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, table := range []string{"suppression", "leaver"} {
+		if strings.Contains(q.SQL, " from "+table+" where ") && strings.Contains(q.SQL, "address") {
+			a.text[table], a.args[table] = q.SQL, q.Args
+		}
+	}
+	return ctx
+}
+
+func (a *asked) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData) {}
+
+// TestFilling: while a table is being filled that the server knows nothing of yet,
+// addresses are looked up by the whole key, not by the account alone.
+func TestFilling(t *testing.T) {
+	server := postgres.Run(t, postgres.Options{Unsynced: true})
+	seen := &asked{text: map[string]string{}, args: map[string][]any{}}
+	e := engine(server, straight, seen)
+	place := e.New(t)
+	db, err := e.Open(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	conn, err := pgx.Connect(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	if _, err := conn.Exec(t.Context(), "set enable_seqscan = off; alter table suppression set (autovacuum_enabled = false); alter table leaver set (autovacuum_enabled = false)"); err != nil {
+		t.Fatal(err)
+	}
+	account, err := db.EnsureAccount(t.Context(), "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	by, now := relay.Actor{Name: "test"}, time.Now()
+	if err := db.AddGroup(t.Context(), by, &relay.Group{Account: account, ID: "news", Name: "News", Created: now}, 10); err != nil {
+		t.Fatal(err)
+	}
+	for part := range 4 {
+		var list []relay.Suppression
+		var left []relay.Leaver
+		for i := range 5000 {
+			address := fmt.Sprintf("user%d-%d@example.com", part, i)
+			list = append(list, relay.Suppression{Address: address, Reason: relay.ReasonManual, Created: now})
+			left = append(left, relay.Leaver{Address: address, Created: now})
+		}
+		if _, err := db.Suppress(t.Context(), by, account, list); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := db.LeaveGroup(t.Context(), by, account, "news", left); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for table, text := range seen.text {
+		rows, err := conn.Query(t.Context(), "explain "+text, seen.args[table]...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+		if err != nil {
+			t.Fatal(err)
+		}
+		plan := strings.Join(lines, "\n")
+		if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, "Index Cond:") && strings.Contains(l, "(address = ") }) {
+			t.Errorf("%s\n%.3000s", text, plan)
+		}
+	}
+	if len(seen.text) != 2 {
+		t.Errorf("seen: %v", seen.text)
 	}
 }
 
