@@ -49,7 +49,7 @@ type Account struct {
 	ID          string             `json:"id"`
 	Parent      string             `json:"parent,omitempty" doc:"Id of the account that manages this one"`
 	Name        string             `json:"name"`
-	Title       string             `json:"title,omitempty" doc:"As recipients see it where they unsubscribe; none: the name"`
+	Title       string             `json:"title,omitempty" doc:"As recipients see it where they unsubscribe; none: they see the domain that mail is from"`
 	Status      relay.Status       `json:"status" enum:"active,sandbox,blocked" doc:"sandbox: sends to its own verified addresses only"`
 	Reason      string             `json:"reason,omitempty" doc:"Of the status"`
 	StatusBy    relay.Authority    `json:"status_by,omitempty" enum:"manager,operator" doc:"Who set the status or closed the account, and alone may lift it"`
@@ -141,7 +141,7 @@ func (s *Server) getAccount(ctx context.Context, q *OneAccount) (*body[Account],
 // AccountChange is what PATCH /v1/accounts takes. What is left out stays.
 type AccountChange struct {
 	Name        *string             `json:"name,omitempty" maxLength:"128"`
-	Title       *string             `json:"title,omitempty" maxLength:"128" doc:"As recipients see it; empty: the name"`
+	Title       *string             `json:"title,omitempty" maxLength:"128" doc:"As recipients see it where they unsubscribe; empty: they see the domain that mail is from"`
 	Plan        *string             `json:"plan,omitempty" doc:"Empty: none"`
 	Status      *relay.Status       `json:"status,omitempty" enum:"active,sandbox,blocked"`
 	Reason      *string             `json:"reason,omitempty" doc:"Of the status; who is refused is told it"`

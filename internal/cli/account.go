@@ -52,7 +52,7 @@ func runAccount(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	var daily int64
 	p.clientFlags(fs)
 	p.accountFlag(fs)
-	fs.StringVar(&title, "title", "", "add, set: `name` that recipients see where they unsubscribe; else that of the account")
+	fs.StringVar(&title, "title", "", "add, set: `name` that recipients see where they unsubscribe; else the domain that mail is from")
 	fs.StringVar(&plan, "plan", "", "add, set: `name` of a plan")
 	fs.StringVar(&status, "status", "", "add, set: `status`: active, sandbox (sends to its own verified addresses) or blocked")
 	fs.StringVar(&reason, "reason", "", "add, set: `why`; who is refused is told it")

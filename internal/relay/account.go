@@ -25,7 +25,7 @@ type Account struct {
 	ID       ID           `json:"id"`
 	Parent   ID           `json:"parent,omitzero"` // the account that manages this one; zero: the operator does
 	Name     string       `json:"name"`            // unique
-	Title    string       `json:"title,omitempty"` // as recipients see it; empty: the name
+	Title    string       `json:"title,omitempty"` // as recipients see it; empty: they see the domain in From
 	Status   Status       `json:"status"`
 	Reason   string       `json:"reason,omitempty"`    // of the status, for people
 	StatusBy Authority    `json:"status_by,omitempty"` // who set the status, or closed the account

@@ -27,7 +27,7 @@ import (
 
 // Store knows deliveries, and what their recipients do not want.
 type Store interface {
-	Linked(ctx context.Context, ids []relay.DeliveryID) ([]*relay.Delivery, error)
+	ReturnedAbout(ctx context.Context, ids []relay.DeliveryID) ([]*relay.Logged, error)
 	LeftBy(ctx context.Context, account relay.ID, address string) ([]*relay.Leaver, error)
 	Suppressed(ctx context.Context, account relay.ID, stream relay.Stream, addresses []string) ([]*relay.Suppression, error)
 }
@@ -74,7 +74,7 @@ var pageText string
 type page struct {
 	W         *words
 	Style     template.CSS
-	Sender    string // the account's title
+	Sender    string // the account's title, else the domain in From
 	Title     string
 	Text      string
 	Done      bool
@@ -99,6 +99,7 @@ type visit struct {
 	link    link.Link
 	words   *words
 	d       *relay.Delivery
+	from    string // of the message: the address that its recipient saw
 	address string // in the form that suppressions have
 	account *relay.Account
 	groups  []*relay.Group
@@ -143,14 +144,14 @@ func (p *Pages) ServeLink(w http.ResponseWriter, r *http.Request, l link.Link) {
 
 // find looks up what a link is about.
 func (p *Pages) find(ctx context.Context, v *visit) error {
-	found, err := p.store.Linked(ctx, []relay.DeliveryID{v.link.Delivery})
+	found, err := p.store.ReturnedAbout(ctx, []relay.DeliveryID{v.link.Delivery})
 	if err != nil {
 		return err
 	}
 	if len(found) == 0 || !p.links.Of(found[0].Account, v.link) {
 		return &relay.Error{Code: relay.NotFound, Text: "There is no such delivery any more."}
 	}
-	v.d = found[0]
+	v.d, v.from = &found[0].Delivery, found[0].Message.From
 	a, err := smtp.ParseAddress(v.d.Recipient.Address, true)
 	if err != nil {
 		return fmt.Errorf("read recipient of %s: %w", v.d.ID, err)
@@ -348,8 +349,8 @@ func (p *Pages) page(v *visit, title string) page {
 	out := page{W: v.words, Style: template.CSS(style), Title: title}
 	if v.account != nil {
 		out.Sender = v.account.Title
-		if out.Sender == "" {
-			out.Sender = v.account.Name
+		if out.Sender == "" { // its name says nothing to recipients
+			out.Sender = v.from[strings.LastIndexByte(v.from, '@')+1:]
 		}
 		out.More = p.links.Path(link.Preferences, v.d.Account, v.d.ID, v.link.Target)
 	}

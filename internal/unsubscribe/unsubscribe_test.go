@@ -326,6 +326,19 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// Without a title it is the domain of the sender's address that recipients know, not
+// the name of the account.
+func TestSenderWithoutTitle(t *testing.T) {
+	f := newFixture(t)
+	f.owner = relay.ID{1, 5, 15: 1}
+	f.must(f.db.AddAccount(t.Context(), somebody, &relay.Account{ID: f.owner, Name: "default", Created: noon}))
+	f.m, f.d = f.put(f.owner, relay.Broadcast)
+	w := f.ask(http.MethodGet, link.Unsubscribe, "", nil)
+	if text := w.Body.String(); w.Code != http.StatusOK || !strings.Contains(text, `<p class="sender">shop.test</p>`) || strings.Contains(text, "default") {
+		t.Errorf("%d %s", w.Code, text)
+	}
+}
+
 func TestPreferences(t *testing.T) {
 	f := newFixture(t)
 	page := func() (url.Values, []string) {
