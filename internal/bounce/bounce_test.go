@@ -197,7 +197,7 @@ func TestBounds(t *testing.T) {
 		}
 		verdicts := m.Judge(classify.Builtin())
 		runtime.ReadMemStats(&after)
-		if d := time.Since(start); d > 5*time.Second {
+		if d := time.Since(start); d > time.Minute { // it hangs, however slow the machine
 			t.Errorf("%s takes %v", name, d)
 		}
 		if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 600 {
