@@ -67,8 +67,9 @@ func NewReturns(c ReturnsConfig, s ReturnStore, q Settler, r *Rules, log *slog.L
 const (
 	returnLook  = time.Second // between looks for mail
 	returnLock  = 30 * time.Second
-	returnBatch = 128      // mails at once, about
-	returnBytes = 16 << 20 // of them at once, about
+	returnBatch = 128         // mails at once, about
+	returnWait  = time.Minute // that a bounce waits for its delivery to be delivered
+	returnBytes = 16 << 20    // of them at once, about
 	// returnTurns is how many accounts share a batch.
 	returnTurns = 32
 )
@@ -191,6 +192,9 @@ func (p *pass) flush(ctx context.Context) error {
 	var mu sync.Mutex
 	var g errgroup.Group // outcomes that are settled at once share a sync
 	for i, m := range list {
+		if p.early(m, outcomes[i], about[m.Delivery]) {
+			continue
+		}
 		g.Go(func() error {
 			if err := p.settle(ctx, m, outcomes[i], about[m.Delivery]); err != nil {
 				mu.Lock()
@@ -204,6 +208,12 @@ func (p *pass) flush(ctx context.Context) error {
 	}
 	_ = g.Wait() // tells nothing
 	return ctx.Err()
+}
+
+// early tells whether a bounce has overtaken the outcome of the attempt: receivers may
+// be faster than our store. It waits, for a while.
+func (r *Returns) early(m *relay.Returned, o *relay.Outcome, about *relay.Logged) bool {
+	return o != nil && o.Kind == relay.EventBounced && !about.State.Final() && r.now().Sub(m.Received) < returnWait
 }
 
 // settle makes durable what one mail comes to; nil: it is about nothing that is there.

@@ -367,6 +367,42 @@ func TestInboxTakesOnlyItsOwn(t *testing.T) {
 	}
 }
 
+// A bounce that comes before its delivery is known to be delivered waits for that; if
+// it is not in a minute it is told of, and no more.
+func TestBounceOvertakes(t *testing.T) {
+	b := newReturns(t)
+	for _, delivered := range []bool{true, false} {
+		s := storetest.Submission(b.account, time.Now(), []byte("Subject: Hello\r\n\r\nHello.\r\n"), "ann@dead.test")
+		d := s.Deliveries[0]
+		if err := errors.Join(b.store.Put(t.Context(), b.lease, []*relay.Submission{s})...); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.back(address(d), report("failed", "5.2.2", "ann@dead.test", "552 5.2.2 mailbox full")); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.returns.Round(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if left, err := b.store.Returned(t.Context(), b.account, relay.ID{}, 10); err != nil || len(left) != 1 {
+			t.Fatalf("left: %v, %v", left, err)
+		}
+		want, state := relay.EventFeedback, relay.Queued
+		if delivered {
+			want, state = relay.EventBounced, relay.Bounced
+			o := relay.Outcome{Delivery: d.ID, Account: b.account, Kind: relay.EventDelivered, At: time.Now(), Reply: relay.Reply{Code: 250, Text: "Ok"}}
+			if err := errors.Join(b.store.Settle(t.Context(), b.lease, []relay.Outcome{o})...); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			b.returns.now = func() time.Time { return time.Now().Add(returnWait) }
+		}
+		story := b.round(d)
+		if last := story.Events[len(story.Events)-1]; last.Kind != want || story.Deliveries[0].State != state {
+			t.Errorf("event %s, state %s", last.Kind, story.Deliveries[0].State)
+		}
+	}
+}
+
 // However much comes back for one account, another one's is dealt with by turns.
 func TestReturnsTakesTurns(t *testing.T) {
 	b := newReturns(t)
