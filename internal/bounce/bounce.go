@@ -67,6 +67,9 @@ type Feedback struct {
 	Agent  string
 	Source string // address that the message came from, as reported
 	Domain string // Reported-Domain
+	// Failure is what failed, in a report of type auth-failure: bodyhash, signature,
+	// revoked, adsp, spf (RFC 6591 section 3.3), dmarc (RFC 7489 section 7.3.1).
+	Failure string
 }
 
 // Original is what came back of the message itself.
@@ -162,6 +165,9 @@ func (rd *reader) body(p message.Part) {
 	case "message/delivery-status", "message/global-delivery-status":
 		if rep := dsn.ParseStatus(p.Body); len(rep.Recipients) > 0 || rep.ReportingMTA != "" {
 			rd.status = append(rd.status, rep)
+		} else if rd.text.Len() < maxText { // what is meant for people, mislabelled (InterMail)
+			rd.text.WriteString(decode(p))
+			rd.text.WriteByte('\n')
 		}
 		return
 	case "message/disposition-notification":

@@ -92,6 +92,12 @@ func (m Mail) complained(c *classify.Classifier, rc Recipient) classify.Result {
 	case "not-spam":
 		return c.Meaning("not-spam", domain(rc.Address), "")
 	case "auth-failure", "dmarc":
+		switch m.Feedback.Failure {
+		case "bodyhash", "signature", "revoked", "adsp":
+			return c.Meaning("authentication-failed-dkim", domain(rc.Address), "")
+		case "spf":
+			return c.Meaning("authentication-failed-spf", domain(rc.Address), "")
+		}
 		return c.Meaning("authentication-report", domain(rc.Address), "")
 	}
 	return c.Meaning("complaint", domain(rc.Address), "")
