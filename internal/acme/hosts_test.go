@@ -325,6 +325,35 @@ func TestServedWithoutStore(t *testing.T) {
 	}
 }
 
+// TestServedWhileRenewed: while the parts of a new certificate are being written the
+// old one serves.
+func TestServedWhileRenewed(t *testing.T) {
+	db, box := newFiles(t)
+	m := New(Config{Names: []string{name}, Directory: "https://acme.test/dir", Box: box, Hosts: &HostsConfig{Domains: db}}, db, slog.New(slog.DiscardHandler))
+	defer m.Close()
+	const host = "links.shop.test"
+	keys := certmagic.StorageKeys
+	issuer := m.issuer.IssuerKey()
+	cert, key := forged(t, host)
+	next, nextKey := forged(t, host)
+	for _, step := range []struct {
+		at    string
+		b     []byte
+		there bool
+	}{{keys.SiteCert(issuer, host), cert, false}, {keys.SitePrivateKey(issuer, host), key, true}, {keys.SiteCert(issuer, host), next, true}, {keys.SitePrivateKey(issuer, host), nextKey, true}} {
+		if err := m.files.Store(t.Context(), step.at, step.b); err != nil {
+			t.Fatal(err)
+		}
+		before, _ := m.served.get(host, time.Now())
+		if m.served.forget(host); before != nil {
+			m.served.put(host, before, time.Now().Add(-2*servedFor))
+		}
+		if got := m.HostCertificate(t.Context(), host); (got != nil) != step.there {
+			t.Errorf("%s written: served: %v", step.at, got != nil)
+		}
+	}
+}
+
 // TestServedForItself: what stands in the store for a host and is not for it, or is
 // no certificate, is not served.
 func TestServedForItself(t *testing.T) {

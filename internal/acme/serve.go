@@ -180,7 +180,10 @@ func (m *Manager) load(ctx context.Context, name string) (*tls.Certificate, erro
 		return nil, err
 	}
 	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil || pair.Leaf.VerifyHostname(name) != nil {
+	if err != nil { // another node may be about to write the other half
+		return nil, fmt.Errorf("read certificate of %s: %w", name, err)
+	}
+	if pair.Leaf.VerifyHostname(name) != nil {
 		return nil, nil
 	}
 	return &pair, nil
