@@ -163,7 +163,7 @@ func TestExpiryIsTold(t *testing.T) {
 // restart, serves that of the authority as soon as it is there.
 func TestACME(t *testing.T) {
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	t.Setenv("PEBBLE_WFE_NONCEREJECT", "0") // by chance; a client gives up after a few
+	t.Setenv("PEBBLE_WFE_NONCEREJECT", "0") // else one in twenty requests, by chance
 	zone, err := fakedns.Start("")
 	if err != nil {
 		t.Fatal(err)

@@ -46,7 +46,7 @@ type authority struct {
 func newAuthority(t *testing.T) *authority {
 	t.Helper()
 	t.Setenv("PEBBLE_VA_NOSLEEP", "1")
-	t.Setenv("PEBBLE_WFE_NONCEREJECT", "0") // by chance; a client gives up after a few
+	t.Setenv("PEBBLE_WFE_NONCEREJECT", "0") // else one in twenty requests, by chance
 	zone, err := fakedns.Start("")
 	if err != nil {
 		t.Fatal(err)
