@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/csv"
 	"errors"
@@ -158,13 +159,18 @@ func tellImported(e *Env, done *Imported, asJSON bool) error {
 	return nil
 }
 
-// exportSuppressions writes CSV with all that there is of each.
+// exportSuppressions writes CSV with all that there is of each, of one account: a list
+// of several would be imported as that of one.
 func exportSuppressions(ctx context.Context, e *Env, c *api.Client, q url.Values) error {
 	w := csv.NewWriter(e.Stdout)
 	if err := w.Write(suppression.Columns); err != nil {
 		return fmt.Errorf("write list: %w", err)
 	}
+	account := ""
 	err := api.All(ctx, c, "/v1/suppressions", q, func(v api.Suppression) error {
+		if account = cmp.Or(account, v.Account); account != v.Account {
+			return fmt.Errorf("only the list of account %s is written; there are others: name each account with -account", account)
+		}
 		s := relay.Suppression{Address: v.Address, Reason: v.Reason, Note: v.Note, Created: v.Created, Expires: v.Expires}
 		var err error
 		if v.Stream != "" {

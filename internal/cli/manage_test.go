@@ -40,6 +40,11 @@ func TestManage(t *testing.T) {
 	want(t, f.on("suppression", "import", "-account", "webshop", bounces), "4 lines: 2 added, 1 known before, 1 refused")
 	want(t, f.on("suppression", "export", "-account", "webshop"), "address,stream,reason,note,event,created,expires\n", "old@x.test,,bounce,no such user,,", "angry@x.test,,complaint,")
 	want(t, f.on("suppression", "remove", "-account", "webshop", "-confirm", "complaint", "angry@x.test"), "Removed 1")
+	want(t, f.on("suppression", "add", "home@x.test"), "1 new of 1")
+	if out, errs, status := call(t, "", "suppression", "export", "-data", f.Dir); status != 1 || !strings.Contains(errs, "name each account") || strings.Contains(out, "home@x.test") == strings.Contains(out, "old@x.test") {
+		t.Errorf("export of two accounts: status %d, %s%s", status, out, errs)
+	}
+	want(t, f.on("suppression", "remove", "home@x.test"), "Removed 1")
 
 	list := filepath.Join(t.TempDir(), "left.csv")
 	if err := os.WriteFile(list, []byte("\ufeffid;Email;when\n1;eve@x.test;2020\n2; FAY@x.test ;2021\n3;;\n4;\"nobody;\n5;gil@x.test;\n"), 0o600); err != nil {
