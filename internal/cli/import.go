@@ -87,8 +87,12 @@ func (m *importer) flush(ctx context.Context) error {
 
 // broken says how far it came before an error.
 func (m *importer) broken(err error) error {
+	done := m.done.Added + m.done.Known + m.done.Refused
+	if done == 0 {
+		return err
+	}
 	return fmt.Errorf("broken off after %d lines (%d added, %d known before, %d refused); import the list again, which adds nothing twice: %w",
-		m.done.Added+m.done.Known+m.done.Refused, m.done.Added, m.done.Known, m.done.Refused, err)
+		done, m.done.Added, m.done.Known, m.done.Refused, err)
 }
 
 // importSuppressions reads a list from a file, or standard input, a line at a time.

@@ -17,9 +17,10 @@ import (
 // TestImportGoesOn: what a server does not take of a list, or not all at once, keeps
 // nothing else of it out, and a list that breaks off says how far it came.
 func TestImportGoesOn(t *testing.T) {
-	taken, requests, away := map[string]int{}, 0, false
+	taken, requests, away := map[string]int{}, 0, -1 // requests until the store is
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		requests++
+		away--
 		refuse := func(status int, code relay.Code, text string) {
 			w.WriteHeader(status)
 			json.NewEncoder(w).Encode(api.Problem{Status: status, Code: string(code), Detail: text})
@@ -33,7 +34,7 @@ func TestImportGoesOn(t *testing.T) {
 			t.Error(err)
 		}
 		switch {
-		case away:
+		case away == 0:
 			refuse(503, relay.Unavailable, "The store is away.")
 			return
 		case len(b) > 4<<20:
@@ -80,8 +81,12 @@ func TestImportGoesOn(t *testing.T) {
 	if len(taken) != 14993 || requests > 300 {
 		t.Errorf("%d were taken, in %d requests", len(taken), requests)
 	}
-	away = true
-	if said, err := run("a@x.test\nb@x.test\n"); err == nil || !strings.Contains(err.Error(), "broken off after 0 lines") || !strings.Contains(err.Error(), "The store is away") {
+	away = 1
+	if said, err := run("a@x.test\nb@x.test\n"); err == nil || strings.Contains(err.Error(), "broken off") || !strings.Contains(err.Error(), "The store is away") {
+		t.Errorf("%s%v", said, err)
+	}
+	away = 2
+	if said, err := run(strings.Repeat("a@x.test\n", importBatch+1)); err == nil || !strings.Contains(err.Error(), "broken off after 5000 lines (5000 added") || !strings.Contains(err.Error(), "The store is away") {
 		t.Errorf("%s%v", said, err)
 	}
 }
