@@ -71,24 +71,9 @@ func NewSender(c SendConfig, o Outbox, p Post, m Mail, b Box) *Sender {
 // Run sends until ctx ends, and waits for what is under way.
 func (s *Sender) Run(ctx context.Context) error {
 	defer s.wg.Wait()
-	tick := time.NewTicker(sendEvery)
-	defer tick.Stop()
-	failing := false
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-		if s.config.Idle != nil && s.config.Idle() {
-			continue
-		}
-		err := s.Round(ctx)
-		if err != nil && !failing && ctx.Err() == nil {
-			s.config.Log.Error("alerts can't be told; trying on", "err", err)
-		}
-		failing = err != nil
-	}
+	return rounds(ctx, sendEvery, s.config.Idle, s.Round, func(err error) {
+		s.config.Log.Error("alerts can't be told; trying on", "err", err)
+	})
 }
 
 // Round begins to send what is due, the first thing to each receiver that nothing

@@ -116,7 +116,15 @@ func NewWatch(c Config, s Store) *Watch {
 
 // Run looks until ctx ends.
 func (w *Watch) Run(ctx context.Context) error {
-	tick := time.NewTicker(w.config.Every)
+	return rounds(ctx, w.config.Every, w.config.Idle, w.Round, func(err error) {
+		w.log.Error("it can't be told whether something is wrong; trying on", "err", err)
+	})
+}
+
+// rounds makes a round at each tick until ctx ends, but while idle (nil: never); what
+// makes rounds fail is told once.
+func rounds(ctx context.Context, every time.Duration, idle func() bool, round func(context.Context) error, tell func(error)) error {
+	tick := time.NewTicker(every)
 	defer tick.Stop()
 	failing := false
 	for {
@@ -125,12 +133,12 @@ func (w *Watch) Run(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 		}
-		if w.config.Idle != nil && w.config.Idle() {
+		if idle != nil && idle() {
 			continue
 		}
-		err := w.Round(ctx)
+		err := round(ctx)
 		if err != nil && !failing && ctx.Err() == nil {
-			w.log.Error("it can't be told whether something is wrong; trying on", "err", err)
+			tell(err)
 		}
 		failing = err != nil
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -112,15 +111,9 @@ func (s *Server) eventFilter(ctx context.Context, q *liveQuery) (relay.EventFilt
 		}
 		f.Credentials = append(f.Credentials, all[i].ID)
 	}
-	for _, m := range q.Metadata {
-		key, value, ok := strings.Cut(m, ":")
-		if !ok || key == "" {
-			return f, invalid("query.metadata", fmt.Sprintf("%q is not key:value.", cut(m)), "Write user:4711, or user: for any value.")
-		}
-		if f.Metadata == nil {
-			f.Metadata = map[string]string{}
-		}
-		f.Metadata[key] = value
+	var err error
+	if f.Metadata, err = pairs(q.Metadata); err != nil {
+		return f, err
 	}
 	for _, name := range q.Domain {
 		ascii, err := smtp.ASCIIDomain(name)

@@ -92,15 +92,9 @@ func (s *Server) filter(ctx context.Context, q *search) (relay.DeliveryFilter, e
 	if err := s.credentialFilter(ctx, q, &f); err != nil {
 		return f, err
 	}
-	for _, m := range q.Metadata {
-		key, value, ok := strings.Cut(m, ":")
-		if !ok || key == "" {
-			return f, invalid("query.metadata", fmt.Sprintf("%q is not key:value.", cut(m)), "Write user:4711, or user: for any value.")
-		}
-		if f.Metadata == nil {
-			f.Metadata = map[string]string{}
-		}
-		f.Metadata[key] = value
+	var err error
+	if f.Metadata, err = pairs(q.Metadata); err != nil {
+		return f, err
 	}
 	for _, name := range q.State {
 		s, err := relay.ParseState(name)
@@ -117,6 +111,22 @@ func (s *Server) filter(ctx context.Context, q *search) (relay.DeliveryFilter, e
 		f.Before = &id
 	}
 	return f, nil
+}
+
+// pairs reads metadata to search for, as key:value.
+func pairs(texts []string) (map[string]string, error) {
+	var all map[string]string
+	for _, text := range texts {
+		key, value, ok := strings.Cut(text, ":")
+		if !ok || key == "" {
+			return nil, invalid("query.metadata", fmt.Sprintf("%q is not key:value.", cut(text)), "Write user:4711, or user: for any value.")
+		}
+		if all == nil {
+			all = map[string]string{}
+		}
+		all[key] = value
+	}
+	return all, nil
 }
 
 // credentialFilter takes an id as it is, so that what is revoked is found too.
