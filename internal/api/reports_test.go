@@ -14,7 +14,8 @@ func TestReports(t *testing.T) {
 	var r api.Counts
 	a := w.ask(keyOfShop, "GET", "/v1/reports/counts?by=credential&interval=day&zone=Europe/Berlin", nil)
 	w.decode(a, &r)
-	if len(r.Lines) != 8 && len(r.Lines) != 9 || r.Lines[0].Name != "webshop" || r.Total.Sent == nil || *r.Total.Sent < 2 {
+	// A week of hours is 8 days of Berlin, or 9, or 7 when its clocks were put back.
+	if n := len(r.Lines); n < 7 || n > 9 || r.Lines[0].Name != "webshop" || r.Total.Sent == nil || *r.Total.Sent < 2 {
 		t.Errorf("%s", a.body)
 	}
 	for _, header := range [][]string{{"Accept", "text/csv"}, nil} {
