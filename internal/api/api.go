@@ -79,7 +79,7 @@ type Log interface {
 	Deliveries(ctx context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error)
 	// Find is the same, but gives what it has when it has taken that long.
 	Find(ctx context.Context, account relay.ID, f relay.DeliveryFilter, within time.Duration) (*relay.LogPage, error)
-	Events(ctx context.Context, account, after relay.ID, limit int) ([]*relay.Event, error)
+	EventPage(ctx context.Context, account, after relay.ID, limit int, within time.Duration) (found []*relay.Event, next relay.ID, err error)
 	Story(ctx context.Context, account, message relay.ID) (*relay.Story, error)
 	StoryPart(ctx context.Context, account, message relay.ID, p relay.StoryPart) (*relay.Story, error)
 	// Backlog counts what waits, by class.

@@ -48,8 +48,8 @@ func (k *kept) Find(ctx context.Context, account relay.ID, f relay.DeliveryFilte
 func (k *kept) Deliveries(_ context.Context, account relay.ID, f relay.DeliveryFilter) ([]relay.Logged, error) {
 	return k.deliveries(f)
 }
-func (k *kept) Events(context.Context, relay.ID, relay.ID, int) ([]*relay.Event, error) {
-	return []*relay.Event{{Kind: relay.EventDelivered, Recipient: "ann@x.test"}}, nil
+func (k *kept) EventPage(context.Context, relay.ID, relay.ID, int, time.Duration) ([]*relay.Event, relay.ID, error) {
+	return []*relay.Event{{Kind: relay.EventDelivered, Recipient: "ann@x.test"}}, relay.ID{}, nil
 }
 func (k *kept) StoryPart(ctx context.Context, account, message relay.ID, _ relay.StoryPart) (*relay.Story, error) {
 	return k.Story(ctx, account, message)

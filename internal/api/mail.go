@@ -25,7 +25,7 @@ func (s *Server) mailRoutes() {
 		Example: Example{Params: map[string]any{"id": ExampleMessage + "-1", "order": "hold"}},
 	}, s.order)
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/events", ID: "list-events", Tag: "Messages", Right: Read, OfAccount: true,
-		Summary: "What has happened, in order", Doc: "To follow what happens, ask again with the id of the last event that is known as the cursor. Where several nodes write, an event may appear after one with a greater id, for as long as a commit takes: look back by some seconds now and then.",
+		Summary: "What has happened, in order", Doc: "A look that takes longer than three seconds, because few of many events are the account's, answers with what it has found until then, maybe nothing, and next tells where it goes on. To follow what happens, ask again with the id of the last event that is known as the cursor. Where several nodes write, an event may appear after one with a greater id, for as long as a commit takes: look back by some seconds now and then.",
 		Example: Example{Params: map[string]any{"limit": 10}, Answer: map[string]any{"data": []any{exampleEvent()}}},
 	}, s.events)
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/messages", ID: "list-messages", Tag: "Messages", Right: Read, OfAccount: true,
@@ -200,7 +200,7 @@ func (s *Server) messages(ctx context.Context, q *search) (*body[List[Summary]],
 
 type eventsQuery struct {
 	Limit  int    `query:"limit" default:"1000" minimum:"1" maximum:"1000" doc:"Most entries to answer with"`
-	Cursor string `query:"cursor" doc:"Id of the last event that is known; empty: from the beginning"`
+	Cursor string `query:"cursor" doc:"The next of the page before, or the id of the last event that is known; empty: from the beginning"`
 }
 
 func (s *Server) events(ctx context.Context, q *eventsQuery) (*body[List[Event]], error) {
@@ -211,13 +211,13 @@ func (s *Server) events(ctx context.Context, q *eventsQuery) (*body[List[Event]]
 			return nil, invalid("query.cursor", sentence(err), "Give the id of an event.")
 		}
 	}
-	found, err := s.config.Mail.Events(ctx, CallerOf(ctx).Account, after, q.Limit)
+	found, next, err := s.config.Mail.EventPage(ctx, CallerOf(ctx).Account, after, q.Limit, searchTime)
 	out := List[Event]{Data: make([]Event, 0, len(found))}
 	for _, e := range found {
 		out.Data = append(out.Data, newEvent(e))
 	}
-	if len(found) == q.Limit {
-		out.Next = out.Data[len(out.Data)-1].ID
+	if !next.IsZero() {
+		out.Next = next.String()
 	}
 	return answer(out, err)
 }

@@ -72,6 +72,44 @@ func (db *DB) Events(ctx context.Context, account, after relay.ID, limit int) ([
 	return db.events(ctx, selectEvents+c.String()+" order by e.id limit ?", append(c.args, limit)...)
 }
 
+// EventPage looks at so many events at once, first and later.
+const eventsFirst, eventsMost = 5000, 320_000
+
+// EventPage is Events that ends when it has taken that long, however few of many are
+// the account's. Next is where it goes on, zero where it has seen all.
+func (db *DB) EventPage(ctx context.Context, account, after relay.ID, limit int, within time.Duration) (found []*relay.Event, next relay.ID, err error) {
+	began := time.Now()
+	next = after
+	for rows := eventsFirst; ; rows = min(8*rows, eventsMost) {
+		to := relay.Everyone
+		err := db.read(ctx, "select id from event where id > ? order by id limit 1 offset ?", func(row scanner) error {
+			var id []byte
+			err := row.Scan(&id)
+			to = toID(id)
+			return err
+		}, next[:], rows-1)
+		if err != nil {
+			return nil, relay.ID{}, db.fail("read events", err)
+		}
+		var c conditions
+		c.account("e.account", account)
+		c.add("e.id > ? and e.id <= ?", next[:], to[:])
+		some, err := db.events(ctx, selectEvents+c.String()+" order by e.id limit ?", append(c.args, limit-len(found))...)
+		if err != nil {
+			return nil, relay.ID{}, err
+		}
+		found = append(found, some...)
+		switch next = to; {
+		case len(found) >= limit:
+			return found, found[len(found)-1].ID, nil
+		case to == relay.Everyone:
+			return found, relay.ID{}, nil
+		case time.Since(began) >= within:
+			return found, next, nil
+		}
+	}
+}
+
 func (db *DB) events(ctx context.Context, query string, args ...any) ([]*relay.Event, error) {
 	var found []*relay.Event
 	err := db.read(ctx, query, func(row scanner) error {

@@ -288,6 +288,10 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		all, err := f.db.Events(f.Context(), as, relay.ID{}, 100)
 		return len(all), err
 	},
+	"EventPage": func(f *fixture, as relay.ID, of belongings) (int, error) {
+		all, _, err := f.db.EventPage(f.Context(), as, relay.ID{}, 100, time.Minute)
+		return len(all), err
+	},
 	"Backlog": func(f *fixture, as relay.ID, of belongings) (int, error) {
 		all, err := f.db.Backlog(f.Context(), as, relay.BacklogFilter{})
 		return len(all), err
@@ -378,7 +382,7 @@ var isolationTests = []test{
 // listing tells whether a method gives a list, or a number, rather than an error.
 func listing(name string) bool {
 	return name == "Find" || slices.Contains([]string{"Accounts", "Users", "Members", "Credentials", "Domains", "Senders", "Suppressed", "Suppressions", "Unsuppress", "Untracked", "IsUntracked", "Changes",
-		"Usage", "Outcomes", "Recent", "Alerts", "AlertSends", "AlertChannels", "AlertRules", "SeenReplies", "Counts", "Example", "Backlog", "Deliveries", "Events", "Webhooks", "WebhookFailures", "Groups", "Left", "LeftBy", "Leavers", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
+		"Usage", "Outcomes", "Recent", "Alerts", "AlertSends", "AlertChannels", "AlertRules", "SeenReplies", "Counts", "Example", "Backlog", "Deliveries", "Events", "EventPage", "Webhooks", "WebhookFailures", "Groups", "Left", "LeftBy", "Leavers", "ScanEvents", "Heads", "EventsByID", "EventsOf"}, name)
 }
 
 func count[T any](all []T, is func(T) bool) (n int) {

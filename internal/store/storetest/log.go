@@ -130,6 +130,64 @@ var logTests = []test{
 			f.Errorf("%d events after the last one, %v", len(got), err)
 		}
 	}},
+	{"events, page by page", func(f *fixture) {
+		other := f.account("other", relay.ID{}).ID
+		var want []relay.ID
+		for i := range 7 {
+			s := f.message("a@x.test")
+			if i%2 > 0 {
+				s.Message.Account, s.Deliveries[0].Account = other, other
+			}
+			f.put(f.lease, s)
+		}
+		all, err := f.db.Events(f.Context(), f.me, relay.ID{}, 100)
+		f.must(err)
+		for _, e := range all {
+			want = append(want, e.ID)
+		}
+		for _, limit := range []int{1, 2, 4, 9} {
+			var got []relay.ID
+			for next, pages := (relay.ID{}), 0; pages == 0 || !next.IsZero(); pages++ {
+				var found []*relay.Event
+				found, next, err = f.db.EventPage(f.Context(), f.me, next, limit, time.Minute)
+				if f.must(err); len(found) > limit {
+					f.Fatalf("a page of %d", len(found))
+				}
+				for _, e := range found {
+					got = append(got, e.ID)
+				}
+			}
+			f.equal("events", got, want)
+		}
+		both, next, err := f.db.EventPage(f.Context(), relay.Everyone, relay.ID{}, 5, time.Minute)
+		if err != nil || len(both) != 5 || next != both[4].ID {
+			f.Errorf("of all: %d, next %s, %v", len(both), next, err)
+		}
+	}},
+	{"few events of many", func(f *fixture) {
+		other := f.account("other", relay.ID{}).ID
+		var many []string
+		for i := range 900 {
+			many = append(many, fmt.Sprintf("%d@x.test", i))
+		}
+		for range 6 {
+			f.put(0, Submission(other, noon, []byte("x"), many...))
+		}
+		mine := f.message("a@x.test")
+		f.put(0, mine)
+		var got []relay.ID
+		pages := 0
+		for next := (relay.ID{}); pages == 0 || !next.IsZero(); pages++ {
+			found, to, err := f.db.EventPage(f.Context(), f.me, next, 10, 0)
+			f.must(err)
+			for _, e := range found {
+				got = append(got, e.Delivery.Message)
+			}
+			next = to
+		}
+		f.equal("events", got, []relay.ID{mine.Message.ID})
+		f.equal("pages", pages, 2) // a look ends in time, and the next one goes on
+	}},
 	{"parts of a story", func(f *fixture) {
 		s := f.message("a@x.test", "b@x.test", "c@x.test", "d@x.test")
 		f.put(0, s)
