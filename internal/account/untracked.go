@@ -12,7 +12,7 @@ import (
 type UntrackedStore interface {
 	Untrack(ctx context.Context, by relay.Actor, u relay.Untracked) (added bool, err error)
 	Retrack(ctx context.Context, by relay.Actor, account relay.ID, address string) error
-	Untracked(ctx context.Context, account relay.ID, part, after string, limit int) ([]*relay.Untracked, error)
+	Untracked(ctx context.Context, account relay.ID, part string, after relay.Untracked, limit int) ([]*relay.Untracked, error)
 }
 
 // Untracked manages whose opens and clicks an account does not track.
@@ -49,8 +49,8 @@ func (l *Untracked) Remove(ctx context.Context, by Caller, address string) error
 	return l.Store.Retrack(ctx, by.Actor, by.Account, kept)
 }
 
-// List gives the list after an address, those that have part in them.
-func (l *Untracked) List(ctx context.Context, by Caller, part, after string, limit int) ([]*relay.Untracked, error) {
+// List gives the list after an entry, those that have part in them.
+func (l *Untracked) List(ctx context.Context, by Caller, part string, after relay.Untracked, limit int) ([]*relay.Untracked, error) {
 	if err := by.Need(Read, "see who is tracked"); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"net/http"
+	"strings"
 	"time"
 
 	"postrider/internal/relay"
@@ -38,17 +39,27 @@ func newUntracked(u *relay.Untracked) Untracked {
 type untrackedQuery struct {
 	Text   string `query:"text" maxLength:"400" doc:"Part of the address"`
 	Limit  int    `query:"limit" default:"100" minimum:"1" maximum:"1000" doc:"Most entries to answer with"`
-	Cursor string `query:"cursor" maxLength:"400" doc:"Where the page before ended: its next"`
+	Cursor string `query:"cursor" maxLength:"500" doc:"Where the page before ended: its next"`
 }
 
 func (s *Server) listUntracked(ctx context.Context, q *untrackedQuery) (*body[List[Untracked]], error) {
-	found, err := s.config.Untracked.List(ctx, CallerOf(ctx).Caller, q.Text, q.Cursor, q.Limit)
+	var after relay.Untracked
+	if q.Cursor != "" {
+		account, address, _ := strings.Cut(q.Cursor, " ")
+		id, err := relay.ParseID(account)
+		if err != nil {
+			return nil, invalid("query.cursor", "This is no cursor of untracked addresses.", "Give the next of the page before.")
+		}
+		after = relay.Untracked{Account: id, Address: address}
+	}
+	found, err := s.config.Untracked.List(ctx, CallerOf(ctx).Caller, q.Text, after, q.Limit)
 	out := List[Untracked]{Data: make([]Untracked, 0, len(found))}
 	for _, u := range found {
 		out.Data = append(out.Data, newUntracked(u))
 	}
 	if len(found) == q.Limit {
-		out.Next = found[len(found)-1].Address
+		last := found[len(found)-1] // several accounts may have the same address
+		out.Next = last.Account.String() + " " + last.Address
 	}
 	return answer(out, err)
 }

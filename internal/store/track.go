@@ -86,14 +86,15 @@ func (db *DB) Retrack(ctx context.Context, by relay.Actor, account relay.ID, add
 	})
 }
 
-// Untracked gives the addresses of which the account tracks nothing, those after
-// one, by address; text, where not empty, is a part of each.
-func (db *DB) Untracked(ctx context.Context, account relay.ID, part, after string, limit int) ([]*relay.Untracked, error) {
+// Untracked gives the addresses of which the account tracks nothing, by account and
+// address, those after one, of which only the account and the address count; part,
+// where not empty, is a part of each.
+func (db *DB) Untracked(ctx context.Context, account relay.ID, part string, after relay.Untracked, limit int) ([]*relay.Untracked, error) {
 	var c conditions
 	c.account("account", account)
 	c.contains("address", part)
-	c.add("address > ?", text(after))
-	return collect(ctx, db, "read untracked addresses", db.scanUntracked, "select "+untrackedColumns+" from untracked where "+c.String()+" order by address, account limit ?",
+	c.add("(account, address) > (?, ?)", after.Account[:], text(after.Address))
+	return collect(ctx, db, "read untracked addresses", db.scanUntracked, "select "+untrackedColumns+" from untracked where "+c.String()+" order by account, address limit ?",
 		append(c.args, page(limit))...)
 }
 

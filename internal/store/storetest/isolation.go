@@ -122,7 +122,7 @@ var isolated = map[string]func(f *fixture, as relay.ID, of belongings) (found in
 		return len(all), err
 	},
 	"Untracked": func(f *fixture, as relay.ID, of belongings) (int, error) {
-		all, err := f.db.Untracked(f.Context(), as, "", "", 0)
+		all, err := f.db.Untracked(f.Context(), as, "", relay.Untracked{}, 0)
 		return len(all), err
 	},
 	"IsUntracked": func(f *fixture, as relay.ID, of belongings) (int, error) {

@@ -194,13 +194,27 @@ var returnedTests = []test{
 		if _, err := f.db.Untrack(f.Context(), somebody, relay.Untracked{Account: other, Address: "b@x.test", Created: noon}); err != nil {
 			f.Fatal(err)
 		}
-		all, err := f.db.Untracked(f.Context(), f.me, "", "", 0)
+		all, err := f.db.Untracked(f.Context(), f.me, "", relay.Untracked{}, 0)
 		f.must(err)
 		if len(all) != 3 || all[2].Address != "a@x.test" || all[2].Note != "asked a@x.test" || !all[2].Created.Equal(noon) || all[2].Account != f.me {
 			f.Errorf("listed %+v", all)
 		}
-		if some, err := f.db.Untracked(f.Context(), f.me, "test", "@.z.test", 1); err != nil || len(some) != 1 || some[0].Address != "@y.test" {
+		if some, err := f.db.Untracked(f.Context(), f.me, "test", relay.Untracked{Account: f.me, Address: "@.z.test"}, 1); err != nil || len(some) != 1 || some[0].Address != "@y.test" {
 			f.Errorf("the next one: %+v, %v", some, err)
+		}
+		// Of all accounts, an entry a page: none is left out, though two have the same.
+		_, err = f.db.Untrack(f.Context(), somebody, relay.Untracked{Account: other, Address: "a@x.test", Created: noon})
+		f.must(err)
+		var after relay.Untracked
+		for n := range 6 {
+			page, err := f.db.Untracked(f.Context(), relay.Everyone, "", after, 1)
+			f.must(err)
+			if (n < 5) != (len(page) == 1) {
+				f.Fatalf("page %d: %+v", n, page)
+			}
+			if n < 5 {
+				after = *page[0]
+			}
 		}
 		for asked, want := range map[string]bool{"a@x.test": true, "b@x.test": false, "@y.test": true} {
 			if got, err := f.db.IsUntracked(f.Context(), f.me, []string{"@x.test", asked}); err != nil || got != want {
