@@ -164,8 +164,10 @@ const (
 		" advice = case when u.what > 0 then u.advice else delivery.advice end," +
 		" provider = case when u.provider <> '' then u.provider else delivery.provider end," +
 		" source = case when u.source <> '' then u.source else delivery.source end"
+	// "state + 0" so that PostgreSQL does not take the index of the live ones: as long
+	// as it has not counted the table, it reads all of that for a few rows.
 	settleWhere = " where delivery.message = u.message and delivery.n = u.n and delivery.account = u.account" +
-		" and delivery.state < 10 and lease in (0, ?) and not (lease = 0 and updated = u.at and delivery.state = u.state)" +
+		" and delivery.state + 0 < 10 and lease in (0, ?) and not (lease = 0 and updated = u.at and delivery.state = u.state)" +
 		" and (u.what >= 0 or delivery.state = 1 and attempts = 0 and delivery.due > u.at)"
 )
 

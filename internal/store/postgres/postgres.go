@@ -48,9 +48,10 @@ var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 5 * time.Second, Interva
 // the others need to take over. They end with the transaction.
 //
 // What is written has an index to be found by, and the planner is to use it: it
-// judges by statistics, and those of a queue are always of some other time.
+// judges by statistics, and those of a queue are always of some other time. What it
+// must do without an index it takes for so dear that it would compile it first.
 const begin = "begin isolation level read committed; set local statement_timeout = 8000; set local idle_in_transaction_session_timeout = 5000;" +
-	" set local enable_seqscan = off"
+	" set local enable_seqscan = off; set local jit = off"
 
 // Open opens the store in the database that dsn names: a URL or a line of
 // key=value, as libpq takes them, PGPASSWORD and the like included. No error

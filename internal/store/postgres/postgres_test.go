@@ -134,11 +134,53 @@ func TestOrder(t *testing.T) {
 	}
 }
 
-// asked keeps the last statement that reads a table by many addresses.
+// asked keeps the last statement that reads a table by many addresses, and the last
+// that settles deliveries.
 type asked struct {
+	conn *pgx.Conn // its own, planning as the store has it plan
 	mu   sync.Mutex
 	text map[string]string
 	args map[string][]any
+}
+
+// uncounted opens a store in which the server never counts these tables.
+func uncounted(t *testing.T, tables ...string) (*store.DB, *asked, relay.ID) {
+	server := postgres.Run(t, postgres.Options{Unsynced: true})
+	seen := &asked{text: map[string]string{}, args: map[string][]any{}}
+	e := engine(server, straight, seen)
+	place := e.New(t)
+	db, err := e.Open(t.Context(), place)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	if seen.conn, err = pgx.Connect(t.Context(), place); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = seen.conn.Close(context.WithoutCancel(t.Context())) })
+	for _, table := range tables {
+		if _, err := seen.conn.Exec(t.Context(), "set enable_seqscan = off; alter table "+table+" set (autovacuum_enabled = false)"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	account, err := db.EnsureAccount(t.Context(), "me")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, seen, account
+}
+
+// plan is how the server would do what it was asked of a table, line by line.
+func (a *asked) plan(t *testing.T, table string) []string {
+	rows, err := a.conn.Query(t.Context(), "explain "+a.text[table], a.args[table]...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lines
 }
 
 func (a *asked) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQueryStartData) context.Context {
@@ -149,6 +191,9 @@ func (a *asked) TraceQueryStart(ctx context.Context, _ *pgx.Conn, q pgx.TraceQue
 			a.text[table], a.args[table] = q.SQL, q.Args
 		}
 	}
+	if strings.HasPrefix(q.SQL, "update delivery ") && strings.Contains(q.SQL, "unnest") {
+		a.text["delivery"], a.args["delivery"] = q.SQL, q.Args
+	}
 	return ctx
 }
 
@@ -157,27 +202,7 @@ func (a *asked) TraceQueryEnd(context.Context, *pgx.Conn, pgx.TraceQueryEndData)
 // TestFilling: while a table is being filled that the server knows nothing of yet,
 // addresses are looked up by the whole key, not by the account alone.
 func TestFilling(t *testing.T) {
-	server := postgres.Run(t, postgres.Options{Unsynced: true})
-	seen := &asked{text: map[string]string{}, args: map[string][]any{}}
-	e := engine(server, straight, seen)
-	place := e.New(t)
-	db, err := e.Open(t.Context(), place)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer db.Close()
-	conn, err := pgx.Connect(t.Context(), place)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close(t.Context())
-	if _, err := conn.Exec(t.Context(), "set enable_seqscan = off; alter table suppression set (autovacuum_enabled = false); alter table leaver set (autovacuum_enabled = false)"); err != nil {
-		t.Fatal(err)
-	}
-	account, err := db.EnsureAccount(t.Context(), "me")
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, seen, account := uncounted(t, "suppression", "leaver")
 	by, now := relay.Actor{Name: "test"}, time.Now()
 	if err := db.AddGroup(t.Context(), by, &relay.Group{Account: account, ID: "news", Name: "News", Created: now}, 10); err != nil {
 		t.Fatal(err)
@@ -198,21 +223,42 @@ func TestFilling(t *testing.T) {
 		}
 	}
 	for table, text := range seen.text {
-		rows, err := conn.Query(t.Context(), "explain "+text, seen.args[table]...)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines, err := pgx.CollectRows(rows, pgx.RowTo[string])
-		if err != nil {
-			t.Fatal(err)
-		}
-		plan := strings.Join(lines, "\n")
-		if !slices.ContainsFunc(lines, func(l string) bool { return strings.Contains(l, "Index Cond:") && strings.Contains(l, "(address = ") }) {
-			t.Errorf("%s\n%.3000s", text, plan)
+		plan := seen.plan(t, table)
+		if !slices.ContainsFunc(plan, func(l string) bool { return strings.Contains(l, "Index Cond:") && strings.Contains(l, "(address = ") }) {
+			t.Errorf("%s\n%.3000s", text, strings.Join(plan, "\n"))
 		}
 	}
 	if len(seen.text) != 2 {
 		t.Errorf("seen: %v", seen.text)
+	}
+}
+
+// TestSettling: while the server has not counted the deliveries yet, they are settled
+// by their keys all the same.
+func TestSettling(t *testing.T) {
+	db, seen, account := uncounted(t, "delivery")
+	lease, err := db.Join(t.Context(), "node")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 40 {
+		now := time.Now()
+		var mail []*relay.Submission
+		var done []relay.Outcome
+		for range 50 {
+			s := storetest.Submission(account, now, []byte("Subject: x\r\n\r\nx\r\n"), "rcpt@example.net")
+			mail = append(mail, s)
+			done = append(done, relay.Outcome{Delivery: s.Deliveries[0].ID, Account: account, Kind: relay.EventDelivered, At: now, Host: "mx.example.net",
+				Reply: relay.Reply{Code: 250, Text: "ok"}, Attempt: &relay.Attempt{Started: now, Ended: now}})
+		}
+		for _, err := range append(db.Put(t.Context(), lease, mail), db.Settle(t.Context(), lease, done)...) {
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if plan := strings.Join(seen.plan(t, "delivery"), "\n"); strings.Contains(plan, "delivery_live") || !strings.Contains(plan, "delivery_pkey") {
+		t.Errorf("%s\n%.3000s", seen.text["delivery"], plan)
 	}
 }
 
