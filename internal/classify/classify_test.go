@@ -309,6 +309,7 @@ func TestBadRules(t *testing.T) {
 		"[meaning.x]\nkind = \"weak\"\nwhat = \"a\"\ndo = \"b\"\nturn = \"nobody\"": "kind \"weak\"",
 		"[meaning.x]\nkind = \"soft\"\nwhat = \"a\"\ndo = \"b\"\nturn = \"nobody\"": "there is no category \"x\"",
 		"harmless = [\"a*\"]":                                                       "harmless: \"a*\"",
+		"harmless = [\"please ... unknown\"]":                                       "what stands in a gap may be anything",
 	} {
 		if _, err := New(Source{"mine.toml", []byte(text)}); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v; want %q", text, err, want)

@@ -57,6 +57,7 @@ func newClass(members []string) (*wordClass, error) {
 	return c, nil
 }
 
+// merge takes in the words of another class.
 func (c *wordClass) merge(other *wordClass) {
 	maps.Copy(c.exact, other.exact)
 	c.stems = append(c.stems, other.stems...)

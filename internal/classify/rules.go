@@ -284,7 +284,9 @@ func (c *Classifier) addConcepts(files []file) error {
 func (c *Classifier) addHarmless(f file) error {
 	var single []string
 	for _, s := range f.Harmless {
-		if p := compile(s, c.classes); len(p) > 1 {
+		if p := compile(s, c.classes); slices.ContainsFunc(p, func(w word) bool { return w.gap > 0 }) {
+			return fmt.Errorf("%q: what stands in a gap may be anything", s)
+		} else if len(p) > 1 {
 			c.harmlessPhrases = append(c.harmlessPhrases, p)
 		} else {
 			single = append(single, s)
