@@ -355,6 +355,14 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// certificates makes a watch that tells of certificates at once.
+func (r *rig) certificates(c Config) *Watch {
+	c.Times.Quiet = 0
+	c.Rules = c.Rules.For(nil)
+	c.Rules[relay.AlertCertificate] = relay.AlertRule{}
+	return NewWatch(c, r.db)
+}
+
 // The certificate of a tracking host concerns its account, which can do without; it
 // is well again when it is renewed, or wanted no more.
 func TestHostCertificates(t *testing.T) {
@@ -364,10 +372,7 @@ func TestHostCertificates(t *testing.T) {
 		{Name: "links.later.example", Account: r.account, From: now.Add(-62 * 24 * time.Hour), Expires: now.Add(28 * 24 * time.Hour), Renewed: true, Error: "caa: no."}}
 	c := r.config
 	c.Hosts = func(context.Context) ([]Certificate, error) { return hosts, nil }
-	c.Times.Quiet = 0
-	c.Rules = c.Rules.For(nil)
-	c.Rules[relay.AlertCertificate] = relay.AlertRule{}
-	w := NewWatch(c, r.db)
+	w := r.certificates(c)
 	r.must(w.Round(t.Context()))
 	open := r.open()
 	if len(open) != 1 {
@@ -405,10 +410,7 @@ func TestMissingCertificates(t *testing.T) {
 	c := r.config
 	c.Certificates = func() []Certificate { return own }
 	c.Hosts = func(context.Context) ([]Certificate, error) { return hosts, nil }
-	c.Times.Quiet = 0
-	c.Rules = c.Rules.For(nil)
-	c.Rules[relay.AlertCertificate] = relay.AlertRule{}
-	w := NewWatch(c, r.db)
+	w := r.certificates(c)
 	r.must(w.Round(t.Context()))
 	open := r.open()
 	if len(open) != 1 || open[0].Account != r.account || open[0].Subject != "links.shop.example" || !strings.Contains(open[0].Text, "caa: no.") || strings.Contains(open[0].Text, "0001") {

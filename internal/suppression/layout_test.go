@@ -59,17 +59,20 @@ func TestBadLines(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var good []string
-	var bad []int
+	good, bad := all(t, r)
+	if len(good) != 2 || good[1] != "c@x.test" || len(bad) != 2 || bad[0] != 3 || bad[1] != 4 {
+		t.Errorf("good %v, bad lines %v", good, bad)
+	}
+}
+
+// all reads a list to its end: the addresses, and the numbers of bad lines.
+func all(t *testing.T, r *Reader) (good []string, bad []int) {
 	for {
 		s, _, err := r.Next()
 		var b *BadLine
 		switch {
 		case errors.Is(err, io.EOF):
-			if len(good) != 2 || good[1] != "c@x.test" || len(bad) != 2 || bad[0] != 3 || bad[1] != 4 {
-				t.Errorf("good %v, bad lines %v", good, bad)
-			}
-			return
+			return good, bad
 		case errors.As(err, &b):
 			bad = append(bad, b.Line)
 		case err != nil:
@@ -107,23 +110,7 @@ func TestOpenQuotes(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 			continue
 		}
-		var good []string
-		var bad []int
-		for {
-			s, _, err := r.Next()
-			var b *BadLine
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			switch {
-			case errors.As(err, &b):
-				bad = append(bad, b.Line)
-			case err != nil:
-				t.Fatal(err)
-			default:
-				good = append(good, s.Address)
-			}
-		}
+		good, bad := all(t, r)
 		if len(good) != tt.good || good[0] != tt.first || !slices.Equal(bad, tt.bad) {
 			t.Errorf("%s: %d good, first %.1q, bad lines %v", name, len(good), good, bad)
 		}
