@@ -200,6 +200,10 @@ func TestCodesInTheText(t *testing.T) {
 		{"host mx.example.net[192.0.2.1] said: 452 4.2.2 Over quota (in reply to RCPT TO command)", 452, "4.2.2", "rcpt"},
 		{"SMTP error from remote mail server after end of data: host mx.example.net [192.0.2.1]: 554 rejected", 554, "", "dot"},
 		{"Remote host said: 511 no such user", 511, "", ""},
+		{"host mx.corp.example[203.0.113.83] said: 550 5.1.1 No such user", 550, "5.1.1", ""}, // no 203 there
+		{"connect to mx.corp.example[203.0.113.83]:25: Connection refused", 0, "", ""},
+		{"answered [550]. Giving up", 550, "", ""},
+		{"It said 550.", 550, "", ""},
 		{"<mx.example.net #5.1.1 SMTP; 550 No such user>", 550, "5.1.1", ""},
 		{"(535, b'5.7.8 Error: authentication failed')", 535, "5.7.8", ""},
 		{"5.1.0 - Unknown address error 550-'5.7.1 blocked'", 550, "5.7.1", ""},

@@ -202,7 +202,7 @@ func plain(s string) string {
 
 // codeForm finds a basic code where one can stand: at the start, or after a sign
 // or a word that announces it; with the enhanced one that may follow.
-var codeForm = regexp.MustCompile(`(?i)(?:^|[:;(<>"'\[|=]|\b(?:said|says|error|code|status|reply|response|replied|returned|answered|was|with|got|smtp|esmtp|message|reason|line|failed))[\s:;#("'<>\[]*([245]\d\d)(?:[ \-]+#?\(?([245]\.[0-7]\.\d{1,3})\b|[\s\-,:;."')\]<#]|$)`)
+var codeForm = regexp.MustCompile(`(?i)(?:^|[:;(<>"'\[|=]|\b(?:said|says|error|code|status|reply|response|replied|returned|answered|was|with|got|smtp|esmtp|message|reason|line|failed))[\s:;#("'<>\[]*([245]\d\d)(?:[ \-]+#?\(?([245]\.[0-7]\.\d{1,3})\b|[\s\-,:;"')\]<#]|\.(?:\D|$)|$)`)
 
 // codes finds the first basic code and the enhanced one behind it, or gives nothing.
 // Most texts begin with them, which is seen without the expression.
