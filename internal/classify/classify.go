@@ -250,14 +250,15 @@ func brokenOff(s string) bool {
 		strings.HasSuffix(s, "@") || strings.HasSuffix(s, "…") || strings.HasSuffix(s, "...")
 }
 
-// aboutCommand tells whether the codes speak of our commands, the content or the
-// state of a mailbox or system, not of an address: 500 to 504 (RFC 5321 section
-// 4.2.2), 530 to 538 (RFC 4954), X.2 but for X.2.1, X.3.1 and more, X.5.1 and more, X.6 (RFC 3463 sections
-// 3.6 and 3.7), and X.7 but for those few that RFC 5248 and RFC 7293 give to
-// addresses. Where firm words say that the address is bad, 500, X.2.0, X.7.0 and X.7.1
-// do not speak against that: some servers have those codes for all refusals.
+// aboutCommand tells whether the codes speak of our commands, our login, the content or
+// the state of a mailbox or system, not of an address: 500 to 504 (RFC 5321 section
+// 4.2.2), 525 (RFC 5248, with X.7.13), 530 to 538 (RFC 4954), X.2 but for X.2.1, X.3.1
+// and more, X.5.1 and more, X.6 (RFC 3463 sections 3.6 and 3.7), and X.7 but for those
+// few that RFC 5248 and RFC 7293 give to addresses. Where firm words say that the address
+// is bad, 500, X.2.0, X.7.0 and X.7.1 do not speak against that: some servers have those
+// codes for all refusals.
 func aboutCommand(r Reply, firm bool) bool {
-	if r.Code >= 500 && r.Code <= 504 && !(r.Code == 500 && firm) || r.Code >= 530 && r.Code <= 538 {
+	if r.Code >= 500 && r.Code <= 504 && !(r.Code == 500 && firm) || r.Code == 525 || r.Code >= 530 && r.Code <= 538 {
 		return true
 	}
 	if len(r.Enhanced) < 5 {
