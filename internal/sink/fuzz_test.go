@@ -35,7 +35,7 @@ func FuzzSession(f *testing.F) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(5 * time.Second))
+		conn.SetDeadline(time.Now().Add(patience))
 		done := make(chan error, 1)
 		go func() {
 			_, err := io.Copy(io.Discard, conn)

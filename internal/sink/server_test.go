@@ -234,7 +234,7 @@ func TestKeepWaitReceived(t *testing.T) {
 }
 
 func TestIdleAndShutdown(t *testing.T) {
-	s := start(t, Config{Idle: 300 * time.Millisecond})
+	s := start(t, Config{Idle: 2 * time.Second})
 	d := greet(t, s.Addr())
 	d.expect("421 4.4.2")
 	d.closed()
@@ -308,7 +308,7 @@ func until(t testing.TB, fact func() bool) {
 	t.Helper()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(8 * time.Second); !fact(); <-tick.C {
+	for end := time.Now().Add(patience); !fact(); <-tick.C {
 		if time.Now().After(end) {
 			t.Fatal("waited for too long")
 		}

@@ -32,7 +32,7 @@ func start(t testing.TB, cfg Config) *Server {
 			if err != nil {
 				t.Errorf("Serve: %v", err)
 			}
-		case <-time.After(5 * time.Second):
+		case <-time.After(patience):
 			t.Error("Serve did not end")
 		}
 		if n := s.Stats().Open; n != 0 {
@@ -41,6 +41,10 @@ func start(t testing.TB, cfg Config) *Server {
 	})
 	return s
 }
+
+// patience bounds each wait for what does come, on a machine that is busy too;
+// hush is how long nothing has come where nothing should.
+const patience, hush = time.Minute, 300 * time.Millisecond
 
 // client is one end of a dialogue.
 type client struct {
@@ -56,7 +60,7 @@ func dial(t testing.TB, addr string) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	return &client{t, conn, bufio.NewReader(conn)}
 }
 
@@ -104,11 +108,11 @@ func (c *client) closed() {
 // rcpt", "closed at dot", "silent at data", "nonsense at rcpt".
 func try(t testing.TB, addr, rcpt, content string) string {
 	t.Helper()
-	return tryFor(t, addr, rcpt, content, 8*time.Second)
+	return tryUntil(t, addr, rcpt, content, "")
 }
 
-// tryFor waits so long for each reply.
-func tryFor(t testing.TB, addr, rcpt, content string, patience time.Duration) string {
+// tryUntil knows the stage at which no reply should come.
+func tryUntil(t testing.TB, addr, rcpt, content, silent string) string {
 	t.Helper()
 	c := greet(t, addr)
 	defer c.conn.Close()
@@ -121,7 +125,9 @@ func tryFor(t testing.TB, addr, rcpt, content string, patience time.Duration) st
 		_, err := io.WriteString(c.conn, step.send)
 		var r smtp.Reply
 		if err == nil {
-			c.conn.SetReadDeadline(time.Now().Add(patience))
+			if step.stage == silent {
+				c.conn.SetReadDeadline(time.Now().Add(hush))
+			}
 			r, err = c.read()
 		}
 		var nonsense *smtp.ReplyError
@@ -221,11 +227,8 @@ func TestLocalParts(t *testing.T) {
 			content := strings.Repeat("0123456789012345678901234567890123456789\r\n", 2000)
 			messages := int64(0)
 			for i, want := range c.want {
-				patience := 8 * time.Second
-				if strings.HasPrefix(want, "silent") {
-					patience = 300 * time.Millisecond
-				}
-				if got := tryFor(t, s.Addr(), c.local+"@sink.test", content, patience); got != want {
+				_, silent, _ := strings.Cut(want, "silent at ")
+				if got := tryUntil(t, s.Addr(), c.local+"@sink.test", content, silent); got != want {
 					t.Fatalf("try %d: got %q, want %q", i+1, got, want)
 				}
 				if want == ok {
@@ -281,7 +284,7 @@ func TestGreylistTime(t *testing.T) {
 	if got := try(t, s.Addr(), rcpt, "x"); got != "451 4.7.1 at rcpt" {
 		t.Fatalf("first try: %s", got)
 	}
-	for deadline := time.Now().Add(5 * time.Second); ; {
+	for deadline := time.Now().Add(patience); ; {
 		got := try(t, s.Addr(), rcpt, "x")
 		if got == "ok" {
 			return
@@ -383,19 +386,23 @@ func TestPace(t *testing.T) {
 	} {
 		t.Run(c.local, func(t *testing.T) {
 			t.Parallel()
-			d := greet(t, s.Addr())
 			var got []byte
-			for _, send := range []string{"MAIL FROM:<>", "RCPT TO:<" + c.local + "@x.test>", "DATA", ".", "NOOP"} {
-				begin := time.Now()
-				d.send(send + "\r\n")
-				if _, err := d.read(); err != nil {
-					t.Fatal(err)
+			for range 10 { // the machine may be what is slow
+				d := greet(t, s.Addr())
+				got = nil
+				for _, send := range []string{"MAIL FROM:<>", "RCPT TO:<" + c.local + "@x.test>", "DATA", ".", "NOOP"} {
+					begin := time.Now()
+					d.send(send + "\r\n")
+					if _, err := d.read(); err != nil {
+						t.Fatal(err)
+					}
+					got = append(got, "-X"[min(1, time.Since(begin)/(450*time.Millisecond))])
 				}
-				got = append(got, "-X"[min(1, time.Since(begin)/(450*time.Millisecond))])
+				if string(got) == c.late {
+					return
+				}
 			}
-			if string(got) != c.late {
-				t.Errorf("%s: late %s, want %s", c.local, got, c.late)
-			}
+			t.Errorf("%s: late %s, want %s", c.local, got, c.late)
 		})
 	}
 }

@@ -59,7 +59,7 @@ func sendTLS(addr string, implicit bool, conf *tls.Config) error {
 		return err
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	if implicit {
 		tc := tls.Client(conn, conf)
 		if err := tc.Handshake(); err != nil {
