@@ -28,7 +28,7 @@ import (
 
 // patience bounds each wait: what does not happen fails the test instead of
 // hanging it.
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // rig is a dispatcher with its surroundings.
 type rig struct {
@@ -78,9 +78,9 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(server.Close)
 	r := &rig{t: t, dns: server, port: freePort(t), queue: newFakeQueue(), kept: fakeContents{}}
 	r.config = Config{Hostname: "relay.test", Port: r.port, Connections: 100, PerSite: 20, PerConn: 100, Idle: time.Minute,
-		Connect: 5 * time.Second, Drain: patience, Retry: schedule.Retry{Waits: []time.Duration{time.Minute, time.Hour}},
+		Connect: patience, Drain: patience, Retry: schedule.Retry{Waits: []time.Duration{time.Minute, time.Hour}},
 		Gather: 10 * time.Second, Delay: 4 * time.Hour, Spool: t.TempDir(),
-		Timeouts: smtpclient.Timeouts{Greeting: 5 * time.Second, Command: 5 * time.Second, DataStall: 5 * time.Second, Dot: 5 * time.Second}}
+		Timeouts: smtpclient.Timeouts{Greeting: patience, Command: patience, DataStall: patience, Dot: patience}}
 	r.routes = Routes{{Domain: "*", Port: r.port, TLS: smtpclient.Opportunistic, Private: loopback}}
 	return r
 }
@@ -118,7 +118,7 @@ func (r *rig) mx(domain, addr string) *rig {
 func (r *rig) make() *rig {
 	r.t.Helper()
 	if r.resolver == nil {
-		resolver, err := dns.New([]string{r.dns.Addr()}, time.Second)
+		resolver, err := dns.New([]string{r.dns.Addr()}, patience)
 		if err != nil {
 			r.t.Fatal(err)
 		}

@@ -90,7 +90,7 @@ func TestDelivered(t *testing.T) {
 // TestReplies plays the receiver simulator's behaviours.
 func TestReplies(t *testing.T) {
 	r := newRig(t).mx("receiver.test", "127.0.1.1")
-	r.config.Timeouts.Dot = time.Second
+	r.config.Timeouts.Dot = 4 * time.Second // waited for once
 	r.config.Suppress = suppression.Rule{Hard: true, Soft: relay.SoftRule{Failures: 5, Within: time.Hour}}
 	r.run()
 	r.sink("127.0.1.1", sink.Config{})
@@ -124,7 +124,7 @@ func TestReplies(t *testing.T) {
 		{local: "tempfail", changes: []func(*queue.Item){waited(5 * time.Hour), notify(relay.NotifyFailure)}, kind: relay.EventDeferred, code: 451, stage: "rcpt"},
 		{local: "tempfail", changes: []func(*queue.Item){waited(5 * time.Hour), func(it *queue.Item) { it.Message.Envelope.Release = time.Now() }},
 			kind: relay.EventDeferred, code: 451, stage: "rcpt"},
-		{local: "tempfail", changes: []func(*queue.Item){expires(time.Second)}, kind: relay.EventExpired, code: 451, stage: "rcpt", notice: relay.NotifyFailure},
+		{local: "tempfail", changes: []func(*queue.Item){expires(30 * time.Second)}, kind: relay.EventExpired, code: 451, stage: "rcpt", notice: relay.NotifyFailure},
 		{local: "ok", changes: []func(*queue.Item){notify(relay.NotifySuccess)}, kind: relay.EventDelivered, code: 250, stage: "dot"},
 	} {
 		content := plain

@@ -17,7 +17,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	mdns "github.com/miekg/dns"
 
@@ -61,7 +60,7 @@ func (r *rig) secure() (*sink.Authority, *ledger) {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	resolver, err := dns.New([]string{r.dns.Addr()}, time.Second)
+	resolver, err := dns.New([]string{r.dns.Addr()}, patience)
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -70,7 +69,7 @@ func (r *rig) secure() (*sink.Authority, *ledger) {
 	r.config.Sessions = told
 	r.routes[0].Roots = ca.Pool()
 	r.resolver = resolver
-	fetcher := &tlspolicy.Fetcher{Addrs: resolver.Addrs, Roots: ca.Pool(), Port: r.port + 1, Timeout: 5 * time.Second}
+	fetcher := &tlspolicy.Fetcher{Addrs: resolver.Addrs, Roots: ca.Pool(), Port: r.port + 1, Timeout: patience}
 	r.config.Policies = &tlspolicy.Policies{TLSA: resolver, STS: tlspolicy.NewCache(resolver, fetcher, nil, slog.New(slog.DiscardHandler))}
 	return ca, told
 }

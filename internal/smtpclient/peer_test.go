@@ -28,7 +28,7 @@ type peer struct {
 
 // patience bounds each wait of a peer: a client that says too little fails the
 // test instead of hanging it.
-const patience = 5 * time.Second
+const patience = 30 * time.Second
 
 // serve listens on loopback, gives the first connection to the script, and
 // returns the client's end. The connection is closed after the script.
