@@ -103,7 +103,7 @@ func newRig(t *testing.T) *rig {
 	r.post = webhook.NewPoster(webhook.Config{Addrs: func(_ context.Context, host string) ([]netip.Addr, error) {
 		a, err := netip.ParseAddr(host)
 		return []netip.Addr{a}, err
-	}, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: 2 * time.Second})
+	}, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: time.Minute})
 	operators := Operators{To: []string{"root@relay.example"}}
 	r.sender = NewSender(SendConfig{Node: "node", Hostname: "relay.example", From: "alerts@relay.example", Home: r.account, Operators: operators, Log: r.log}, r.db, r.post, r.mail, r.box)
 	newID := func() (relay.ID, error) { return storetest.NewID(time.Now()), nil }

@@ -52,16 +52,16 @@ func TestBreaker(t *testing.T) {
 		return append([]int(nil), asked...)
 	}
 	r.mail(5)
-	within(t, 20*time.Second, "the first request fails", func() bool { return r.progress(h).Failures == 1 })
+	within(t, patience, "the first request fails", func() bool { return r.progress(h).Failures == 1 })
 	for i := range 4 {
 		r.mail(20)
-		within(t, 20*time.Second, "the other has its events", func() bool { return fine.distinct() == 5+20*(i+1) })
+		within(t, patience, "the other has its events", func() bool { return fine.distinct() == 5+20*(i+1) })
 	}
 	if got := requests(); len(got) != 1 {
 		t.Errorf("the dead one was asked %d times within one wait", len(got))
 	}
 	// A request is counted when its answer has come back.
-	within(t, 20*time.Second, "all requests are counted", func() bool { return s.Stats().Events >= 85 })
+	within(t, patience, "all requests are counted", func() bool { return s.Stats().Events >= 85 })
 	if st := s.Stats(); st.Served != 2 || st.Failing != 1 || st.Refused != 1 || st.Lag <= 0 || st.Events < 85 {
 		t.Errorf("stats %+v", st)
 	}
@@ -72,7 +72,7 @@ func TestBreaker(t *testing.T) {
 	if _, err := r.manager.Change(t.Context(), relay.Actor{}, r.account, h.ID, Settings{Batch: &batch}); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 20*time.Second, "it has all", func() bool { return dead.distinct() == 85 })
+	within(t, patience, "it has all", func() bool { return dead.distinct() == 85 })
 	got := requests()
 	if len(got) < 2 || got[1] != 1 {
 		t.Fatalf("requests of %v events; the second should try one", got)

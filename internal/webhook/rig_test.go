@@ -54,7 +54,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{T: t, db: db, box: box, config: Config{Addrs: loopback, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: 2 * time.Second, GiveUp: time.Hour, Log: log}}
+	r := &rig{T: t, db: db, box: box, config: Config{Addrs: loopback, Private: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, Timeout: patience, GiveUp: time.Hour, Log: log}}
 	if r.account, err = db.EnsureAccount(t.Context(), "me"); err != nil {
 		t.Fatal(err)
 	}
@@ -152,6 +152,9 @@ func (r *rig) progress(h *relay.Webhook) *relay.WebhookProgress {
 	return p
 }
 
+// patience is how long is waited for what does come, on a machine that is busy too.
+const patience = time.Minute
+
 // within waits for a fact.
 func within(t testing.TB, longest time.Duration, fact string, f func() bool) {
 	t.Helper()
@@ -192,7 +195,7 @@ func newReceiver(t testing.TB) *receiver {
 func startReceiver(t testing.TB, v *receiver, addr string) (stop func()) {
 	t.Helper()
 	var ln net.Listener
-	within(t, 20*time.Second, "the address is free", func() (free bool) {
+	within(t, patience, "the address is free", func() (free bool) {
 		var err error
 		ln, err = net.Listen("tcp", addr)
 		return err == nil

@@ -23,7 +23,7 @@ func TestSend(t *testing.T) {
 		r.settle(id, relay.EventDeferred)
 		r.settle(id, relay.EventBounced)
 	}
-	within(t, 20*time.Second, "60 events are there", func() bool { return to.distinct() == 60 })
+	within(t, patience, "60 events are there", func() bool { return to.distinct() == 60 })
 	if n := len(to.took()); n != 60 {
 		t.Errorf("%d events came, each should once", n)
 	}
@@ -50,7 +50,7 @@ func TestFilter(t *testing.T) {
 	r.release()
 	r.settle(ids[1], relay.EventBounced)
 	r.settle(ids[2], relay.EventDelivered)
-	within(t, 20*time.Second, "both are there", func() bool { return to.distinct() == 2 })
+	within(t, patience, "both are there", func() bool { return to.distinct() == 2 })
 	if len(to.took()) != 2 || len(other.took()) != 0 {
 		t.Errorf("got %+v, %+v", to.took(), other.took())
 	}
@@ -63,7 +63,7 @@ func TestBatch(t *testing.T) {
 	r.add(to, Settings{Batch: &batch, Wait: &wait})
 	r.run()
 	r.mail(15)
-	within(t, 20*time.Second, "15 events are there", func() bool { return to.distinct() == 15 })
+	within(t, patience, "15 events are there", func() bool { return to.distinct() == 15 })
 	if len(to.bodies) != 3 || to.bodies[0][0] != '[' || !strings.HasPrefix(to.ids[0], "batch_") || to.ids[0] == to.ids[1] {
 		t.Errorf("%d requests, %q", len(to.bodies), to.ids)
 	}
@@ -83,8 +83,8 @@ func TestRetry(t *testing.T) {
 	})
 	r.run()
 	r.mail(5)
-	within(t, 20*time.Second, "5 events are there", func() bool { return to.distinct() == 5 })
-	within(t, 5*time.Second, "it is noted", func() bool { return r.progress(h).Sent == 5 })
+	within(t, patience, "5 events are there", func() bool { return to.distinct() == 5 })
+	within(t, patience, "it is noted", func() bool { return r.progress(h).Sent == 5 })
 	failures, err := r.db.WebhookFailures(t.Context(), r.account, h.ID, relay.ID{}, 0)
 	if err != nil || len(failures) != 3 || failures[0].Status != 503 || failures[0].Answer != "not[31m today" || failures[2].Try != 1 || failures[2].Events != 5 || failures[0].Events != 1 {
 		t.Errorf("failures %+v, %v", failures, err)
@@ -114,20 +114,20 @@ func TestAside(t *testing.T) {
 		}
 	}
 	r.run()
-	within(t, 20*time.Second, "the others are there", func() bool { return to.distinct() == 18 })
+	within(t, patience, "the others are there", func() bool { return to.distinct() == 18 })
 	r.mail(3)
-	within(t, 20*time.Second, "later ones are there", func() bool { return to.distinct() == 21 })
-	within(t, 5*time.Second, "it is noted", func() bool { p := r.progress(h); return len(p.Aside) == 1 && p.Aside[0].Message == ids[4] })
+	within(t, patience, "later ones are there", func() bool { return to.distinct() == 21 })
+	within(t, patience, "it is noted", func() bool { p := r.progress(h); return len(p.Aside) == 1 && p.Aside[0].Message == ids[4] })
 	r.settle(ids[4], relay.EventDelivered) // which waits for the other
 	r.stop()                               // it is known after a restart
 	r.run()
 	r.mail(1)
-	within(t, 20*time.Second, "later ones are there", func() bool { return to.distinct() == 22 })
+	within(t, patience, "later ones are there", func() bool { return to.distinct() == 22 })
 	to.mu.Lock()
 	healed = true
 	to.mu.Unlock()
-	within(t, 20*time.Second, "those that stood aside are there", func() bool { return to.distinct() == 24 })
-	within(t, 5*time.Second, "none stands aside", func() bool { return len(r.progress(h).Aside) == 0 })
+	within(t, patience, "those that stood aside are there", func() bool { return to.distinct() == 24 })
+	within(t, patience, "none stands aside", func() bool { return len(r.progress(h).Aside) == 0 })
 	to.inOrder()
 	if n := len(to.took()); n != 24 {
 		t.Errorf("%d events came, each should once", n)
@@ -184,7 +184,7 @@ func TestDisable(t *testing.T) {
 			to.answers(func(_ []Event, w http.ResponseWriter, _ *http.Request) { w.WriteHeader(status) })
 			r.run()
 			r.mail(2)
-			within(t, 20*time.Second, "it is disabled", func() bool {
+			within(t, patience, "it is disabled", func() bool {
 				h = must(r.db.Webhook(t.Context(), r.account, h.ID))
 				return h.Status == relay.WebhookDisabled
 			})
@@ -200,7 +200,7 @@ func TestDisable(t *testing.T) {
 			if _, err := r.manager.Change(t.Context(), relay.Actor{}, r.account, h.ID, Settings{Paused: &paused}); err != nil {
 				t.Fatal(err)
 			}
-			within(t, 20*time.Second, "the events are there", func() bool { return to.distinct() == 2 })
+			within(t, patience, "the events are there", func() bool { return to.distinct() == 2 })
 		})
 	}
 }
@@ -219,11 +219,11 @@ func TestReplay(t *testing.T) {
 	r.run()
 	began := time.Now()
 	r.mail(5)
-	within(t, 20*time.Second, "5 events are there", func() bool { return len(to.took()) == 5 })
+	within(t, patience, "5 events are there", func() bool { return len(to.took()) == 5 })
 	if err := r.manager.Replay(t.Context(), relay.Actor{}, r.account, h.ID, began); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 20*time.Second, "they are there again", func() bool { return len(to.took()) == 10 })
+	within(t, patience, "they are there again", func() bool { return len(to.took()) == 10 })
 	if to.distinct() != 5 {
 		t.Errorf("%d different events", to.distinct())
 	}
@@ -238,7 +238,7 @@ func TestRotate(t *testing.T) {
 	if err != nil || len(h.Secrets) != 2 {
 		t.Fatalf("%+v, %v", h, err)
 	}
-	within(t, 20*time.Second, "both sign", func() bool { // who knows the old one is content
+	within(t, patience, "both sign", func() bool { // who knows the old one is content
 		r.mail(1)
 		to.mu.Lock()
 		defer to.mu.Unlock()
@@ -249,7 +249,7 @@ func TestRotate(t *testing.T) {
 	before := len(to.events)
 	to.mu.Unlock()
 	r.mail(1) // and who knows the new one
-	within(t, 20*time.Second, "it is there", func() bool { return to.distinct() > before })
+	within(t, patience, "it is there", func() bool { return to.distinct() > before })
 	if all := must(good(r.box, h, time.Now().Add(2*time.Hour))); len(all) != 1 || all[0] != secret {
 		t.Errorf("good for ever: %d", len(all))
 	}
@@ -265,7 +265,7 @@ func TestRestarts(t *testing.T) {
 	r.run()
 	for round := range 4 {
 		r.mail(10)
-		within(t, 20*time.Second, "some are there", func() bool { return to.distinct() > round*20 })
+		within(t, patience, "some are there", func() bool { return to.distinct() > round*20 })
 		stop()
 		r.mail(10)
 		if round%2 == 1 {
@@ -273,11 +273,11 @@ func TestRestarts(t *testing.T) {
 			r.run()
 		}
 		stop = startReceiver(t, to, addr)
-		within(t, 20*time.Second, "all are there", func() bool { return to.distinct() == (round+1)*20 })
+		within(t, patience, "all are there", func() bool { return to.distinct() == (round+1)*20 })
 	}
 	stop()
 	to.inOrder()
-	within(t, 5*time.Second, "it is noted", func() bool { return r.progress(h).Sent >= 80 })
+	within(t, patience, "it is noted", func() bool { return r.progress(h).Sent >= 80 })
 }
 
 // What happens while a webhook is paused comes when it goes on, also where that is
@@ -303,7 +303,7 @@ func TestPauseShortly(t *testing.T) {
 	}
 	comes := func(n int) {
 		t.Helper()
-		within(t, 20*time.Second, "all are there", func() bool { step(s.keep); step(s.poll); return to.distinct() == n })
+		within(t, patience, "all are there", func() bool { step(s.keep); step(s.poll); return to.distinct() == n })
 	}
 	step(s.keep)
 	step(s.poll)
