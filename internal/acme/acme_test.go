@@ -37,7 +37,7 @@ import (
 )
 
 // patience bounds each wait.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 const name = "mx.relay.test"
 

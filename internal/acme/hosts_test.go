@@ -183,7 +183,8 @@ func TestHostRenewal(t *testing.T) {
 	m, _ := a.run(Config{HTTP: a.http, Hosts: hosts})
 	first := a.hostHas(m, "links.renew.test").Leaf.SerialNumber
 	a.eventually("a renewed one", func() bool {
-		return m.HostCertificate(t.Context(), "links.renew.test").Leaf.SerialNumber.Cmp(first) != 0
+		c := m.HostCertificate(t.Context(), "links.renew.test")
+		return c != nil && c.Leaf.SerialNumber.Cmp(first) != 0
 	})
 	var refused atomic.Bool
 	a.lie(func(w http.ResponseWriter, r *http.Request, honest http.Handler) {

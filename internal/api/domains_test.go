@@ -50,7 +50,7 @@ func sending(t *testing.T, c *Config) *store.DB {
 		t.Fatal(err)
 	}
 	t.Cleanup(zone.Close)
-	resolver, err := dns.New([]string{zone.Addr()}, time.Second)
+	resolver, err := dns.New([]string{zone.Addr()}, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

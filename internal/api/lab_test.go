@@ -146,7 +146,7 @@ func (s *served) key(body map[string]any, account string) string {
 // until waits for a fact.
 func (s *served) until(what string, fact func() bool) {
 	s.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for !fact() {

@@ -168,7 +168,7 @@ func (f *fixture) send(user, password, from string, to ...string) error {
 // until waits for a delivery to come to a state, and gives it.
 func (f *fixture) until(recipient, state string) api.Delivery {
 	f.Helper()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()
 	for {
@@ -343,7 +343,7 @@ func TestFollow(t *testing.T) {
 	go func() {
 		done <- Main(ctx, &Env{Args: []string{"log", "-follow", "-data", f.Dir, "-domain", "one.test"}, Stdout: out, Stderr: out})
 	}()
-	late := time.After(20 * time.Second)
+	late := time.After(time.Minute)
 	for status := -1; status < 0; {
 		// The follower sees what happens after it began: send until it has.
 		for _, to := range []string{"ok@two.test", "ok@one.test"} {

@@ -142,7 +142,7 @@ func TestFollowOutlivesTheServer(t *testing.T) {
 		return s
 	}
 	s := serve(events)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	out := &until{text: "<ok@one.test>", found: cancel}
 	waiting := make(chan bool, 1)

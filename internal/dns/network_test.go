@@ -22,8 +22,8 @@ import (
 func waitFor(t *testing.T, fact func() bool) {
 	t.Helper()
 	for began := time.Now(); !fact(); runtime.Gosched() {
-		if time.Since(began) > 10*time.Second {
-			t.Fatal("waited for 10 seconds in vain")
+		if time.Since(began) > time.Minute {
+			t.Fatal("waited for a minute in vain")
 		}
 	}
 }
@@ -283,7 +283,7 @@ func TestTwoServers(t *testing.T) {
 	for name, first := range map[string]string{"dead": dead.Addr(), "silent": silent.Addr(), "failing": failing.Addr()} {
 		t.Run(name, func(t *testing.T) {
 			good := start(t, lines...)
-			r := resolver(t, 250*time.Millisecond, first, good.Addr())
+			r := resolver(t, time.Second, first, good.Addr())
 			for _, host := range []string{"example.test", "two.test"} {
 				if _, err := r.Addrs(t.Context(), host); err != nil {
 					t.Errorf("Addrs(%s): %v", host, err)
@@ -299,13 +299,13 @@ func TestTwoServers(t *testing.T) {
 	}
 
 	t.Run("none", func(t *testing.T) {
-		r := resolver(t, 250*time.Millisecond, dead.Addr(), failing.Addr(), silent.Addr())
+		r := resolver(t, time.Second, dead.Addr(), failing.Addr(), silent.Addr())
 		_, err := r.Mail(t.Context(), "example.test")
 		e, ok := errors.AsType[*dns.Error](err)
 		if !ok || e.Kind != dns.Temporary {
 			t.Fatalf("Mail: %v", err)
 		}
-		for _, want := range []string{"SERVFAIL from " + failing.Addr(), "connection refused from " + dead.Addr(), "no answer within 250ms from " + silent.Addr()} {
+		for _, want := range []string{"SERVFAIL from " + failing.Addr(), "connection refused from " + dead.Addr(), "no answer within 1s from " + silent.Addr()} {
 			if !strings.Contains(e.Text, want) {
 				t.Errorf("%q is not in %q", want, e.Text)
 			}

@@ -56,7 +56,7 @@ func (p *patient) add(t *testing.T, lines ...string) {
 
 func (p *patient) doctor(t *testing.T) *Doctor {
 	t.Helper()
-	r, err := dns.New([]string{p.zone.Addr()}, 200*time.Millisecond)
+	r, err := dns.New([]string{p.zone.Addr()}, 2*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}

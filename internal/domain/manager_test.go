@@ -138,7 +138,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	t.Cleanup(zone.Close)
-	resolver, err := dns.New([]string{zone.Addr()}, 200*time.Millisecond)
+	resolver, err := dns.New([]string{zone.Addr()}, 2*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -528,7 +528,7 @@ func TestLooksAtOnce(t *testing.T) {
 			break
 		}
 		g.mu.Unlock()
-		if time.Since(began) > 10*time.Second {
+		if time.Since(began) > time.Minute {
 			t.Fatal("not as many at once as there may be")
 		}
 	}
@@ -596,8 +596,8 @@ func TestWatchRun(t *testing.T) {
 		if err == nil && !d.Verified.IsZero() {
 			break
 		}
-		if time.Since(began) > 10*time.Second {
-			t.Fatal("not checked within ten seconds")
+		if time.Since(began) > time.Minute {
+			t.Fatal("not checked within a minute")
 		}
 	}
 	cancel()

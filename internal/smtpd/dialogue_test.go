@@ -115,6 +115,9 @@ func play(t *testing.T, file string, lines []string) {
 	}
 }
 
+// patience bounds each dialogue, on a machine that is busy too.
+const patience = time.Minute
+
 func dial(t *testing.T, f *fixture) *player {
 	t.Helper()
 	conn, err := net.Dial("tcp", f.addr)
@@ -122,7 +125,7 @@ func dial(t *testing.T, f *fixture) *player {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	return &player{t: t, f: f, conn: conn, br: bufio.NewReader(conn)}
 }
 

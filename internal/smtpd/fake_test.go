@@ -135,10 +135,14 @@ type entrance struct {
 	mu    sync.Mutex
 	mail  []taken
 	block chan struct{} // not nil: Submit waits for it, or for ctx
+	came  chan struct{} // told, where not nil, when Submit begins to wait
 }
 
 func (e *entrance) Submit(ctx context.Context, d submit.Draft) (relay.ID, error) {
 	if e.block != nil {
+		if e.came != nil {
+			e.came <- struct{}{}
+		}
 		select {
 		case <-e.block:
 		case <-ctx.Done():

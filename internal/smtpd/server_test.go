@@ -72,7 +72,7 @@ func TestShutdownEndsIdleSessions(t *testing.T) {
 	authing.steps("S: 421 4.3.2 ...\nCLOSED")
 	// The port closes while the sessions are told; who comes in between is told
 	// as well.
-	for late := time.Now().Add(10 * time.Second); ; {
+	for late := time.Now().Add(patience); ; {
 		c, err := net.Dial("tcp", f.addr)
 		if err != nil {
 			break
@@ -93,10 +93,11 @@ func TestShutdownCutsAfterDrain(t *testing.T) {
 	c.Drain = 100 * time.Millisecond
 	f := start(t, c, ListenerConfig{Mode: ModePlain})
 	f.openNetwork()
-	f.entrance.block = make(chan struct{})
+	f.entrance.block, f.entrance.came = make(chan struct{}), make(chan struct{}, 1)
 	writing, waiting := dial(t, f), dial(t, f)
 	writing.steps(hello + begin + "\nC: Subject: x")
 	waiting.steps(hello + begin + "\nC: Subject: x\nC: \nC: .")
+	<-f.entrance.came
 	f.stop()
 	writing.steps("S: 421 4.3.2 ...\nCLOSED")
 	waiting.steps("S: 451 4.3.0 ...\nS: 421 4.3.2 ...\nCLOSED\nNOMAIL")
@@ -144,9 +145,9 @@ func TestTrickle(t *testing.T) {
 		set    func(*config.Limits)
 		want   string
 	}{
-		"command": {hello, func(l *config.Limits) { l.Idle = config.Duration(200 * time.Millisecond) }, "S: 421 4.4.2 I have waited...\nCLOSED"},
-		"content": {hello + begin, func(l *config.Limits) { l.Message = config.Duration(200 * time.Millisecond) }, "S: 421 4.4.2 This message...\nCLOSED"},
-		"session": {hello + begin, func(l *config.Limits) { l.Session = config.Duration(200 * time.Millisecond) }, "S: 421 4.4.2 This session...\nCLOSED"},
+		"command": {hello, func(l *config.Limits) { l.Idle = config.Duration(2 * time.Second) }, "S: 421 4.4.2 I have waited...\nCLOSED"},
+		"content": {hello + begin, func(l *config.Limits) { l.Message = config.Duration(2 * time.Second) }, "S: 421 4.4.2 This message...\nCLOSED"},
+		"session": {hello + begin, func(l *config.Limits) { l.Session = config.Duration(2 * time.Second) }, "S: 421 4.4.2 This session...\nCLOSED"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -186,7 +187,7 @@ func TestTrickle(t *testing.T) {
 // A client that takes no replies is not waited for longer than for its input.
 func TestClientThatDoesNotRead(t *testing.T) {
 	c := testConfig(t)
-	c.Limits.Idle = config.Duration(200 * time.Millisecond)
+	c.Limits.Idle = config.Duration(2 * time.Second)
 	c.Limits.Commands = 1 << 30
 	f := start(t, c, ListenerConfig{Mode: ModePlain})
 	p := dial(t, f)

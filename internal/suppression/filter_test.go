@@ -286,7 +286,7 @@ func started(t *testing.T, db *store.DB) *Filter {
 			t.Error(err)
 		}
 	})
-	for until := time.Now().Add(20 * time.Second); f.set.Load() == nil; time.Sleep(time.Millisecond) {
+	for until := time.Now().Add(time.Minute); f.set.Load() == nil; time.Sleep(time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatal("the lists are not read")
 		}

@@ -23,7 +23,7 @@ import (
 	"postrider/internal/lab/fakedns"
 )
 
-const patience = 10 * time.Second
+const patience = time.Minute
 
 // shelf is storage in memory.
 type shelf struct {
@@ -95,7 +95,7 @@ func newWorld(t *testing.T, change func(*x509.Certificate), names ...string) *wo
 	w.add("mta-sts.example.test. 5 IN A 127.0.0.1")
 	roots := x509.NewCertPool()
 	roots.AddCert(w.ca.cert)
-	w.fetcher = &Fetcher{Addrs: w.resolver().Addrs, Roots: roots, Port: web.Listener.Addr().(*net.TCPAddr).Port, Timeout: 5 * time.Second}
+	w.fetcher = &Fetcher{Addrs: w.resolver().Addrs, Roots: roots, Port: web.Listener.Addr().(*net.TCPAddr).Port, Timeout: patience}
 	return w
 }
 
@@ -106,7 +106,7 @@ func policy(mode, host string) string {
 // resolver is one without anything in its cache.
 func (w *world) resolver() *dns.Resolver {
 	w.Helper()
-	r, err := dns.New([]string{w.dns.Addr()}, time.Second)
+	r, err := dns.New([]string{w.dns.Addr()}, patience)
 	if err != nil {
 		w.Fatal(err)
 	}

