@@ -65,7 +65,7 @@ func TestAlertOfABlock(t *testing.T) {
 		c.Alerts.Every, c.Alerts.Quiet = config.Duration(200*time.Millisecond), config.Duration(time.Second)
 		c.Alerts.Off = []string{string(relay.AlertDisk)} // of whoever's machine it is
 	})
-	p := newPatient(t, 90*time.Second)
+	p := newPatient(t, 4*time.Minute)
 	ctx, must, until := p.ctx, p.must, p.until
 	for kind, to := range map[string]string{"mail": "ann@ops.test", "webhook": hooks.URL + "/hook", "slack": hooks.URL + "/chat"} {
 		var made api.AddedAlertChannel

@@ -81,7 +81,7 @@ func (b *browser) speaks(languages string) {
 // shows waits for a page that says this.
 func (b *browser) shows(text string) {
 	b.Helper()
-	within, stop := context.WithTimeout(b.ctx, 15*time.Second)
+	within, stop := context.WithTimeout(b.ctx, time.Minute)
 	defer stop()
 	if err := chromedp.Do(within, chromedp.WaitVisible(fmt.Sprintf("//main//*[self::h1 or self::p or self::legend][contains(., %q)]", text))); err != nil {
 		b.Fatalf("%v; want %q on the page, which says:\n%s", err, text, b.value("document.body.innerText"))

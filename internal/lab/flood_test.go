@@ -26,7 +26,7 @@ func TestFeedbackOfAnySort(t *testing.T) {
 		c.Listen = append(c.Listen, config.Listener{Name: "back", Address: "127.0.0.1:0", Mode: "feedback"})
 		c.Route = []config.Route{{Domain: "*", To: box.Addr()}}
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	align(ctx, t, r, "shop.test")
 

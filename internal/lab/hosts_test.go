@@ -110,7 +110,7 @@ func (a *authority) reader(to string) *http.Client {
 func TestTrackingHosts(t *testing.T) {
 	a := newAuthority(t)
 	box := inbox(t)
-	p := newPatient(t, 120*time.Second)
+	p := newPatient(t, 4*time.Minute)
 	ctx, must := p.ctx, p.must
 	// The authority's view: the relay's names, and one customer's host.
 	must(a.dns.Add("relay.test. 60 IN A 127.0.0.1", "track.relay.test. 60 IN CNAME relay.test.", "track.shop.test. 60 IN CNAME track.relay.test."))
@@ -224,7 +224,7 @@ func TestSharedPort(t *testing.T) {
 	r := StartRelay(t, func(c *config.Config) {
 		c.TLS, c.Tracking.Listen = a.tls, a.ask
 	})
-	deadline, tick := time.After(60*time.Second), time.NewTicker(20*time.Millisecond)
+	deadline, tick := time.After(4*time.Minute), time.NewTicker(20*time.Millisecond)
 	defer tick.Stop()
 	for {
 		conn, err := tls.Dial("tcp", r.Addr("tls"), &tls.Config{RootCAs: a.roots, ServerName: "relay.test"})

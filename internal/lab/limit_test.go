@@ -18,7 +18,7 @@ import (
 // again.
 func TestRelayKeepsLimits(t *testing.T) {
 	r := StartRelay(t, func(c *config.Config) { c.API.Listen = "127.0.0.1:0" })
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var key api.AddedCredential
 	if err := r.API.Post(ctx, "/v1/credentials", api.NewCredential{Kind: "key", Name: "web"}, &key); err != nil {

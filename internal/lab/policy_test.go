@@ -32,7 +32,7 @@ func refused(t *testing.T, err error, code int, says string) {
 // records of it are missing, the log of each message says so, or it is refused.
 func TestRelayVerifiesNames(t *testing.T) {
 	r := StartRelay(t, func(c *config.Config) { c.Policy.Senders = "verified" })
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	const header = "From: a@shop.test\r\nSubject: hello"
 	refused(t, r.send("a@shop.test", header, "b@away.test"), 550, `5.7.1 This account may not send as <a@shop.test> (the envelope sender): shop.test is not a domain of this account. Add it with "postrider domain add shop.test"`)

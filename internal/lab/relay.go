@@ -71,10 +71,10 @@ func Config(dir, dns string) config.Config {
 	}
 	c.Policy.Senders = "any"
 	c.DNS.Servers = []string{dns}
-	c.DNS.Timeout = config.Duration(time.Second)
+	c.DNS.Timeout = config.Duration(5 * time.Second)
 	c.Queue.Retry = []config.Duration{config.Duration(time.Second), config.Duration(2 * time.Second)}
 	c.Queue.Drain = config.Duration(5 * time.Second)
-	c.Delivery.Connect = config.Duration(2 * time.Second)
+	c.Delivery.Connect = config.Duration(10 * time.Second)
 	c.Delivery.Idle = config.Duration(time.Second)
 	c.Notices.Gather = config.Duration(time.Second)
 	c.Route = []config.Route{{Domain: "*", To: "mx", Private: []config.Prefix{config.Prefix(netip.MustParsePrefix("127.0.0.0/8"))}}}

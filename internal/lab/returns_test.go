@@ -27,7 +27,7 @@ func TestBounceComesLater(t *testing.T) {
 		c.Listen = append(c.Listen, config.Listener{Name: "back", Address: "127.0.0.1:0", Mode: "feedback"})
 		c.Route = []config.Route{{Domain: "*", To: box.Addr()}}
 	})
-	p := newPatient(t, 60*time.Second)
+	p := newPatient(t, 4*time.Minute)
 	ctx, must, until := p.ctx, p.must, p.until
 	align(ctx, t, r, "shop.test")
 	const header = "From: app@shop.test\r\nSubject: hello"

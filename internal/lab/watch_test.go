@@ -29,7 +29,7 @@ import (
 	"postrider/internal/sink"
 )
 
-const watchPatience = 30 * time.Second
+const watchPatience = 2 * time.Minute
 
 // look gets a page of the relay's outside.
 func look(t *testing.T, r *Relay, path string) (int, string) {

@@ -80,7 +80,7 @@ func (d *day) start() {
 	if err := d.Launch(); err != nil {
 		d.t.Fatal(err)
 	}
-	if err := d.Ready(d.t.Context(), 30*time.Second); err != nil {
+	if err := d.Ready(d.t.Context(), patience); err != nil {
 		d.t.Fatal(err)
 	}
 	if !first {
@@ -115,7 +115,7 @@ func (d *day) receive() {
 
 // call opens a session from the network that is its credential.
 func (d *day) call() (*smtp.Client, error) {
-	dialer := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	dialer := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
 	conn, err := dialer.DialContext(d.t.Context(), "tcp", d.Addr)
 	if err != nil {
 		return nil, err
@@ -185,11 +185,14 @@ func (d *day) missing() (n, twice int) {
 // allCame waits until every accepted message has come, each once.
 func (d *day) allCame() {
 	d.t.Helper()
-	d.within(time.Minute, "everything accepted has come", func() bool { n, _ := d.missing(); return n == 0 })
+	d.within(patience, "everything accepted has come", func() bool { n, _ := d.missing(); return n == 0 })
 	if _, twice := d.missing(); twice > 0 {
 		d.t.Errorf("%d came twice", twice)
 	}
 }
+
+// patience is how long a slow machine may take for what takes others seconds.
+const patience = 2 * time.Minute
 
 // within waits for a fact.
 func (d *day) within(longest time.Duration, fact string, f func() bool) {

@@ -8,11 +8,13 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"slices"
 	"sync"
 	"testing"
 	"time"
 
 	"postrider/internal/api"
+	"postrider/internal/relay"
 	"postrider/internal/sink"
 )
 
@@ -58,7 +60,7 @@ func TestOneAlertOfTwoNodes(t *testing.T) {
 		}
 	}
 	for _, n := range c.nodes {
-		within(t, 10*time.Second, n.name+" takes mail", func() bool { return tryMail(n.Addr) == 250 })
+		within(t, patience, n.name+" takes mail", func() bool { return tryMail(n.Addr) == 250 })
 	}
 	n := c.nodes[0]
 	n.run("alert", "channel", "add", "webhook", hooks.URL)
@@ -84,8 +86,15 @@ func TestOneAlertOfTwoNodes(t *testing.T) {
 		}
 		return all
 	}
-	within(t, 30*time.Second, "the incident begins", func() bool { return len(list(n).Data) > 0 })
-	within(t, 30*time.Second, "it is told", func() bool { mu.Lock(); defer mu.Unlock(); return came["alert.opened"] > 0 })
+	within(t, patience, "the incident begins", func() bool { return len(list(n).Data) > 0 })
+	within(t, patience, "it is told", func() bool { mu.Lock(); defer mu.Unlock(); return came["alert.opened"] > 0 })
+	within(t, patience, "that is noted", func() bool {
+		var one api.Alert
+		if err := api.NewClient(c.nodes[1].Data).Get(t.Context(), "/v1/alerts/"+list(n).Data[0].ID, nil, &one); err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(one.Told, func(s api.AlertTold) bool { return s.Kind == relay.ChannelWebhook && s.Sent != nil })
+	})
 	c.nodes[0].Kill()
 	await(t, 3*time.Second) // the other one looks on, or has to wait for the lock
 	mu.Lock()

@@ -110,7 +110,7 @@ func start(t *testing.T, n int, dsn func(i int) string) *cluster {
 		}
 	}
 	for _, n := range c.nodes {
-		n.takesMail(10 * time.Second)
+		n.takesMail(patience)
 	}
 	return c
 }
@@ -124,7 +124,7 @@ func (c *cluster) add(o options) *node {
 		o.binary = binary
 	}
 	r, err := process.New(process.Options{Binary: o.binary, Dir: c.t.TempDir(), Receiver: c.to.Addr(), Guest: i > 0 || o.guest, Stderr: prefixed(c.t, n.name),
-		Settings: fmt.Sprintf("store = %q\nnode = %q\nstore_wait = \"20s\"\n[queue]\nretry = [\"1s\"]\ndrain = \"5s\"\n[delivery]\nsource = [%q]\nidle = \"2s\"\n", o.store, n.name, n.source) + o.settings})
+		Settings: fmt.Sprintf("store = %q\nnode = %q\nstore_wait = \"4m\"\n[queue]\nretry = [\"1s\"]\ndrain = \"5s\"\n[delivery]\nsource = [%q]\nidle = \"2s\"\n", o.store, n.name, n.source) + o.settings})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -140,7 +140,7 @@ func (n *node) start() {
 	if err := n.Launch(); err != nil {
 		n.t.Fatal(err)
 	}
-	if err := n.Ready(n.t.Context(), 30*time.Second); err != nil {
+	if err := n.Ready(n.t.Context(), patience); err != nil {
 		n.t.Fatalf("%s: %v", n.name, err)
 	}
 }

@@ -20,6 +20,7 @@ type receiver struct {
 	*sink.Server
 	mu   sync.Mutex
 	seen map[string][]delivery // by subject
+	gate chan struct{}         // nil, or closed: what comes is taken
 }
 
 type delivery struct {
@@ -30,18 +31,26 @@ type delivery struct {
 func newReceiver(t *testing.T) *receiver {
 	t.Helper()
 	r := &receiver{seen: map[string][]delivery{}}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	s, err := sink.New(sink.Config{Capture: 2048, Received: func(m *sink.Message) {
 		host, _, _ := net.SplitHostPort(m.Client)
+		name, came := subject(m), time.Now()
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		name := subject(m)
-		r.seen[name] = append(r.seen[name], delivery{time.Now(), host})
+		if gate := r.gate; gate != nil {
+			r.mu.Unlock()
+			select {
+			case <-gate:
+			case <-ctx.Done():
+			}
+			r.mu.Lock()
+		}
+		r.seen[name] = append(r.seen[name], delivery{came, host})
 	}})
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Server = s
-	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
 	ended := make(chan error, 1)
 	go func() { ended <- s.Serve(ctx) }()
 	t.Cleanup(func() {
@@ -51,6 +60,16 @@ func newReceiver(t *testing.T) *receiver {
 		}
 	})
 	return r
+}
+
+// hold lets nothing more arrive until the returned function is called: what the
+// nodes take meanwhile they have in hand, however slowly they take it.
+func (r *receiver) hold() (release func()) {
+	gate := make(chan struct{})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.gate = gate
+	return sync.OnceFunc(func() { close(gate) })
 }
 
 func subject(m *sink.Message) string {
@@ -190,7 +209,7 @@ func (l *load) count(n *node) (count int) {
 }
 
 // patience is how long a client waits for any one answer.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func dial(addr string) (*textproto.Conn, error) {
 	d := net.Dialer{Timeout: patience, LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)}}
@@ -198,7 +217,7 @@ func dial(addr string) (*textproto.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	_ = conn.SetDeadline(time.Now().Add(2 * time.Minute))
+	_ = conn.SetDeadline(time.Now().Add(5 * time.Minute))
 	c := textproto.NewConn(conn)
 	if _, _, err := c.ReadResponse(220); err != nil {
 		c.Close()

@@ -50,7 +50,7 @@ func follow(t *testing.T, n *node, from string) *follower {
 	t.Cleanup(func() { stop(); <-f.ended })
 	select {
 	case <-begun:
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("no stream begins")
 	}
 	return f
@@ -66,7 +66,7 @@ func (f *follower) count() int {
 func (f *follower) flows(more int) {
 	f.t.Helper()
 	want := f.count() + more
-	within(f.t, 40*time.Second, "events come", func() bool { return f.count() >= want })
+	within(f.t, patience, "events come", func() bool { return f.count() >= want })
 }
 
 // leave ends the stream, and gives what came and where to go on.
@@ -104,7 +104,7 @@ func TestStreamOverNodes(t *testing.T) {
 		}
 	}
 	for _, n := range c.nodes {
-		n.takesMail(10 * time.Second)
+		n.takesMail(patience)
 	}
 	stays, moves := follow(t, c.nodes[1], ""), follow(t, c.nodes[0], "")
 	for _, n := range c.nodes {
@@ -125,7 +125,7 @@ func TestStreamOverNodes(t *testing.T) {
 	after.flows(300)
 	c.load.end()
 	all := c.nodes[1].known()
-	within(t, 45*time.Second, "each event has come", func() bool {
+	within(t, 2*patience, "each event has come", func() bool {
 		all = c.nodes[1].known()
 		stays.mu.Lock()
 		defer stays.mu.Unlock()
@@ -141,7 +141,7 @@ func TestStreamOverNodes(t *testing.T) {
 		}
 		return n
 	}
-	within(t, 20*time.Second, "none is missing of what came in three parts", func() bool { return missing() == 0 })
+	within(t, patience, "none is missing of what came in three parts", func() bool { return missing() == 0 })
 	again, late := 0, 0
 	for _, id := range all {
 		if before[id] > 1 || between[id] > 1 || after.times[id] > 1 || stays.times[id] > 1 {

@@ -41,7 +41,7 @@ func newHook(t *testing.T) *hook {
 func (h *hook) start() {
 	h.t.Helper()
 	var ln net.Listener
-	within(h.t, 10*time.Second, "the receiver's port is free", func() bool {
+	within(h.t, patience, "the receiver's port is free", func() bool {
 		var err error
 		ln, err = net.Listen("tcp", h.addr)
 		return err == nil
@@ -108,7 +108,7 @@ func (h *hook) whole(n *node) {
 	h.t.Helper()
 	c := api.NewClient(n.Data)
 	missing, all := -1, 0
-	within(h.t, 45*time.Second, "every event has come", func() bool {
+	within(h.t, 2*patience, "every event has come", func() bool {
 		missing, all = 0, 0
 		err := api.All(h.t.Context(), c, "/v1/events", url.Values{"limit": {"1000"}}, func(e api.Event) error {
 			h.mu.Lock()
@@ -148,7 +148,7 @@ func hooked(t *testing.T, n int, store string) (*cluster, *hook, string) {
 		}
 	}
 	for _, n := range c.nodes {
-		n.takesMail(10 * time.Second)
+		n.takesMail(patience)
 	}
 	h := newHook(t)
 	id := h.on(c.nodes[0])
@@ -162,7 +162,7 @@ func hooked(t *testing.T, n int, store string) (*cluster, *hook, string) {
 func (h *hook) flows(more int) {
 	h.t.Helper()
 	want := h.count() + more
-	within(h.t, 40*time.Second, "events come", func() bool { return h.count() >= want })
+	within(h.t, patience, "events come", func() bool { return h.count() >= want })
 }
 
 // Of two nodes the one that sends a webhook's events is killed in mid-stream, and
@@ -182,12 +182,12 @@ func TestWebhookNodeKilled(t *testing.T) {
 	}
 	victim.Kill()
 	killed := time.Now()
-	within(t, 30*time.Second, "the other node sends", func() bool {
+	within(t, patience, "the other node sends", func() bool {
 		err := api.NewClient(other.Data).Get(t.Context(), "/v1/webhooks/"+id, nil, &known)
 		return err == nil && known.Progress.Node == other.name
 	})
-	h.flows(100)
 	took := time.Since(killed)
+	h.flows(100)
 	figure(t, "webhook_takeover_s", took.Round(10*time.Millisecond).Seconds())
 	if took > 30*time.Second {
 		t.Errorf("the other node took over after %v", took)

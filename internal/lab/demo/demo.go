@@ -63,7 +63,7 @@ func Run(ctx context.Context, w, logs io.Writer, o Options) (err error) {
 	if err := net.publish(r.DNS); err != nil {
 		return err
 	}
-	if net.proofs.Resolver, err = dns.New([]string{r.DNS.Addr()}, time.Second); err != nil {
+	if net.proofs.Resolver, err = dns.New([]string{r.DNS.Addr()}, 5*time.Second); err != nil {
 		return err
 	}
 	for _, s := range net.sinks {

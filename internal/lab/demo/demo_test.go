@@ -11,7 +11,7 @@ import (
 // Each scenario runs against the real daemon; demo.Run compares what came of it
 // with what the scenario foresees.
 func TestEveryScenarioComesOut(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	var out bytes.Buffer
 	dir := t.TempDir()
@@ -31,7 +31,7 @@ func TestEveryScenarioComesOut(t *testing.T) {
 
 // Without -once the demo says how to go on, and stays up until it is ended.
 func TestStaysUp(t *testing.T) {
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	out := &watched{until: "Ctrl-C ends it", found: cancel}
 	if err := Run(ctx, out, t.Output(), Options{Dir: t.TempDir(), Program: "postrider"}); err != nil {

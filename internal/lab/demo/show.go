@@ -25,7 +25,7 @@ import (
 )
 
 // longest is how long the show waits for everything to end.
-const longest = 90 * time.Second
+const longest = 3 * time.Minute
 
 // show submits every scenario's message, tells live what becomes of them, and
 // ends with the table.

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"postrider/internal/sink"
 )
@@ -31,7 +30,7 @@ func (s *sender) acknowledged() []string {
 
 // session sends over one connection until it breaks or stop is closed.
 func (s *sender) session(stop <-chan struct{}) error {
-	conn, err := net.DialTimeout("tcp", s.r.Addr, 5*time.Second)
+	conn, err := net.DialTimeout("tcp", s.r.Addr, patience)
 	if err != nil {
 		return err
 	}
@@ -94,14 +93,14 @@ func TestKillLosesNothing(t *testing.T) {
 			wg.Go(func() { s.session(stop) }) // ends in an error when the relay is killed
 		}
 		enough := len(s.acknowledged()) + 200 + rand.IntN(200)
-		within(t, time.Minute, "enough messages are acknowledged", func() bool { return len(s.acknowledged()) >= enough })
+		within(t, patience, "enough messages are acknowledged", func() bool { return len(s.acknowledged()) >= enough })
 		r.Kill()
 		close(stop)
 		wg.Wait()
 		r.start()
 	}
 	acked := s.acknowledged()
-	to.waitFor(t, acked, time.Minute)
+	to.waitFor(t, acked, patience)
 	r.stop()
 	repeated := 0
 	for _, n := range to.counts() {

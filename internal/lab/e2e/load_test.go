@@ -44,7 +44,7 @@ func TestLoadArrivesOnce(t *testing.T) {
 		t.Fatalf("smtp-source: %v\n%s", err, out.String())
 	}
 	accepted := time.Since(start)
-	within(t, 3*time.Minute, "all messages have arrived", func() bool { return len(to.counts()) >= messages })
+	within(t, patience, "all messages have arrived", func() bool { return len(to.counts()) >= messages })
 	elapsed := time.Since(start)
 	r.stop()
 	seen := to.counts()

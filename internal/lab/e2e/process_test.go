@@ -41,7 +41,7 @@ func (r *relay) start() {
 	if err := r.Launch(); err != nil {
 		r.t.Fatal(err)
 	}
-	if err := r.Ready(r.t.Context(), 30*time.Second); err != nil {
+	if err := r.Ready(r.t.Context(), patience); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -114,6 +114,9 @@ func (r *receiver) waitFor(t *testing.T, keys []string, longest time.Duration) {
 		return !slices.ContainsFunc(keys, func(k string) bool { return seen[k] == 0 })
 	})
 }
+
+// patience is how long a slow machine may take for what takes others seconds.
+const patience = 4 * time.Minute
 
 // within waits for a fact.
 func within(t *testing.T, longest time.Duration, fact string, f func() bool) {

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"postrider/internal/lab/postgres"
 	"postrider/internal/lab/process"
@@ -103,7 +102,7 @@ func killLosesNoBounce(t *testing.T, settings string, open func(*relay) (*store.
 	for range sessions {
 		wg.Go(func() { s.session(stop) })
 	}
-	within(t, time.Minute, "enough messages have arrived", func() bool { return len(to.counts()) >= messages })
+	within(t, patience, "enough messages have arrived", func() bool { return len(to.counts()) >= messages })
 	close(stop)
 	wg.Wait()
 	r.stop() // what has arrived is settled
@@ -132,13 +131,13 @@ func killLosesNoBounce(t *testing.T, settings string, open func(*relay) (*store.
 			wg.Go(func() { b.session() }) // ends in an error when the relay is killed
 		}
 		enough := (n + 1) * messages / (kills + 1)
-		within(t, time.Minute, "enough bounces are taken", func() bool { return b.count() >= enough })
+		within(t, patience, "enough bounces are taken", func() bool { return b.count() >= enough })
 		r.Kill()
 		wg.Wait()
 		r.start()
 	}
 	// What was taken and not acknowledged any more may be settled before all that was.
-	within(t, time.Minute, "what was acknowledged is settled", func() bool {
+	within(t, patience, "what was acknowledged is settled", func() bool {
 		settled := map[string]bool{}
 		for line := range strings.Lines(r.run("log", "-outcome", "bounced", "-json", "-n", "0")) {
 			var d struct {

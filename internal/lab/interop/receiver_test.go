@@ -18,7 +18,7 @@ import (
 )
 
 // patience bounds every wait; it is only ever used up when something is broken.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 // mailbox hands out what arrived, by recipient.
 type mailbox struct {

@@ -27,8 +27,9 @@ import (
 )
 
 // patience is how long a server may take to start or to stop: a start after a
-// kill replays what was written.
-const patience = 60 * time.Second
+// kill replays what was written, and syncs every file, which a slow disk takes its
+// time for.
+const patience = 4 * time.Minute
 
 // oldest is the oldest version of PostgreSQL that Postrider works with.
 const oldest = 15

@@ -207,13 +207,13 @@ func (r *Relay) Ready(ctx context.Context, longest time.Duration) error {
 }
 
 func greets(ctx context.Context, addr string) bool {
-	d := net.Dialer{Timeout: time.Second}
+	d := net.Dialer{Timeout: 5 * time.Second}
 	c, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil {
 		return false
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(2 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
 	line, err := bufio.NewReader(c).ReadString('\n')
 	return err == nil && strings.HasPrefix(line, "220 ")
 }
@@ -251,7 +251,7 @@ func (r *Relay) Stop() error {
 	_ = r.command.Process.Signal(syscall.SIGTERM)
 	select {
 	case <-r.ended:
-	case <-time.After(40 * time.Second):
+	case <-time.After(2 * time.Minute):
 		r.Kill()
 		return errors.New("the relay does not stop")
 	}
