@@ -23,8 +23,8 @@ tests() {
 		*) alone+=("$package") ;;
 		esac
 	done <<<"$all"
-	CGO_ENABLED=1 "$GO" test -v -race -timeout 10m "${alone[@]}" || status=1
-	"$GO" test -v -timeout 10m "${whole[@]}" || status=1
+	CGO_ENABLED=1 "$GO" test -v -race -timeout 30m "${alone[@]}" || status=1
+	"$GO" test -v -timeout 30m "${whole[@]}" || status=1
 	return $status
 }
 

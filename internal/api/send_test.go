@@ -15,6 +15,7 @@ import (
 
 	"postrider/internal/api"
 	"postrider/internal/config"
+	"postrider/internal/relay"
 	"postrider/internal/sink"
 )
 
@@ -289,7 +290,7 @@ func TestSendHeldToRules(t *testing.T) {
 	if err := s.API.Post(t.Context(), "/v1/accounts", object{"name": "strict", "senders": "verified", "limits": []string{"9 recipients/hour"}}, &made); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.API.Post(t.Context(), "/v1/accounts", object{"name": "small", "senders": "any", "limits": []string{"2 recipients/hour", "100 messages/second"}}, &made); err != nil {
+	if err := s.API.Post(t.Context(), "/v1/accounts", object{"name": "small", "senders": "any", "limits": []string{"2 recipients/month", "100 messages/second"}}, &made); err != nil {
 		t.Fatal(err)
 	}
 	body := object{"from": "a@shop.test", "to": []string{"x@x.test"}, "text": "x"}
@@ -298,15 +299,16 @@ func TestSendHeldToRules(t *testing.T) {
 		t.Errorf("not verified: %d %s", a.status, a.body)
 	}
 	key := s.key(object{"name": "small"}, "small")
+	month := int(relay.PerMonth.End(time.Now()).Sub(relay.PerMonth.Start(time.Now())).Seconds()) // an hour may end at any time
 	for left := 1; left >= 0; left-- {
 		a := s.ask(key, "POST", "/v1/messages", body)
-		if want := fmt.Sprintf(`"recipients/hour";r=%d;t=`, left); a.status != 202 || !strings.HasPrefix(a.header.Get("RateLimit"), want) || a.header.Get("RateLimit-Policy") != `"recipients/hour";q=2;w=3600, "messages/second";q=100;w=1` {
+		if want := fmt.Sprintf(`"recipients/month";r=%d;t=`, left); a.status != 202 || !strings.HasPrefix(a.header.Get("RateLimit"), want) || a.header.Get("RateLimit-Policy") != fmt.Sprintf(`"recipients/month";q=2;w=%d, "messages/second";q=100;w=1`, month) {
 			t.Errorf("%d %v; want %s", a.status, a.header, want)
 		}
 	}
 	a = s.ask(key, "POST", "/v1/messages", body)
 	retry, err := strconv.Atoi(a.header.Get("Retry-After"))
-	if p := a.problem(); a.status != 429 || p.Code != "rate-limited" || p.Enhanced != "4.7.1" || err != nil || retry < 1 || retry > 3600 || !strings.Contains(a.header.Get("RateLimit"), "r=0") {
+	if p := a.problem(); a.status != 429 || p.Code != "rate-limited" || p.Enhanced != "4.7.1" || err != nil || retry < 1 || retry > month || !strings.Contains(a.header.Get("RateLimit"), "r=0") {
 		t.Errorf("used up: %d %v %s", a.status, a.header, a.body)
 	}
 	var list api.List[api.LimitState]

@@ -289,9 +289,9 @@ func TestEarly(t *testing.T) {
 // Limits hold, and give back what came to nothing.
 func TestSubmitLimits(t *testing.T) {
 	f := strictly(t)
-	var hourly relay.Limit
-	f.must(hourly.UnmarshalText([]byte("2 messages/hour")))
-	f.identity.Limits = []relay.Limit{hourly}
+	var monthly relay.Limit
+	f.must(monthly.UnmarshalText([]byte("2 messages/month")))
+	f.identity.Limits = []relay.Limit{monthly}
 	good := f.from("a@example.com", "a@example.com", "bob@example.net")
 	full := New(f.entrance.config, failing{}, f.directory, f.entrance.limiter)
 	for range 5 {
@@ -318,7 +318,7 @@ func TestSubmitOnce(t *testing.T) {
 		return f.draft("From: a@example.com\r\nIdempotency-Key: "+key+"\r\nSubject: "+subject+"\r\nDate: "+date+"\r\n\r\nx\r\n", "a@example.com", to...)
 	}
 	var two relay.Limit
-	f.must(two.UnmarshalText([]byte("2 messages/hour")))
+	f.must(two.UnmarshalText([]byte("2 messages/month")))
 	f.identity.Limits = []relay.Limit{two}
 	first, content := f.submit(keyed("k1", "s", "1", "bob@example.net"))
 	if strings.Contains(content, "Idempotency") || !strings.Contains(content, "From: a@example.com\r\nSubject: s\r\n") {
