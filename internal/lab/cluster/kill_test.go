@@ -121,14 +121,13 @@ func TestDrain(t *testing.T) {
 		n := first.list()[second.name]
 		return n.State == "draining" && n.InHand == 0
 	})
-	if s := second.status(); s.Condition != "draining" || s.Queue.InFlight != 0 {
-		t.Errorf("the node says %q, with %d in flight", s.Condition, s.Queue.InFlight)
-	}
+	within(t, patience, "the node says so", func() bool { s := second.status(); return s.Condition == "draining" && s.Queue.InFlight == 0 })
 	for _, name := range c.undelivered(second) {
 		within(t, patience, "the other one delivers what was given back", func() bool { return len(c.to.deliveries()[name]) > 0 })
 	}
 	for _, a := range c.load.answers(second, obeyed) {
-		if a.at.Add(-a.took).After(obeyed) && a.code != 421 {
+		// 451: on a machine so slow that the node's lease ends.
+		if a.at.Add(-a.took).After(obeyed) && a.code != 421 && a.code != 451 {
 			t.Errorf("a client was answered %d", a.code)
 		}
 	}
