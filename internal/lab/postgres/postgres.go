@@ -109,15 +109,11 @@ func prepare(dir string) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
-	addr, err := labprocess.FreeAddr()
-	if err != nil {
-		return nil, err
-	}
 	folder, err := os.MkdirTemp(dir, "postrider-postgres-")
 	if err != nil {
 		return nil, fmt.Errorf("make folder for PostgreSQL: %w", err)
 	}
-	s := &Server{bin: bin, folder: folder, addr: addr, user: user}
+	s := &Server{bin: bin, folder: folder, user: user}
 	if err := user.own(folder); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -156,9 +152,13 @@ func (s *Server) port() string {
 	return port
 }
 
-// configure adds lines to the server's configuration; the last one of a name
-// counts.
-func (s *Server) configure(lines []string) error {
+// configure chooses a port and adds lines to the server's configuration; the last
+// one of a name counts. It is called right before the start: until then somebody
+// else may take the port.
+func (s *Server) configure(lines []string) (err error) {
+	if s.addr, err = labprocess.FreeAddr(); err != nil {
+		return err
+	}
 	f, err := os.OpenFile(filepath.Join(s.data(), "postgresql.conf"), os.O_APPEND|os.O_WRONLY, 0)
 	if err != nil {
 		return fmt.Errorf("configure PostgreSQL: %w", err)
