@@ -137,7 +137,7 @@ func (r *rig) start(ctx context.Context) error {
 	if err := r.Launch(); err != nil {
 		return err
 	}
-	if err := r.Ready(ctx, time.Minute); err != nil {
+	if err := r.Ready(ctx, 4*time.Minute); err != nil {
 		log, _ := os.ReadFile(r.stderr.Name())
 		return fmt.Errorf("%w\n%s", err, log[max(0, len(log)-2000):])
 	}

@@ -83,7 +83,7 @@ func (b *bench) startRelay(ctx context.Context, r Relay, store, does, own string
 		return s, err
 	}
 	b.later(func() error { s.relay.Close(); return nil })
-	if err := errors.Join(s.relay.Launch(), s.relay.Ready(ctx, time.Minute)); err != nil {
+	if err := errors.Join(s.relay.Launch(), s.relay.Ready(ctx, 4*time.Minute)); err != nil {
 		text, _ := os.ReadFile(log.Name()) // it only helps to understand
 		return s, fmt.Errorf("%w\n%s", err, text)
 	}

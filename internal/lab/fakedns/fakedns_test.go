@@ -28,7 +28,7 @@ func start(t *testing.T, lines ...string) *fakedns.Server {
 func ask(t *testing.T, s *fakedns.Server, network, name string, qtype uint16) *dns.Msg {
 	t.Helper()
 	m := new(dns.Msg).SetQuestion(dns.Fqdn(name), qtype)
-	c := dns.Client{Net: network, Timeout: 5 * time.Second}
+	c := dns.Client{Net: network, Timeout: time.Minute}
 	r, _, err := c.ExchangeContext(t.Context(), m, s.Addr())
 	if err != nil {
 		t.Fatalf("%s %s: %v", name, dns.TypeToString[qtype], err)

@@ -27,7 +27,7 @@ func TestRelay(t *testing.T) {
 		if err := r.Launch(); err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Ready(t.Context(), 30*time.Second); err != nil {
+		if err := r.Ready(t.Context(), 2*time.Minute); err != nil {
 			t.Fatal(err)
 		}
 		if r.Password() == "" || r.PID() == 0 {
@@ -41,7 +41,7 @@ func TestRelay(t *testing.T) {
 	if err := r.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Ready(t.Context(), 30*time.Second); err != nil {
+	if err := r.Ready(t.Context(), 2*time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.Stop(); err != nil {
@@ -59,7 +59,7 @@ func TestEndsAtStart(t *testing.T) {
 	if err := r.Launch(); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Ready(t.Context(), 10*time.Second); err == nil || !strings.Contains(err.Error(), "ended at its start") {
+	if err := r.Ready(t.Context(), time.Minute); err == nil || !strings.Contains(err.Error(), "ended at its start") {
 		t.Errorf("got %v", err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
