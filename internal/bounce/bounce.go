@@ -31,6 +31,7 @@ const (
 	maxPart       = 1 << 20 // bytes of a part
 	maxText       = 64 << 10
 	maxHeader     = 64 << 10 // bytes of the original's header that are kept
+	maxTail       = 400
 	maxRecipients = 1000
 )
 
@@ -86,32 +87,56 @@ type Original struct {
 func Read(r io.Reader) (Mail, error) {
 	src := &source{r: io.LimitReader(r, maxRead)}
 	rd := reader{}
-	err := message.ReadParts(unixLines(src), maxPart, rd.part)
+	kept := keeper{r: unixLines(src)}
+	err := message.ReadParts(&kept, maxPart, rd.part)
 	if src.err != nil {
 		return Mail{}, src.err
 	}
-	_ = err // a mail that breaks off in the middle is read as far as it goes
-	rd.cut = src.last != '\n' && src.last != '\r'
+	_ = err             // a mail that breaks off in the middle is read as far as it goes
+	if rd.leaves == 0 { // it has parts, and none of the announced boundaries
+		rd.broken(kept.afterHeader())
+	}
+	last := bytes.TrimRight(src.tail, "\r\n\t ")
+	last = last[bytes.LastIndexAny(last, "\r\n")+1:]
+	rd.closed = len(last) > 4 && bytes.HasPrefix(last, []byte("--")) && bytes.HasSuffix(last, []byte("--"))
+	rd.cut = !rd.closed && (len(src.tail) == 0 || !bytes.ContainsAny(src.tail[len(src.tail)-1:], "\r\n"))
 	return rd.finish(), nil
 }
 
 // source remembers an error of the reader, to tell it from a mail's faults, and the
-// last byte.
+// last bytes.
 type source struct {
 	r    io.Reader
 	err  error
-	last byte
+	tail []byte
 }
 
 func (s *source) Read(p []byte) (int, error) {
 	n, err := s.r.Read(p)
-	if n > 0 {
-		s.last = p[n-1]
-	}
+	s.tail = append(s.tail, p[max(0, n-maxTail):n]...)
+	s.tail = append([]byte(nil), s.tail[max(0, len(s.tail)-maxTail):]...)
 	if err != nil && !errors.Is(err, io.EOF) {
 		s.err = err
 	}
 	return n, err
+}
+
+// keeper keeps the beginning of what is read.
+type keeper struct {
+	r    io.Reader
+	kept []byte
+}
+
+func (k *keeper) Read(p []byte) (int, error) {
+	n, err := k.r.Read(p)
+	k.kept = append(k.kept, p[:min(n, maxBroken-len(k.kept))]...)
+	return n, err
+}
+
+// afterHeader is what was kept of the body.
+func (k *keeper) afterHeader() []byte {
+	_, body, _ := bytes.Cut(bytes.ReplaceAll(k.kept, []byte("\r\n"), []byte("\n")), []byte("\n\n"))
+	return body
 }
 
 // reader gathers what is of use from the parts of a mail.
@@ -129,6 +154,10 @@ type reader struct {
 	notice header   // of a disposition notification (RFC 8098)
 	guess  bool     // the original's recipients are those of a hop on its way
 	cut    bool     // the mail ends in the middle of a line
+	closed bool     // it ends with the line after the last part
+	leaves int      // parts that are no containers
+	again  bool     // parts of a broken body are read
+	loose  bool     // the status was not found where the mail's structure has it
 }
 
 func (rd *reader) part(p message.Part) error {
@@ -158,6 +187,7 @@ func (rd *reader) part(p message.Part) error {
 
 // body takes what a leaf says.
 func (rd *reader) body(p message.Part) {
+	rd.leaves++
 	if len(rd.status) > 0 && len(rd.orig) > 0 && !rd.nested { // the original may be a report of old
 		return
 	}
@@ -183,6 +213,10 @@ func (rd *reader) body(p message.Part) {
 		return
 	}
 	if len(rd.orig) > 0 && !rd.nested { // the original's own words are of no use
+		return
+	}
+	if !rd.again && (strings.HasPrefix(p.Type, "multipart/") || strings.HasPrefix(p.Type, "text/plain") && partsInText(p.Body)) {
+		rd.broken(p.Body)
 		return
 	}
 	switch {
@@ -223,12 +257,13 @@ func (rd *reader) finish() Mail {
 		return *m
 	}
 	rd.original(returned)
+	rd.fieldsInText(said)
 	m.Kind = rd.kind(top)
 	// A mail that announces a part for programs and ends before it and the original was
 	// cut off, or damaged, as was one that ends within a line of its report: what it would have said may speak for
 	// the address.
 	whole := !rd.cut || returned != "" || len(rd.orig) > 0
-	m.Standard = rd.hasStatus() || fromSystem(m.From) && whole && (len(rd.orig) > 0 || !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status"))
+	m.Standard = rd.hasStatus() && !rd.loose && (rd.closed || returned != "" || len(rd.orig) > 0) || fromSystem(m.From) && whole && (len(rd.orig) > 0 || rd.loose || !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status"))
 	switch m.Kind {
 	case Complaint:
 		rd.complaint()
@@ -254,6 +289,9 @@ func (rd *reader) answerer() string {
 		if list := unique(newLines(rd.mail.Text).mentioned(), rd.own()); len(list) > 0 {
 			return list[0]
 		}
+	}
+	if loc := addressForm.FindStringIndex(rd.mail.Subject); loc != nil && loc[0] == 0 && usual(rd.mail.Subject[:loc[1]]) {
+		return clean(rd.mail.Subject[:loc[1]])
 	}
 	return rd.mail.From
 }

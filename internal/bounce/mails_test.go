@@ -36,7 +36,7 @@ func (s sample) heldBack() bool {
 	return !s.open && h.Sum32()%3 == 0
 }
 
-var sampleForm = regexp.MustCompile(`(?m)^#### ([\w-]+) \|(.*)$`)
+var sampleForm = regexp.MustCompile(`(?m)^#### ([\w.-]+) \|(.*)$`)
 
 // samples reads the labelled mails: "#### name | address kind category | …" and
 // the mail. "-" is an address that was taken out; "~" behind the category: the

@@ -6,9 +6,11 @@ import (
 )
 
 // notice is what Amazon SES tells through SNS, as that sends it by mail: one JSON
-// object, with lines for people after it. Elsewhere "notificationType" is called
-// "eventType".
+// object, with lines for people after it, or such an object as the Message of SNS's
+// own. Elsewhere "notificationType" is called "eventType".
 type notice struct {
+	Type         string `json:"Type"`
+	Message      string `json:"Message"`
 	Notification string `json:"notificationType"`
 	Event        string `json:"eventType"`
 	Mail         struct {
@@ -50,8 +52,11 @@ func (rd *reader) notified() bool {
 	if !strings.HasPrefix(strings.TrimSpace(m.Text), "{") || !strings.HasSuffix(domain(m.From), "amazonaws.com") {
 		return false
 	}
-	var n notice
-	if err := json.NewDecoder(strings.NewReader(m.Text)).Decode(&n); err != nil {
+	n, ok := parseNotice(m.Text)
+	if ok && n.Type == "Notification" && n.Message != "" {
+		n, ok = parseNotice(n.Message)
+	}
+	if !ok {
 		return false
 	}
 	var list []Recipient
@@ -84,4 +89,19 @@ func (rd *reader) notified() bool {
 	m.Kind, m.Recipients, m.Standard = kind, list, true
 	m.Original = Original{MessageID: n.Mail.Headers.MessageID, From: n.Mail.Source, To: n.Mail.Destination, Subject: n.Mail.Headers.Subject}
 	return true
+}
+
+// parseNotice reads the object that a text begins with. A server on the way may have
+// broken its one long line, as sendmail does with "!" at the break.
+func parseNotice(text string) (n notice, ok bool) {
+	for _, broken := range []string{"", "!\n ", "\n "} {
+		if broken != "" {
+			text = strings.ReplaceAll(text, broken, "")
+		}
+		n = notice{}
+		if err := json.NewDecoder(strings.NewReader(text)).Decode(&n); err == nil {
+			return n, true
+		}
+	}
+	return notice{}, false
 }

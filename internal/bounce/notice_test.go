@@ -1,6 +1,7 @@
 package bounce
 
 import (
+	"strconv"
 	"strings"
 	"testing"
 
@@ -25,6 +26,9 @@ func TestNotice(t *testing.T) {
 		"full":                {mail(aws, strings.Replace(strings.ReplaceAll(bounced, "5.1.1", "5.2.2"), "user unknown", "mailbox full", 1)), Report, "mailbox-full", "a1.amazonses.example", false},
 		"complaint":           {mail(aws, `{"notificationType":"Complaint","complaint":{"complaintFeedbackType":"abuse","complainedRecipients":[{"emailAddress":"bob@corp.example"}]}}`), Complaint, "complaint", "", true},
 		"delivery":            {mail(aws, `{"notificationType":"Delivery","delivery":{"recipients":["bob@corp.example"],"smtpResponse":"250 ok"}}`), Report, "delivered", "", false},
+		"a line broken":       {mail(aws, bounced[:90]+"!\n "+bounced[90:]), Report, "no-such-mailbox", "a1.amazonses.example", true},
+		"inside of SNS's own": {mail(aws, `{"Type":"Notification","MessageId":"1","Message":`+strconv.Quote(bounced)+`}`), Report, "no-such-mailbox", "a1.amazonses.example", true},
+		"SNS's own alone":     {mail(aws, `{"Type":"Notification","Message":"hello"}`), Unknown, "", "", false},
 		"somebody else's":     {mail("eve@evil.example", bounced), Unknown, "", "", false},
 		"of nobody":           {mail(aws, `{"notificationType":"Bounce","bounce":{}}`), Unknown, "", "", false},
 		"something else":      {mail(aws, `{"notificationType":"AmazonSnsSubscriptionSucceeded","message":"ok"}`), Unknown, "", "", false},

@@ -16,6 +16,9 @@ var addressForm = regexp.MustCompile(`[\pL\pN.!#$%&*+/=?^_{|}~-][\pL\pN.!#$%&'*+
 // one can stand.
 var replyForm = regexp.MustCompile(`(?m)(?:^|<<<|>>>|[:;("'>#=]|said|was|reply|code|error|with|returned|response)[ \t]*[<("']?[ \t]*([245]\d\d)(?:[ \t\-]+(?:[245]\d\d[ \t\-]+)?(?:#?\(?[245]\.[0-7]\.\d{1,3}|[^\d\s])|,|[ \t]*$)`)
 
+// countForm finds numbers that only look like a code: of bytes, of lines.
+var countForm = regexp.MustCompile(`(?i)^[ \t]*(?:size|number of|length|bytes)\b[^:]{0,30}:[ \t]*\d+[ \t]*$`)
+
 // statusForm finds an enhanced code alone.
 var statusForm = regexp.MustCompile(`(?:^|[^\d.])([245]\.[0-7]\.\d{1,3})(?:[^\d.]|\.\D|\.?$)`)
 
@@ -114,7 +117,7 @@ func fromStatus(rc dsn.Recipient) Recipient {
 		action = "failed"
 	}
 	out := Recipient{Address: clean(rc.Final), Action: action, Status: rc.Status, Reply: rc.Reply, Host: rc.RemoteMTA}
-	if _, asked, _ := strings.Cut(rc.ORcpt, ";"); usual(asked) && !strings.EqualFold(clean(asked), out.Address) {
+	if _, asked, _ := strings.Cut(rc.ORcpt, ";"); usual(asked) && !same(clean(asked), out.Address) {
 		out.Asked = clean(asked)
 		switch {
 		case !usual(out.Address):
@@ -129,6 +132,11 @@ func fromStatus(rc dsn.Recipient) Recipient {
 // passedOn finds the address that a failing one stands for, as Exim and sendmail
 // name it.
 var passedOn = regexp.MustCompile(`(?i)\(?(?:ultimately )?(?:generated|expanded|forwarded) (?:from|by):?\s+<?([^\s<>()]+@[^\s<>()]+)`)
+
+// same tells whether two addresses are one: quotes around a name are no part of it.
+func same(a, b string) bool {
+	return strings.EqualFold(strings.ReplaceAll(a, `"`, ""), strings.ReplaceAll(b, `"`, ""))
+}
 
 // usual tells whether an address is one of Internet mail, with a domain of more
 // than one label; X.400 has others.
@@ -209,7 +217,11 @@ func clean(a string) string {
 			a = a[i+len(p):]
 		}
 	}
-	return strings.Trim(message.Clean(a, 320), "<>()[]\"' ,;:.")
+	a = strings.Trim(message.Clean(a, 320), "<>()[] ,;:")
+	if local, domain, ok := strings.Cut(a, `"@`); ok && strings.HasPrefix(local, `"`) && len(local) > 1 { // a quoted name
+		return local + `"@` + strings.Trim(domain, "<>()[]\"' ,;:.")
+	}
+	return strings.Trim(a, "<>()[]\"' ,;:.")
 }
 
 // maxLines is how many lines of a report's words are looked at.
@@ -237,7 +249,7 @@ func newLines(text string) (l lines) {
 		}
 		n := line{text: s, lower: strings.ToLower(s)}
 		n.skip = skipped(n.lower)
-		n.reply = replyForm.MatchString(s)
+		n.reply = replyForm.MatchString(s) && !countForm.MatchString(s)
 		rest := s
 		if strings.Contains(s, "@") {
 			if !n.skip {
@@ -337,12 +349,13 @@ func (l lines) mentioned() (list []string) {
 // the next recipient's; then any; else the paragraph itself.
 func (l lines) about(address string, own []string) (reply, context string) {
 	local := strings.ToLower(address)
+	told := len(l) - len(l.afterAnnounced()) // what stands before is of the message
 	first, end := -1, len(l)
 	for i, n := range l {
 		if address == "" || !strings.Contains(n.lower, local) {
 			continue
 		}
-		if first < 0 && !n.skip {
+		if !n.skip && (first < 0 || first < told && i >= told) {
 			first = i
 		}
 		if n.reply && reply == "" {

@@ -67,6 +67,8 @@ func TestTraps(t *testing.T) {
 		"list digest":                     "From: list-bounces@lists.example\nTo: news@sender.example\nSubject: Bounce action notification\n\nThis is a Mailman mailing list bounce action notice:\n\n    Member: bob@corp.example\n    Action: Subscription disabled.\n    Reason: Excessive or fatal bounces.\n\n550 5.1.1 user unknown\n",
 		"challenge":                       "From: bob@corp.example\nTo: news@sender.example\nSubject: Please confirm your message\n\nYour message to bob@corp.example is held. Click to be let in. Otherwise it will be returned as undeliverable, user unknown.\n",
 		"a person writes":                 "From: eve@corp.example\nTo: news@sender.example\nSubject: Fwd: failure notice\n\nLook what I got:\n\n<bob@corp.example>: 550 5.1.1 user unknown\n",
+		"ends before the diagnostic":      strings.SplitAfter(refused("5.1.1", "550 5.1.1 Message blocked"), "Status: 5.1.1\n")[0],
+		"ends within the diagnostic":      strings.SplitAfter(refused("5.1.1", "550 5.1.1 User unknown in the blocklist"), "smtp; 550 5.1.1 User unknown")[0],
 		"talk of possibility":             refused("5.0.0", "550 The user may not exist or the mailbox might be full"),
 		"filter at the end of the data":   strings.Replace(refused("5.1.1", "550 Unknown user bob@corp.example (in reply to end of DATA command)"), "Status: 5.1.1", "Status: 5.0.0", 1),
 	} {
@@ -90,9 +92,11 @@ func TestDamage(t *testing.T) {
 		}
 		for range 6 {
 			cut := s.text[:rnd.IntN(len(s.text)+1)]
-			for _, v := range read(t, cut).Judge(c) {
-				if v.Suppress && living[strings.ToLower(v.Recipient.Address)] {
-					t.Errorf("%s, cut after %d of %d bytes: suppresses %s", s.name, len(cut), len(s.text), v.Recipient.Address)
+			for _, cut := range []string{cut, cut[:strings.LastIndexByte(cut, '\n')+1]} { // within a line, and at its start
+				for _, v := range read(t, cut).Judge(c) {
+					if v.Suppress && living[strings.ToLower(v.Recipient.Address)] {
+						t.Errorf("%s, cut after %d of %d bytes: suppresses %s", s.name, len(cut), len(s.text), v.Recipient.Address)
+					}
 				}
 			}
 			b := []byte(s.text)

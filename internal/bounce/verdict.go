@@ -1,6 +1,7 @@
 package bounce
 
 import (
+	"regexp"
 	"strings"
 
 	"postrider/internal/classify"
@@ -49,9 +50,9 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 	}
 	base := classify.Reply{Enhanced: rc.Status, Host: rc.Host, To: rc.Address, Action: rc.Action, Stage: stage(rc)}
 	r := base
-	r.Text = rc.Reply
+	r.Text = remark.ReplaceAllString(rc.Reply, "")
 	if rc.Reply == "" {
-		r.Text, r.Prose = rc.Context, true
+		r.Text, r.Prose = remark.ReplaceAllString(rc.Context, ""), true
 	}
 	res := c.Classify(r)
 	if !res.Vague {
@@ -59,7 +60,7 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 	}
 	// The server's words say little: what the report adds may say more. It may
 	// also be general talk, so it never condemns an address by itself.
-	for _, more := range []string{rc.Context, m.Text, m.Subject} {
+	for _, more := range []string{rc.Context, m.Text, m.subject()} {
 		r := base
 		r.Text = rc.Reply + "\n" + more
 		if better := c.Classify(r); !better.Vague && better.Meaning != res.Meaning {
@@ -68,6 +69,24 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 		}
 	}
 	return res
+}
+
+// remark finds what mail systems add for those who keep them, and says nothing of
+// the address: Exchange 5.5's names and numbers, and when it was; Google's state.
+var remark = regexp.MustCompile(`(?i)(?:The MTS-ID of the original message is:[^;]{0,60};[^;]{0,60};\s*p=[^;]{0,60};l=\S+\s)?\s+MSEXCH:[^()]{1,120}\([0-9A-F]{8}\)|` +
+	`\bon (?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}|\(state \d{1,2}\)`)
+
+// subject is the mail's without what says only that it came back, and without that
+// of the message.
+func (m Mail) subject() string {
+	s := m.Subject
+	if o := strings.TrimSpace(m.Original.Subject); o != "" {
+		s = strings.Replace(s, o, "", 1)
+	}
+	if rest, ok := strings.CutPrefix(strings.ToLower(s), "undeliverable"); ok {
+		s = rest
+	}
+	return s
 }
 
 // stage finds to which command the reply was given, as reports tell it.

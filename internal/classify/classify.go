@@ -110,7 +110,8 @@ func (c *Classifier) Classify(r Reply) Result {
 	if temporary && res.Kind == Hard {
 		res.Kind, res.Retry = Soft, true
 	}
-	if !final && in.class != 0 || r.Action == "delayed" {
+	stated := hit.kind != "" && r.Action == "failed" && r.Code == 0 && vague(r.Enhanced) // Google has 4.0.0 for what it could not ask
+	if !final && in.class != 0 && !stated || r.Action == "delayed" {
 		res.Retry = true
 		if res.Kind == Hard {
 			res.Kind = Soft
@@ -237,9 +238,14 @@ func (c *Classifier) consistent(hit *rule, in *input) bool {
 }
 
 // namesDomain tells whether a report of one's own, given up, names the recipient's
-// domain: what is not found is that, not some server on the way to it.
+// domain, or says nothing but that there is none: what is not found is that, not some
+// server on the way to it.
 func namesDomain(in *input) bool {
-	return in.Action == "failed" && in.Code == 0 && in.domain() != "" && slices.Contains(in.text.hosts, in.domain())
+	if in.Action != "failed" || in.Code != 0 || in.domain() == "" {
+		return false
+	}
+	alone := in.Host == "" && len(in.text.hosts)+len(in.text.mails) == 0 && slices.Equal(in.text.prose, []string{"no", "such", "domain"})
+	return alone || slices.Contains(in.text.hosts, in.domain())
 }
 
 // brokenOff tells whether a text was cut off within an address or a remark: what
