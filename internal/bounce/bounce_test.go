@@ -175,7 +175,16 @@ func TestBounds(t *testing.T) {
 			break
 		}
 	}
+	folded := head + "X: y\n" + strings.Repeat(" a\n", 21_000) + "\nx"
+	replies := head + "\nThe following addresses failed:\n"
+	for i := range 50 {
+		replies += fmt.Sprintf("a%d@corp.example\n", i)
+	}
+	replies += strings.Repeat("550 5.1.1 No\n", 5000)
 	for name, r := range map[string]io.Reader{
+		"a field of many lines":  strings.NewReader(folded),
+		"one reply to many":      strings.NewReader(replies),
+		"many words on one":      strings.NewReader(head + "\n<a@corp.example>: failed\n" + strings.Repeat(strings.Repeat("words ", 200)+"\n", 40)),
 		"50 MB after the report": io.MultiReader(strings.NewReader(head+"Content-Type: multipart/report; boundary=B\n\n"+status+"--B\nContent-Type: message/rfc822\n\nSubject: x\n\n"), io.LimitReader(zeros{}, 50<<20)),
 		"one line of 50 MB":      io.MultiReader(strings.NewReader(head+"\n"), io.LimitReader(zeros{}, 50<<20)),
 		"a header of 50 MB":      io.MultiReader(strings.NewReader(head+"X: "), io.LimitReader(zeros{}, 50<<20)),
@@ -205,6 +214,11 @@ func TestBounds(t *testing.T) {
 		}
 		if len(verdicts) > maxRecipients {
 			t.Errorf("%s: %d recipients", name, len(verdicts))
+		}
+		for _, v := range verdicts {
+			if len(v.Recipient.Context) > maxContext {
+				t.Errorf("%s: %d bytes on one recipient", name, len(v.Recipient.Context))
+			}
 		}
 	}
 }

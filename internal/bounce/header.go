@@ -25,6 +25,14 @@ func parseHeader(b []byte) (h header) {
 	if len(b) > maxHeader {
 		b = b[:maxHeader]
 	}
+	var folded []string // the lines of the last field: put together at once
+	end := func() {
+		if len(folded) > 1 {
+			h[len(h)-1].value = strings.Join(folded, " ")
+		}
+		folded = folded[:0]
+	}
+	defer end()
 	for line := range strings.Lines(string(b)) {
 		text := strings.TrimRight(line, "\r\n")
 		switch {
@@ -34,14 +42,15 @@ func parseHeader(b []byte) (h header) {
 			}
 		case text[0] == ' ' || text[0] == '\t':
 			if len(h) > 0 {
-				h[len(h)-1].value += " " + strings.TrimSpace(text)
+				folded = append(folded, strings.TrimSpace(text))
 			}
 		default:
 			name, value, ok := strings.Cut(text, ":")
 			if !ok || name == "" || strings.ContainsAny(name, " \t") {
 				continue
 			}
-			h = append(h, field{strings.ToLower(name), strings.TrimSpace(value)})
+			end()
+			h, folded = append(h, field{strings.ToLower(name), strings.TrimSpace(value)}), append(folded, strings.TrimSpace(value))
 		}
 	}
 	return h

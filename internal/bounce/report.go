@@ -57,36 +57,79 @@ func (rd *reader) report(top header) {
 	if len(list) == 0 { // it names nobody, and still says what happened
 		list = []string{""}
 	}
+	list = list[:min(len(list), maxRecipients)]
+	named := newNaming(m.Text, list)
 	for _, a := range list {
 		reply, context := said.about(a, rd.own())
-		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed || !ownReply(m.Text, reply, a, list)}, nil)
+		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed || !named.owns(reply, a)}, nil)
 	}
 }
 
-// ownReply tells whether a reply is said of this one of several recipients: it names
-// it, or of all of them it was named last before the reply.
-func ownReply(text, reply, address string, all []string) bool {
-	if len(all) < 2 || reply == "" {
+// naming is where a report names its recipients. It is found once for all of them: who
+// asks for each place of a reply anew takes hours over a mail of 64 KB.
+type naming struct {
+	text     string // in lower case
+	mentions []mention
+	single   bool
+}
+
+// mention is one place.
+type mention struct {
+	start, end int
+	whose      string
+}
+
+func newNaming(text string, all []string) *naming {
+	n := &naming{single: len(all) < 2}
+	if n.single {
+		return n
+	}
+	n.text = strings.ToLower(text)
+	for _, a := range all[:min(len(all), 100)] {
+		a = strings.ToLower(a)
+		for from := 0; a != ""; from++ {
+			i := strings.Index(n.text[from:], a)
+			if i < 0 {
+				break
+			}
+			from += i
+			n.mentions = append(n.mentions, mention{from, from + len(a), a})
+		}
+	}
+	slices.SortStableFunc(n.mentions, func(a, b mention) int { return a.start - b.start })
+	return n
+}
+
+// before is who was named last before a place.
+func (n *naming) before(place int) (whose string) {
+	i, _ := slices.BinarySearchFunc(n.mentions, place, func(m mention, place int) int { return m.start - place })
+	at := -1
+	for i--; i >= 0 && (at < 0 || n.mentions[i].start == at); i-- {
+		if m := &n.mentions[i]; m.end <= place {
+			at, whose = m.start, m.whose // of those that begin there the first one counts
+		}
+	}
+	return whose
+}
+
+// owns tells whether a reply is said of this one of several recipients: it names it, or
+// of all of them it was named last before the reply.
+func (n *naming) owns(reply, address string) bool {
+	if n.single || reply == "" {
 		return true
 	}
-	text, reply, address = strings.ToLower(text), strings.ToLower(reply), strings.ToLower(address)
+	reply, address = strings.ToLower(reply), strings.ToLower(address)
 	reply, _, _ = strings.Cut(reply, "\n")
 	if strings.Contains(reply, address) {
 		return true
 	}
 	for at := 0; ; at++ { // the same may be said of several
-		i := strings.Index(text[at:], reply[:min(len(reply), 24)])
+		i := strings.Index(n.text[at:], reply[:min(len(reply), 24)])
 		if i < 0 {
 			return false
 		}
 		at += i
-		last, whose := -1, ""
-		for _, a := range all[:min(len(all), 100)] {
-			if j := strings.LastIndex(text[:at], strings.ToLower(a)); j > last {
-				last, whose = j, strings.ToLower(a)
-			}
-		}
-		if whose == address {
+		if n.before(at) == address {
 			return true
 		}
 	}
@@ -224,8 +267,12 @@ func clean(a string) string {
 	return strings.Trim(a, "<>()[]\"' ,;:.")
 }
 
-// maxLines is how many lines of a report's words are looked at.
-const maxLines = 2000
+const (
+	// maxLines is how many lines of a report's words are looked at.
+	maxLines = 2000
+	// maxContext is how many bytes of them are kept for one recipient.
+	maxContext = 8 << 10
+)
 
 // line is a line of what a report says to people, taken apart once, since it is
 // asked about for each recipient.
@@ -373,7 +420,9 @@ func (l lines) about(address string, own []string) (reply, context string) {
 		}
 	}
 	from := max(first, 0)
-	context = l[from:min(end, from+40)].String()
+	if context = l[from:min(end, from+40)].String(); len(context) > maxContext {
+		context = strings.ToValidUTF8(context[:maxContext], "")
+	}
 	for _, part := range []lines{l[from:end], l} {
 		for i := range part {
 			if reply == "" && part[i].reply {

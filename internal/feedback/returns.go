@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -304,20 +305,21 @@ func gone(mail bounce.Mail, v bounce.Verdict) bool {
 // only: of members of a list, of whom the mail was passed on to. A report without a
 // name is of the recipient: nobody else had the address that it came to.
 func verdict(mail bounce.Mail, c *classify.Classifier, to relay.Recipient) (v bounce.Verdict, own bool) {
-	all := mail.Judge(c)
-	if len(all) == 0 {
+	if len(mail.Recipients) == 0 {
 		return bounce.Verdict{}, false
 	}
 	asked := to.Address
 	if _, addr, ok := strings.Cut(to.ORcpt, ";"); ok && addr != "" {
 		asked = addr
 	}
-	for _, v := range all {
-		if a := v.Recipient.Address; a == "" || strings.EqualFold(suppression.Key(a), suppression.Key(to.Address)) || strings.EqualFold(a, asked) {
-			return v, true
-		}
+	i := slices.IndexFunc(mail.Recipients, func(r bounce.Recipient) bool {
+		return r.Address == "" || strings.EqualFold(suppression.Key(r.Address), suppression.Key(to.Address)) || strings.EqualFold(r.Address, asked)
+	})
+	if own = i >= 0; !own {
+		i, own = 0, mail.Kind == bounce.Complaint
 	}
-	return all[0], mail.Kind == bounce.Complaint
+	mail.Recipients = mail.Recipients[i : i+1] // a mail may name a thousand, and only one is asked about
+	return mail.Judge(c)[0], own
 }
 
 // maxWords is how much of a mail's words an event keeps, in characters.

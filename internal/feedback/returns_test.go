@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"maps"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"postrider/internal/bounce"
+	"postrider/internal/classify"
 	"postrider/internal/message"
 	"postrider/internal/relay"
 	"postrider/internal/store/storetest"
@@ -490,6 +493,32 @@ func TestBareReply(t *testing.T) {
 		if got := bare(tt.text, tt.code, tt.enhanced); got != tt.want {
 			t.Errorf("%q: %q, want %q", tt.text, got, tt.want)
 		}
+	}
+}
+
+// A mail may name a thousand recipients. Only the one that it came to is judged.
+func TestVerdictOfMany(t *testing.T) {
+	m := bounce.Mail{Kind: bounce.Report, Standard: true, Text: strings.Repeat("some words of a report ", 1000)}
+	for i := range 1000 {
+		m.Recipients = append(m.Recipients, bounce.Recipient{Address: fmt.Sprintf("u%d@corp.example", i), Action: "failed", Reply: "what"})
+	}
+	m.Recipients[500].Reply = "550 5.1.1 user unknown"
+	c := classify.Builtin()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	v, own := verdict(m, c, relay.Recipient{Address: "U500@corp.example"})
+	runtime.ReadMemStats(&after)
+	if !own || v.Recipient.Address != "u500@corp.example" || v.Category != "no-such-mailbox" {
+		t.Errorf("own %v, %+v", own, v)
+	}
+	if n := (after.TotalAlloc - before.TotalAlloc) >> 20; n > 20 {
+		t.Errorf("one recipient of 1000 takes %d MB", n)
+	}
+	if v, own := verdict(m, c, relay.Recipient{Address: "other@corp.example"}); own || v.Recipient.Address != "u0@corp.example" {
+		t.Errorf("of another: own %v, %+v", own, v)
+	}
+	if len(m.Recipients) != 1000 {
+		t.Error("the mail was changed")
 	}
 }
 
