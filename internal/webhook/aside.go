@@ -42,23 +42,22 @@ func (w *worker) untilAside(now time.Time) time.Duration {
 // its events are there it stands in line again; an event that was refused for too
 // long is given up, and all others of the message with it.
 func (w *worker) sendAside(ctx context.Context, a relay.Aside) error {
-	events, err := w.s.store.EventsOf(ctx, w.hook.Account, a.Message, a.From, readMost)
+	wanted, err := w.nextAside(ctx, a)
 	if err != nil {
 		return err
 	}
-	wanted := slices.DeleteFunc(events, func(e *relay.WebhookEvent) bool { return !w.hook.Wants(e) })
 	if len(wanted) == 0 {
 		w.setAside(a.Message, nil)
 		return nil
 	}
-	answer, ok, err := w.post(ctx, wanted[:1])
+	answer, ok, err := w.post(ctx, wanted)
 	if err != nil || !ok {
 		return err
 	}
 	now := w.s.now()
 	if answer.Error == "" {
 		w.mu.Lock()
-		w.succeed(wanted[:1], now)
+		w.succeed(wanted, now)
 		w.mu.Unlock()
 		a.From, a.Failures, a.Since, a.Next = after(wanted[0].ID), 0, now, now
 		w.setAside(a.Message, &a)
@@ -70,7 +69,7 @@ func (w *worker) sendAside(ctx context.Context, a relay.Aside) error {
 		a.Next = time.Time{}
 	}
 	w.mu.Lock()
-	w.fail(wanted[:1], answer, a.Failures, a.Next, now)
+	w.fail(wanted, answer, a.Failures, a.Next, now)
 	w.mu.Unlock()
 	if a.Next.IsZero() {
 		w.s.config.Log.Warn("a message's events are not sent any more: a webhook has refused the first of them for too long", "webhook", w.hook.ID, "message", a.Message)
@@ -79,6 +78,24 @@ func (w *worker) sendAside(ctx context.Context, a relay.Aside) error {
 	}
 	w.setAside(a.Message, &a)
 	return nil
+}
+
+// nextAside is the first event of a message that stands aside, however much lies
+// before it that is not wanted; empty: there is none.
+func (w *worker) nextAside(ctx context.Context, a relay.Aside) ([]*relay.WebhookEvent, error) {
+	for {
+		events, err := w.s.store.EventsOf(ctx, w.hook.Account, a.Message, a.From, readMost)
+		if err != nil {
+			return nil, err
+		}
+		if i := slices.IndexFunc(events, w.hook.Wants); i >= 0 {
+			return events[i : i+1], nil
+		}
+		if len(events) < readMost {
+			return nil, nil
+		}
+		a.From = after(events[len(events)-1].ID)
+	}
 }
 
 // setAside changes what is noted of a message that stands aside; nil: it does no

@@ -2,6 +2,7 @@ package webhook
 
 import (
 	"context"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"time"
 
 	"postrider/internal/relay"
+	"postrider/internal/store/storetest"
 )
 
 // What is accepted and settled is told, once each, in order, with what the
@@ -153,6 +155,37 @@ func TestAsideLate(t *testing.T) {
 	}
 	if err := w.sendAside(t.Context(), w.p.Aside[1]); err != nil || to.distinct() != 1 {
 		t.Errorf("%d came: %v", to.distinct(), err)
+	}
+}
+
+// However much that is not wanted lies between, what is wanted of a message that
+// stands aside is sent.
+func TestAsideFar(t *testing.T) {
+	r, to := newRig(t), newReceiver(t)
+	h := r.add(to, Settings{Events: &[]string{"bounced"}})
+	rcpts := make([]string, readMost+20)
+	for i := range rcpts {
+		rcpts[i] = fmt.Sprintf("rcpt%d@example.net", i)
+	}
+	m := storetest.Submission(r.account, time.Now(), []byte("x"), rcpts...)
+	if err := r.db.Put(t.Context(), r.lease, []*relay.Submission{m})[0]; err != nil {
+		t.Fatal(err)
+	}
+	r.release()
+	r.settle(m.Message.ID, relay.EventBounced)
+	s := NewService(r.config, r.db, r.box, func() int64 { return r.lease }, func() bool { return false })
+	w := &worker{s: s, hook: h, done: map[relay.ID]struct{}{}}
+	w.p.Aside = []relay.Aside{{Message: m.Message.ID, Since: time.Now()}}
+	for range 2 {
+		if len(w.p.Aside) != 1 {
+			break
+		}
+		if err := w.sendAside(t.Context(), w.p.Aside[0]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if to.distinct() != 1 || len(w.p.Aside) != 0 {
+		t.Errorf("%d came, aside are %+v", to.distinct(), w.p.Aside)
 	}
 }
 
