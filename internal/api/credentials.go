@@ -264,16 +264,17 @@ func (s *Server) changeCredential(ctx context.Context, in *struct {
 	return oneCredential(s.config.Credentials.Change(ctx, by, &c))
 }
 
-// Rotation is what POST /v1/credentials/{which}/rotate takes.
+// Rotation is what POST /v1/credentials/{which}/rotate takes. A pointer tells 0 from
+// nothing said.
 type Rotation struct {
-	Overlap int64 `json:"overlap,omitempty" default:"86400" minimum:"0" maximum:"2592000" doc:"For how many seconds the old secret is good yet"`
+	Overlap *int64 `json:"overlap,omitempty" default:"86400" minimum:"0" maximum:"2592000" doc:"For how many seconds the old secret is good yet"`
 }
 
 func (s *Server) rotateCredential(ctx context.Context, in *struct {
 	OneCredential
 	Body Rotation
 }) (*body[AddedCredential], error) {
-	c, secret, err := s.config.Credentials.Rotate(ctx, CallerOf(ctx).Caller, in.Which, time.Duration(in.Body.Overlap)*time.Second)
+	c, secret, err := s.config.Credentials.Rotate(ctx, CallerOf(ctx).Caller, in.Which, time.Duration(*in.Body.Overlap)*time.Second)
 	if err != nil {
 		return nil, err
 	}

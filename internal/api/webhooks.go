@@ -182,9 +182,10 @@ func (s *Server) removeWebhook(ctx context.Context, q *webhookQuery) (*struct{},
 	return nil, err
 }
 
-// WebhookRotation is what POST /v1/webhooks/{webhook}/rotate takes.
+// WebhookRotation is what POST /v1/webhooks/{webhook}/rotate takes. A pointer tells 0
+// from nothing said.
 type WebhookRotation struct {
-	Keep float64 `json:"keep_hours,omitempty" default:"24" minimum:"0" maximum:"720" doc:"How long the old secret is good yet"`
+	Keep *float64 `json:"keep_hours,omitempty" default:"24" minimum:"0" maximum:"720" doc:"How long the old secret is good yet"`
 }
 
 type webhookRotation struct {
@@ -198,7 +199,7 @@ func (s *Server) rotateWebhook(ctx context.Context, in *webhookRotation) (*body[
 		return nil, err
 	}
 	c := CallerOf(ctx)
-	h, secret, err := s.config.Webhooks.Rotate(ctx, c.Actor, c.Account, id, time.Duration(in.Body.Keep*float64(time.Hour)))
+	h, secret, err := s.config.Webhooks.Rotate(ctx, c.Actor, c.Account, id, time.Duration(*in.Body.Keep*float64(time.Hour)))
 	if err != nil {
 		return nil, err
 	}

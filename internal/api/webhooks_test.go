@@ -87,3 +87,46 @@ func TestWebhooks(t *testing.T) {
 		t.Error("it is there after its removal")
 	}
 }
+
+// Whoever asks for a secret to be good no longer is heard: nothing is not the same
+// as nothing said.
+func TestRotateAtOnce(t *testing.T) {
+	c := serveIn(t, t.TempDir(), nil).API
+	for name, tt := range map[string]struct {
+		body any
+		good bool // the old secret is good yet
+	}{
+		"nothing said": {map[string]any{}, true},
+		"nothing":      {map[string]any{"keep_hours": 0}, false},
+		"as by us":     {api.WebhookRotation{Keep: new(float64)}, false},
+	} {
+		var made, rotated api.SecretWebhook
+		if err := c.Post(t.Context(), "/v1/webhooks", map[string]any{"url": "https://shop.example/hook"}, &made); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Post(t.Context(), "/v1/webhooks/"+made.ID+"/rotate", tt.body, &rotated); err != nil {
+			t.Fatal(err)
+		}
+		if len(rotated.Secrets) != 2 || rotated.Secrets[0].Until.After(time.Now()) != tt.good {
+			t.Errorf("webhook, %s: %+v", name, rotated.Secrets)
+		}
+	}
+	for name, tt := range map[string]struct {
+		body any
+		good bool
+	}{
+		"nothing said": {map[string]any{}, true},
+		"nothing":      {map[string]any{"overlap": 0}, false},
+	} {
+		var made, rotated api.AddedCredential
+		if err := c.Post(t.Context(), "/v1/credentials", map[string]any{"kind": "key", "name": name, "scopes": []string{"read"}}, &made); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Post(t.Context(), "/v1/credentials/"+made.ID+"/rotate", tt.body, &rotated); err != nil {
+			t.Fatal(err)
+		}
+		if (rotated.Previous != nil) != tt.good {
+			t.Errorf("credential, %s: %+v", name, rotated)
+		}
+	}
+}

@@ -105,7 +105,8 @@ func runWebhook(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 		f.settings.URL = &words[0]
 		return f.secret(ctx, e, c, "/v1/webhooks", f.settings)
 	case "rotate":
-		return f.secret(ctx, e, c, path+"/rotate", api.WebhookRotation{Keep: f.keep.Hours()})
+		keep := f.keep.Hours()
+		return f.secret(ctx, e, c, path+"/rotate", api.WebhookRotation{Keep: &keep})
 	case "test":
 		return testPost(ctx, e, c, path+"/test", f.json)
 	case "failures":
