@@ -12,11 +12,18 @@ import (
 
 // Whoever is suppressed for good stays so as it is; what holds for a time gives
 // way to what holds longer, and everything to a complaint, which is not to be
-// taken off the list without a thought.
-var suppressionTable = newTable("suppression", " on conflict (account, address, stream) do update set reason = excluded.reason, note = excluded.note,"+
-	" event = excluded.event, created = excluded.created, expires = case when suppression.expires = 0 then 0 else excluded.expires end"+
-	" where suppression.reason <> 'complaint' and (excluded.reason = 'complaint' or suppression.expires > 0 and (excluded.expires = 0 or excluded.expires > suppression.expires))",
+// taken off the list without a thought: by whatever it is made to hold longer, a
+// complaint it stays, and its proof.
+var suppressionTable = newTable("suppression", " on conflict (account, address, stream) do update set reason = "+unlessComplaint("reason")+", note = "+unlessComplaint("note")+
+	", event = "+unlessComplaint("event")+", created = "+unlessComplaint("created")+
+	", expires = case when suppression.expires = 0 or excluded.expires = 0 then 0 when suppression.expires > excluded.expires then suppression.expires else excluded.expires end"+
+	" where suppression.reason <> 'complaint' and excluded.reason = 'complaint' or suppression.expires > 0 and (excluded.expires = 0 or excluded.expires > suppression.expires)",
 	columns(blob, "account"), columns(words, "address reason note"), columns(blob, "event"), columns(number, "created stream expires strange"))
+
+// unlessComplaint is what a column becomes where a row gives way to another.
+func unlessComplaint(column string) string {
+	return "case when suppression.reason = 'complaint' and excluded.reason <> 'complaint' then suppression." + column + " else excluded." + column + " end"
+}
 
 // listed is how many addresses an entry of the audit log names, of those that
 // are suppressed at once.
@@ -101,8 +108,8 @@ func (db *DB) SuppressionsAdded() map[string]int64 {
 // outlasts tells what the statement that adds tells too: whether one on the list
 // gives way to another.
 func outlasts(before, s *relay.Suppression) bool {
-	return before.Reason != relay.ReasonComplaint && (s.Reason == relay.ReasonComplaint ||
-		!before.Expires.IsZero() && (s.Expires.IsZero() || s.Expires.After(before.Expires)))
+	return before.Reason != relay.ReasonComplaint && s.Reason == relay.ReasonComplaint ||
+		!before.Expires.IsZero() && (s.Expires.IsZero() || s.Expires.After(before.Expires))
 }
 
 // accountsOf cuts a list by accounts, and into parts that fit a statement: each

@@ -1,11 +1,14 @@
 package storetest
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"postrider/internal/relay"
 	"postrider/internal/store"
@@ -195,6 +198,32 @@ var suppressionTests = []test{
 			f.Errorf("audit log %+v", changes)
 		}
 	}},
+	{"a complaint for a time gives way to what holds longer", func(f *fixture) {
+		now := time.Now()
+		s := relay.Suppression{Address: "a@x.test", Reason: relay.ReasonComplaint, Created: noon, Expires: now.Add(time.Hour), Note: "first"}
+		f.suppress(1, s)
+		s.Expires, s.Note = now.Add(time.Minute), "sooner"
+		f.suppress(0, s)
+		s.Expires, s.Event, s.Note = time.Time{}, NewID(noon), "for ever"
+		f.suppress(0, s)
+		if list := f.suppressions(); len(list) != 1 || !list[0].Expires.IsZero() || list[0].Event != s.Event || list[0].Note != "for ever" {
+			f.Errorf("list %+v", list[0])
+		}
+		// It stays a complaint, with its proof.
+		s = relay.Suppression{Address: "b@x.test", Reason: relay.ReasonComplaint, Created: noon, Event: NewID(noon), Expires: now.Add(time.Hour)}
+		f.suppress(1, s)
+		f.suppress(0, relay.Suppression{Address: "b@x.test", Reason: relay.ReasonBounce, Created: noon})
+		if b := f.suppressions()[1]; b.Reason != relay.ReasonComplaint || b.Event != s.Event || !b.Expires.IsZero() {
+			f.Errorf("%+v", b)
+		}
+		// A complaint makes nothing end sooner.
+		s = relay.Suppression{Address: "c@x.test", Reason: relay.ReasonSoftBounce, Created: noon, Expires: now.Add(time.Hour)}
+		f.suppress(1, s)
+		f.suppress(0, relay.Suppression{Address: "c@x.test", Reason: relay.ReasonComplaint, Created: noon, Expires: now.Add(time.Minute)})
+		if c := f.suppressions()[2]; c.Reason != relay.ReasonComplaint || c.Expires.Before(now.Add(59*time.Minute)) {
+			f.Errorf("%+v", c)
+		}
+	}},
 	{"within a session", func(f *fixture) {
 		s := f.message("a@x.test", "b@x.test", "c@x.test")
 		f.put(f.lease, s)
@@ -312,6 +341,32 @@ var suppressionTests = []test{
 		if _, _, whole, err := f.db.SuppressionNews(f.Context(), later); err != nil || whole {
 			f.Errorf("after a sweep: whole %t, %v", whole, err)
 		}
+	}},
+	{"news of two who say the same at once", func(f *fixture) {
+		_, at := f.news(f.db, nil)
+		var want []string
+		for i := range 30 {
+			a := fmt.Sprintf("n%02d@x.test", i)
+			want = append(want, a+"/1")
+			var all []relay.Outcome
+			for range 3 {
+				leave := wish(f.delivered(), relay.EventUnsubscribed, "")
+				leave.Address = a
+				all = append(all, leave)
+			}
+			var g errgroup.Group
+			for _, leave := range all {
+				g.Go(func() error {
+					if err := f.db.Settle(f.Context(), 0, []relay.Outcome{leave})[0]; !errors.Is(err, store.ErrSettled) {
+						return err
+					}
+					return nil
+				})
+			}
+			f.must(g.Wait())
+		}
+		news, _ := f.news(f.db, at) // and nothing is missed
+		f.equal("news", slices.Compact(news), want)
 	}},
 	{"all keys, and a word before each", func(f *fixture) {
 		var told []string
