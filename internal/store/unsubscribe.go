@@ -28,19 +28,11 @@ func (db *DB) settleWish(ctx context.Context, w *writer, o *relay.Outcome, sums 
 		}
 		told.Engagement = &e
 	}
-	d, err := w.lateDetail(ctx, &told)
+	id, err := db.newID()
 	if err != nil {
 		return err
 	}
-	doc, err := encodeDetail(d)
-	if err != nil {
-		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
-	}
-	event, err := db.event(o.At, o.Account, o.Delivery, o.Kind, doc)
-	if err != nil {
-		return err
-	}
-	changed, err := db.wish(ctx, w, &told, toID(event[0].([]byte)))
+	changed, err := db.wish(ctx, w, &told, id)
 	if err != nil {
 		return err
 	}
@@ -50,6 +42,16 @@ func (db *DB) settleWish(ctx context.Context, w *writer, o *relay.Outcome, sums 
 		}
 		return untouched{fmt.Errorf("settle %s: %w", o.Delivery, ErrSettled)}
 	}
+	// Only now: it marks the delivery as one that has such an event.
+	d, err := w.lateDetail(ctx, &told)
+	if err != nil {
+		return err
+	}
+	doc, err := encodeDetail(d)
+	if err != nil {
+		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
+	}
+	event := []any{id[:], o.Account[:], o.Delivery.Message[:], db.clock.micros(o.At), int64(o.Delivery.N), int64(o.Kind), doc}
 	if err := w.insert(ctx, eventTable, event); err != nil {
 		return err
 	}
@@ -123,10 +125,12 @@ func (db *DB) mute(ctx context.Context, w *writer, by relay.Actor, o *relay.Outc
 	// Whoever writes the row first is the one whose event is the proof; others wait
 	// for him here.
 	n, err := w.exec(ctx, suppressionTable.one, s.Account[:], s.Address, s.Reason, s.Note, s.Event[:], db.clock.micros(s.Created), int64(s.Stream), int64(0), int64(0))
-	if err != nil || n == 0 {
+	if err != nil {
 		return 0, err
 	}
-	if err := db.addNews(ctx, w, turn, s.Account, map[relay.Stream][]string{s.Stream: {s.Address}}); err != nil {
+	// Also where another was faster: a turn without news looks like one whose news were
+	// swept, and whoever follows them would read all suppressions once more.
+	if err := db.addNews(ctx, w, turn, s.Account, map[relay.Stream][]string{s.Stream: {s.Address}}); err != nil || n == 0 {
 		return 0, err
 	}
 	c := relay.Change{At: o.At, Account: o.Account, Actor: by, Action: "suppression.add", Object: "1"}

@@ -208,6 +208,19 @@ var groupTests = []test{
 			}
 		}
 	}},
+	{"who has left already is counted when he leaves again", func(f *fixture) {
+		one, two := f.delivered(), f.delivered()
+		f.settle(0, wish(one, relay.EventUnsubscribed, ""))
+		if err := f.db.Settle(f.Context(), 0, []relay.Outcome{wish(two, relay.EventUnsubscribed, "")})[0]; !errors.Is(err, store.ErrSettled) {
+			f.Errorf("left twice: %v", err)
+		}
+		f.settle(0, wish(one, relay.EventResubscribed, ""))
+		f.settle(0, wish(two, relay.EventUnsubscribed, ""))
+		counts, err := f.db.Counts(f.Context(), f.me, relay.CountFilter{Kinds: []relay.Kind{relay.EventUnsubscribed}})
+		if err != nil || len(counts) != 1 || counts[0].N != 2 || counts[0].Mark&relay.MarkFirst == 0 {
+			f.Errorf("counts %+v, %v", counts, err)
+		}
+	}},
 	{"a mail unsubscribes once", func(f *fixture) {
 		f.group(f.me, "news")
 		s := f.message("a@x.test")
