@@ -90,8 +90,8 @@ func (r *Reports) Counts(ctx context.Context, q Query) (*Report, error) {
 		return out, nil
 	}
 	starts := q.starts()
-	if n := max(len(keys), 1) * max(len(starts), 1); n > mostLines {
-		return nil, &relay.Error{Code: relay.Invalid, Text: fmt.Sprintf("The report would have %d lines; %d are allowed.", n, mostLines), Advice: "Ask for a shorter time, longer intervals or fewer values."}
+	if err := fits(keys, starts); err != nil {
+		return nil, err
 	}
 	out.Lines, err = r.lines(ctx, q, keys, starts)
 	for i := range out.Lines {
@@ -99,6 +99,15 @@ func (r *Reports) Counts(ctx context.Context, q Query) (*Report, error) {
 		l.Rates = l.rates(base.of(l))
 	}
 	return out, err
+}
+
+// fits refuses a report of too many lines.
+func fits(keys []string, starts []time.Time) error {
+	n := max(len(keys), 1) * max(len(starts), 1)
+	if n <= mostLines {
+		return nil
+	}
+	return &relay.Error{Code: relay.Invalid, Text: fmt.Sprintf("The report would have %d lines; %d are allowed.", n, mostLines), Advice: "Ask for a shorter time, longer intervals or fewer values."}
 }
 
 // check refuses what makes no sense, and fills in what was left out.

@@ -211,6 +211,10 @@ func TestTiming(t *testing.T) {
 	if lines, _, err = w.Timing(t.Context(), Query{Account: relay.ID{9}}); err != nil || len(lines) != 1 || lines[0].Delivered != 0 || lines[0].P50 != 0 {
 		t.Errorf("of nothing: %+v, %v", lines, err)
 	}
+	// Not a part of it, as if it were all.
+	if lines, _, err = w.Timing(t.Context(), Query{Account: w.me, Interval: "day", Since: noon.AddDate(-60, 0, 0), Until: noon}); relay.CodeOf(err) != relay.Invalid {
+		t.Errorf("of 60 years: %d lines, %v", len(lines), err)
+	}
 }
 
 func TestFailures(t *testing.T) {

@@ -27,6 +27,10 @@ func (r *Reports) Timing(ctx context.Context, q Query) (lines []Timing, more boo
 	if err != nil || q.By != "" && len(keys) == 0 {
 		return nil, false, err
 	}
+	starts := q.starts()
+	if err := fits(keys, starts); err != nil {
+		return nil, false, err
+	}
 	f := q.filter(uniqueDimensions(q.By, relay.ByLatency)...)
 	f.Kinds = []relay.Kind{relay.EventDelivered}
 	if q.Interval != "" {
@@ -41,7 +45,6 @@ func (r *Reports) Timing(ctx context.Context, q Query) (lines []Timing, more boo
 	if len(keys) == 0 {
 		keys = []string{""}
 	}
-	starts := q.starts()
 	type place struct {
 		key   string
 		start int
