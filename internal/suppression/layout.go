@@ -226,10 +226,14 @@ func listedKey(s string) string {
 // times that are to come is not believed of when something was made.
 func moment(s string) time.Time {
 	if n, err := strconv.ParseInt(s, 10, 64); err == nil && n > 0 {
+		t := time.Unix(n, 0).UTC()
 		if n > 1e11 { // milliseconds
-			return time.UnixMilli(n).UTC()
+			t = time.UnixMilli(n).UTC()
 		}
-		return time.Unix(n, 0).UTC()
+		if t.Year() > 9999 { // RFC 3339 has none such
+			return time.Time{}
+		}
+		return t
 	}
 	for _, layout := range []string{time.RFC3339, "2006-01-02T15:04:05", "2006-01-02 15:04:05", "2006-01-02 15:04:05 MST", "2006-01-02 15:04:05 -0700",
 		"2006-01-02 15:04", "2006-01-02", time.RFC1123, time.RFC1123Z, "01/02/2006 15:04:05", "01/02/2006"} {

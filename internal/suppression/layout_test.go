@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/csv"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -62,6 +63,36 @@ func TestBadLines(t *testing.T) {
 	good, bad := all(t, r)
 	if len(good) != 2 || good[1] != "c@x.test" || len(bad) != 2 || bad[0] != 3 || bad[1] != 4 {
 		t.Errorf("good %v, bad lines %v", good, bad)
+	}
+}
+
+// A time that no program can write down again is none.
+func TestFarTimes(t *testing.T) {
+	const list = "address,created,expires\na@x.test,9223372036854775807,\nb@x.test,99999999999,\nc@x.test,,9223372036854775807\nd@x.test,,99999999999\n"
+	r, err := NewReader(strings.NewReader(list), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		s, line, err := r.Next()
+		var bad *BadLine
+		switch {
+		case errors.Is(err, io.EOF):
+			return
+		case errors.As(err, &bad):
+			if line != 4 {
+				t.Error(err)
+			}
+			continue
+		case err != nil:
+			t.Fatal(err)
+		}
+		if _, err := json.Marshal(s); err != nil || line == 4 {
+			t.Errorf("line %d: %+v, %v", line, s, err)
+		}
+		if line == 2 && !s.Created.IsZero() || line == 3 && s.Created.IsZero() {
+			t.Errorf("line %d was made at %v", line, s.Created)
+		}
 	}
 }
 
