@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"time"
 
 	"postrider/internal/relay"
@@ -143,7 +144,8 @@ func (db *DB) setBack(ctx context.Context, w *writer, id relay.ID, change func(*
 }
 
 // ReplayWebhook sends the events of the account since then again, and goes on
-// from there.
+// from there. One that has not come so far yet goes on where it is: nothing is passed
+// over that was not taken.
 func (db *DB) ReplayWebhook(ctx context.Context, by relay.Actor, account, id relay.ID, since time.Time) error {
 	return db.edit(ctx, "replay webhook", func(ctx context.Context, w *writer) (*edit, error) {
 		h, err := db.ownWebhook(ctx, w, account, id)
@@ -151,7 +153,13 @@ func (db *DB) ReplayWebhook(ctx context.Context, by relay.Actor, account, id rel
 			return nil, err
 		}
 		err = db.setBack(ctx, w, id, func(p *relay.WebhookProgress) {
-			*p = relay.WebhookProgress{Done: idAt(fromMicros(db.clock.micros(since))), Sent: p.Sent, Delivered: p.Delivered, Failing: p.Failing, Failures: p.Failures}
+			done := idAt(fromMicros(db.clock.micros(since)))
+			if p.Done.Compare(done) < 0 {
+				done = p.Done
+			}
+			// Of the others all comes again that is refused.
+			aside := slices.DeleteFunc(p.Aside, func(a relay.Aside) bool { return a.From.Compare(done) > 0 })
+			*p = relay.WebhookProgress{Done: done, Aside: aside, Sent: p.Sent, Delivered: p.Delivered, Failing: p.Failing, Failures: p.Failures}
 		}, bit(h.Status == relay.WebhookActive))
 		return &edit{by: by, account: h.Account, action: "webhook.replay", object: id.String(), after: map[string]time.Time{"since": since}, silent: true}, err
 	})

@@ -130,6 +130,21 @@ var webhookTests = []test{
 			f.Errorf("one that is resumed is not served: %+v", s)
 		}
 	}},
+	{"a replay passes over nothing", func(f *fixture) {
+		h := f.webhook(f.me)
+		s := f.serve(f.lease)
+		before, later := NewID(noon.Add(-2*time.Hour)), NewID(noon.Add(-time.Minute))
+		state := relay.WebhookState{Webhook: h.ID, Epoch: s.Epochs[0], Progress: relay.WebhookProgress{Done: NewID(noon.Add(-time.Hour)),
+			Aside: []relay.Aside{{Message: before, From: before, Since: noon}, {Message: later, From: later, Since: noon}}}}
+		f.must(f.db.SaveWebhooks(f.Context(), f.lease, []relay.WebhookState{state}))
+		// It is behind that: what lies between was never taken.
+		f.must(f.db.ReplayWebhook(f.Context(), somebody, f.me, h.ID, noon))
+		p := f.progress(h)
+		if p.Done != state.Progress.Done {
+			f.Errorf("goes on at %v", p.Done.Time())
+		}
+		f.equal("aside", p.Aside, state.Progress.Aside[:1]) // the other comes again
+	}},
 	{"shared", func(f *fixture) {
 		if f.engine.Single {
 			return
