@@ -155,9 +155,12 @@ func (db *DB) scanSend(row scanner) (*relay.AlertSend, error) {
 	return &s, nil
 }
 
-// DueAlertSends gives what is to be told now, the oldest first.
+// DueAlertSends gives what is to be told now, the oldest first: to each receiver one
+// thing, so that much for one that takes nothing keeps none from the others.
 func (db *DB) DueAlertSends(ctx context.Context, now time.Time, limit int) ([]*relay.AlertSend, error) {
-	return collect(ctx, db, "read what is to be told", db.scanSend, selectSend+"due > 0 and due <= ? order by id limit ?", db.clock.micros(now), limit)
+	return collect(ctx, db, "read what is to be told", db.scanSend, "select id, alert, account, channel, target, due, detail from"+
+		" (select id, alert, account, channel, target, due, detail, row_number() over (partition by channel, target order by id) as place from alert_send where due > 0 and due <= ?) s"+
+		" where place = 1 order by id limit ?", db.clock.micros(now), limit)
 }
 
 // SetAlertSend notes what came of a try, and with a channel how that works.

@@ -38,6 +38,23 @@ func (f *fixture) due(at time.Time) []*relay.AlertSend {
 }
 
 var alertTests = []test{
+	{"nobody waits for who takes nothing", func(f *fixture) {
+		a := f.alert(f.me, "Gmail")
+		var tell []*relay.AlertSend
+		for i := range 12 {
+			s := f.told(a)
+			if s.Target = "dead@x.test"; i == 11 {
+				s.Target = "lives@x.test"
+			}
+			tell = append(tell, s)
+		}
+		f.must(f.db.PutAlert(f.Context(), a, tell))
+		var targets []string
+		for _, s := range f.due(noon.Add(time.Hour)) {
+			targets = append(targets, s.Target)
+		}
+		f.equal("the first of each receiver", targets, []string{"a@x.test", "dead@x.test", "lives@x.test"})
+	}},
 	{"one incident about a thing", func(f *fixture) {
 		a := f.alert(f.me, "Gmail")
 		f.equal("kept", f.get(f.db.Alert(f.Context(), f.me, a.ID)), any(a))
