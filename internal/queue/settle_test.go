@@ -383,7 +383,7 @@ func TestShutdownLosesNothing(t *testing.T) {
 		})
 		acknowledged := map[relay.DeliveryID]bool{}
 		var g sync.WaitGroup
-		enough := make(chan struct{})
+		enough := make(chan struct{}, 1)
 		for range 8 {
 			g.Go(func() {
 				for i := range 20 {
