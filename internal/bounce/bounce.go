@@ -179,6 +179,11 @@ func (rd *reader) part(p message.Part) error {
 		}
 		rd.orig = append(rd.orig, h)
 	}
+	if h := parseHeader(p.Header); !p.Message && h.has("from") && (h.has("received") || h.has("message-id")) { // the original, in a part's place
+		rd.leaves++
+		rd.orig = append(rd.orig, h)
+		return nil
+	}
 	if !p.Container {
 		rd.body(p)
 	}
@@ -263,7 +268,7 @@ func (rd *reader) finish() Mail {
 	// cut off, or damaged, as was one that ends within a line of its report: what it would have said may speak for
 	// the address.
 	whole := !rd.cut || returned != "" || len(rd.orig) > 0
-	m.Standard = rd.hasStatus() && !rd.loose && (rd.closed || returned != "" || len(rd.orig) > 0) || fromSystem(m.From) && whole && (len(rd.orig) > 0 || rd.loose || !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status"))
+	m.Standard = rd.hasStatus() && !rd.loose && (rd.closed || returned != "" || len(rd.orig) > 0) || fromSystem(m.From) && whole && (len(rd.orig) > 0 || rd.loose || rd.closed && returned != "" || !strings.Contains(strings.ToLower(top.get("content-type")), "delivery-status"))
 	switch m.Kind {
 	case Complaint:
 		rd.complaint()

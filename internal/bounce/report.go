@@ -406,7 +406,7 @@ func (l lines) about(address string, own []string) (reply, context string) {
 			first = i
 		}
 		if n.reply && reply == "" {
-			reply = l.reply(i, address)
+			reply = l.reply(l.remote(i), address)
 		}
 	}
 	if first >= 0 {
@@ -431,6 +431,19 @@ func (l lines) about(address string, own []string) (reply, context string) {
 		}
 	}
 	return reply, context
+}
+
+// summary finds what a sendmail says of a recipient when the other side's reply says more.
+var summary = regexp.MustCompile(`^[45]\d\d[ -].*\.\.\. (?:Remote protocol error|Service unavailable|Data format error)\s*$`)
+
+// remote is the line in which the other side's reply begins that line i sums up, else i.
+func (l lines) remote(i int) int {
+	if i == 0 || !summary.MatchString(l[i].text) || !strings.HasPrefix(l[i-1].text, "<<<") || !l[i-1].reply {
+		return i
+	}
+	for i--; i > 0 && strings.HasPrefix(l[i-1].text, "<<<") && l[i-1].reply; i-- {
+	}
+	return i
 }
 
 func (l lines) String() string {

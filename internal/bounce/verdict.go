@@ -52,17 +52,17 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 	r := base
 	r.Text = remark.ReplaceAllString(rc.Reply, "")
 	if rc.Reply == "" {
-		r.Text, r.Prose = remark.ReplaceAllString(rc.Context, ""), true
+		r.Text, r.Prose = prose(rc.Context), true
 	}
 	res := c.Classify(r)
-	if !res.Vague {
+	if !res.Vague && !(rc.Action == "delayed" && res.Category == "expired") { // it is not over yet: why is it late?
 		return res
 	}
 	// The server's words say little: what the report adds may say more. It may
 	// also be general talk, so it never condemns an address by itself.
 	for _, more := range []string{rc.Context, m.Text, m.subject()} {
 		r := base
-		r.Text = rc.Reply + "\n" + more
+		r.Text, r.Prose = rc.Reply+"\n"+prose(more), rc.Reply == ""
 		if better := c.Classify(r); !better.Vague && better.Meaning != res.Meaning {
 			better.Suppress = false
 			return better
@@ -72,9 +72,18 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 }
 
 // remark finds what mail systems add for those who keep them, and says nothing of
-// the address: Exchange 5.5's names and numbers, and when it was; Google's state.
-var remark = regexp.MustCompile(`(?i)(?:The MTS-ID of the original message is:[^;]{0,60};[^;]{0,60};\s*p=[^;]{0,60};l=\S+\s)?\s+MSEXCH:[^()]{1,120}\([0-9A-F]{8}\)|` +
-	`\bon (?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}|\(state \d{1,2}\)`)
+// the address: Exchange's names and numbers, and when it was; Google's state; the
+// other hosts that a qmail tried.
+var remark = regexp.MustCompile(`(?i)(?:The MTS-ID of the original message is:[^;]{0,60};[^;]{0,60};\s*p=[^;]{0,60};l=\S+\s)?\s+MSEXCH:(?:[^()]{1,120}\([0-9A-F]{8}\)|[^()\n]{1,120})|` +
+	`\bon (?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}|\bon \d{1,2}/\d{1,2}/\d{2,4} \d{1,2}:\d\d(?::\d\d)?(?: [AP]M)?|` +
+	`\(state \d{1,2}\)|\(Other MXes tried:[^()]{1,800}\)`)
+
+// announcing finds words that say whom a mail did not reach, and not why.
+var announcing = regexp.MustCompile(`(?i)\bdid not reach the following recipient(?:\(s\)|s)?:?`)
+
+func prose(s string) string {
+	return remark.ReplaceAllString(announcing.ReplaceAllString(s, ""), "")
+}
 
 // subject is the mail's without what says only that it came back, and without that
 // of the message.
@@ -83,8 +92,9 @@ func (m Mail) subject() string {
 	if o := strings.TrimSpace(m.Original.Subject); o != "" {
 		s = strings.Replace(s, o, "", 1)
 	}
-	if rest, ok := strings.CutPrefix(strings.ToLower(s), "undeliverable"); ok {
-		s = rest
+	s = strings.ToLower(s)
+	for _, p := range []string{"undeliverable", "mail system error"} {
+		s = strings.TrimPrefix(s, p)
 	}
 	return s
 }

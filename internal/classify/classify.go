@@ -244,7 +244,9 @@ func namesDomain(in *input) bool {
 	if in.Action != "failed" || in.Code != 0 || in.domain() == "" {
 		return false
 	}
-	alone := in.Host == "" && len(in.text.hosts)+len(in.text.mails) == 0 && slices.Equal(in.text.prose, []string{"no", "such", "domain"})
+	said := strings.Trim(strings.Join(in.text.prose, " "), "@ ")
+	alone := in.Host == "" && len(in.text.hosts) == 0 && !slices.ContainsFunc(in.text.mails, func(d string) bool { return d != in.domain() }) &&
+		(said == "no such domain" || said == "domain does not exist")
 	return alone || slices.Contains(in.text.hosts, in.domain())
 }
 

@@ -333,7 +333,7 @@ var qmailStages = []struct{ words, stage string }{{"does not like recipient", "r
 func wrapped(s string) (string, bool) {
 	for _, w := range []string{"Unknown address error ", "Other mail system problem ", "Unknown mail system problem "} {
 		if i := strings.Index(s, w); i >= 0 {
-			return s[i+len(w):], true
+			return strings.ReplaceAll(s[i+len(w):], w, ""), true // a report may say it twice
 		}
 	}
 	return s, false
