@@ -72,7 +72,8 @@ var (
 // partsInText tells whether a text has parts in it that are for programs, before any
 // message that it returns.
 func partsInText(b []byte) bool {
-	if !reported.Match(b) {
+	b = b[:min(len(b), maxText)]
+	if !bytes.Contains(b, []byte("--")) || !reported.Match(b) {
 		return false
 	}
 	said, _ := cutOriginal(string(b))

@@ -10,7 +10,7 @@ import (
 )
 
 // addressForm finds mail addresses in running text.
-var addressForm = regexp.MustCompile(`[\pL\pN.!#$%&*+/=?^_{|}~-][\pL\pN.!#$%&'*+/=?^_{|}~-]*@[\pL\pN](?:[\pL\pN.-]*[\pL\pN])?`)
+var addressForm = regexp.MustCompile(`[\pL\pN\p{So}.!#$%&*+/=?^_{|}~-][\pL\pN\p{So}.!#$%&'*+/=?^_{|}~-]*@[\pL\pN](?:[\pL\pN.-]*[\pL\pN])?`)
 
 // replyForm finds where a server's words begin: a basic code that stands where
 // one can stand.

@@ -74,7 +74,7 @@ func (m Mail) classify(c *classify.Classifier, rc Recipient) classify.Result {
 // remark finds what mail systems add for those who keep them, and says nothing of
 // the address: Exchange's names and numbers, and when it was; Google's state; the
 // other hosts that a qmail tried.
-var remark = regexp.MustCompile(`(?i)(?:The MTS-ID of the original message is:[^;]{0,60};[^;]{0,60};\s*p=[^;]{0,60};l=\S+\s)?\s+MSEXCH:(?:[^()]{1,120}\([0-9A-F]{8}\)|[^()\n]{1,120})|` +
+var remark = regexp.MustCompile(`(?im)(?:The MTS-ID of the original message is:[^;]{0,60};[^;]{0,60};\s*p=[^;]{0,60};l=\S+\s)?\s+MSEXCH:(?:[^()]{1,120}\([0-9A-F]{8}\)|\S{1,80}\s*$)|` +
 	`\bon (?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d{1,2} [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d [+-]\d{4}|\bon \d{1,2}/\d{1,2}/\d{2,4} \d{1,2}:\d\d(?::\d\d)?(?: [AP]M)?|` +
 	`\(state \d{1,2}\)|\(Other MXes tried:[^()]{1,800}\)`)
 
