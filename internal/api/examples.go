@@ -40,7 +40,7 @@ func exampleSummary() object {
 func exampleStory() object {
 	return object{"id": ExampleMessage, "account": ExampleAccount, "credential": ExampleCredential, "credential_name": "webshop", "received": ExampleTime,
 		"sender": "orders@shop.example", "from": "orders@shop.example", "subject": "Your order 1001", "message_id_header": "<1001@shop.example>", "size": 1234,
-		"client": "192.0.2.7:40000", "helo": "web-1", "protocol": "HTTP", "kept": true, "stream": "transactional", "tags": []string{"order"},
+		"client": "192.0.2.7", "protocol": "HTTP", "kept": true, "stream": "transactional", "tags": []string{"order"},
 		"metadata": object{"order": "1001"}, "deliveries": []any{exampleDelivery()}, "events": []any{exampleEvent()}}
 }
 

@@ -126,6 +126,9 @@ func newStory(s *relay.Story) *Story {
 	}
 	if m.Source.Client.IsValid() {
 		out.Client = m.Source.Client.String()
+		if m.Source.Client.Port() == 0 { // over HTTP it is not known
+			out.Client = m.Source.Client.Addr().String()
+		}
 	}
 	if out.Cut = s.Cut; s.Next > 0 {
 		out.Next = relay.DeliveryID{Message: m.ID, N: s.Next}.String()

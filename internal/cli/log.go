@@ -69,6 +69,9 @@ func (s *search) tidy() error {
 	states := split(strings.ToLower(s.outcome))
 	for _, state := range states {
 		if _, err := relay.ParseState(state); err != nil {
+			if new(relay.Kind).UnmarshalText([]byte(state)) == nil {
+				return fmt.Errorf("-outcome: %q is no state that a delivery ends in; such events are shown by -follow -since 7d -event %s", state, state)
+			}
 			return fmt.Errorf("-outcome: %w: queued, deferred, held, delivered, bounced, expired or cancelled", err)
 		}
 	}
@@ -188,7 +191,7 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 		return err
 	}
 	if *kinds != "" && !*follow {
-		return badUsage(e, fs, "-event goes with -follow; -outcome finds deliveries")
+		return badUsage(e, fs, "-event goes with -follow (add -since 7d for what was); -outcome finds deliveries")
 	}
 	q, err := s.query(time.Now())
 	if err != nil {

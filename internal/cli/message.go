@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -117,13 +118,27 @@ func printStory(w io.Writer, s *api.Story) {
 		if s.TLS != "" {
 			via += ", " + s.TLS
 		}
-		fmt.Fprintf(w, "Client     %s, calling itself %s, by %s\n", s.Client, clean(s.Helo), clean(via))
+		name := ""
+		if s.Helo != "" { // over HTTP nobody says one
+			name = ", calling itself " + clean(s.Helo)
+		}
+		fmt.Fprintf(w, "Client     %s%s, by %s\n", s.Client, name, clean(via))
 	}
 	if s.User != "" {
 		fmt.Fprintf(w, "User       %s\n", clean(s.User))
 	}
 	if s.App != "" {
 		fmt.Fprintf(w, "Credential %s\n", clean(s.App))
+	}
+	if s.Script != "" {
+		fmt.Fprintf(w, "Script     %s\n", clean(s.Script))
+	}
+	fmt.Fprintf(w, "Stream     %s\n", s.Stream)
+	if len(s.Tags) > 0 {
+		fmt.Fprintf(w, "Tags       %s\n", clean(strings.Join(s.Tags, ", ")))
+	}
+	for _, key := range slices.Sorted(maps.Keys(s.Metadata)) {
+		fmt.Fprintf(w, "Metadata   %s:%s\n", clean(key), clean(s.Metadata[key]))
 	}
 	if s.About != "" {
 		fmt.Fprintf(w, "About      message %s, which it reports on to its sender\n", s.About)
@@ -172,10 +187,33 @@ func standing(d api.Delivery) string {
 
 // said is what the receiver answered, or what stands for that.
 func said(ev api.Event) string {
-	if ev.Kind == "reported" {
+	switch {
+	case ev.Kind == "reported":
 		return "the sender is told by message " + clean(ev.Reply.Text)
+	case ev.Engagement != nil:
+		return clean(done(ev.Engagement))
 	}
 	return clean(ev.Reply.String())
+}
+
+// done is what a recipient did: with what, by what program, and from where.
+func done(e *relay.Engagement) string {
+	var words []string
+	add := func(before, word string) {
+		if word != "" {
+			words = append(words, before+word)
+		}
+	}
+	add("", e.URL)
+	add("by ", e.Method)
+	add("group ", e.Group)
+	add("by a machine: ", e.Machine)
+	add("through ", e.Proxy)
+	if e.Client.IsValid() {
+		add("from ", e.Client.String())
+	}
+	add("with ", e.UserAgent)
+	return strings.Join(words, ", ")
 }
 
 // printEvent prints a fact; its meaning too, where the delivery's own, which is

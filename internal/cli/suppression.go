@@ -31,7 +31,7 @@ func runSuppression(ctx context.Context, e *Env, fs *flag.FlagSet, args []string
 	p.clientFlags(fs)
 	p.accountFlag(fs)
 	reason := fs.String("reason", "", "add, list, export: `reason`; import: that of all lines, whatever they say: manual, bounce, soft-bounce, complaint or unsubscribe")
-	stream := fs.String("stream", "", "`stream`: transactional or broadcast; add, remove: for it alone; list: what holds for it")
+	stream := fs.String("stream", "", "`stream`: transactional or broadcast; add, remove, import: for it alone; list, export: what holds for it")
 	lasts := fs.String("for", "", "add: holds for this `time` only, such as 90d")
 	confirm := fs.String("confirm", "", "remove: `complaint`: although the owner of the address called mail spam")
 	note := fs.String("note", "", "add: `words` for people")
@@ -107,12 +107,15 @@ func addSuppressions(ctx context.Context, e *Env, c *api.Client, addresses []str
 }
 
 func removeSuppressions(ctx context.Context, e *Env, c *api.Client, addresses []string, q url.Values, asJSON bool) error {
-	for _, a := range addresses {
+	for i, a := range addresses {
 		path := where("/v1/suppressions", a)
 		if len(q) > 0 {
 			path += "?" + q.Encode()
 		}
 		if err := c.Delete(ctx, path, nil); err != nil {
+			if i > 0 {
+				return fmt.Errorf("%d of %d are removed, those before %s: %w", i, len(addresses), clean(a), err)
+			}
 			return err
 		}
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"net"
 	"net/http"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -95,6 +96,30 @@ func TestStoryOfWhatWasStopped(t *testing.T) {
 		printStory(&b, &api.Story{Deliveries: []api.Delivery{d}})
 		if strings.Contains(b.String(), "What to do") != advice {
 			t.Errorf("%s: advice wanted: %v\n%s", state, advice, b.String())
+		}
+	}
+}
+
+// A story tells what its message was sent with, and what its recipient did.
+func TestStoryTellsWhatIsKnown(t *testing.T) {
+	var b bytes.Buffer
+	printStory(&b, &api.Story{Client: "192.0.2.7", Protocol: "HTTP", Listener: "api", Stream: "broadcast", Script: "cart.php", Tags: []string{"order", "first"},
+		Metadata: map[string]string{"order": "1001", "by": "web"}, Deliveries: []api.Delivery{{ID: "x-1", State: "delivered"}}, Events: []api.Event{
+			{Delivery: "x-1", Kind: "clicked", Engagement: &relay.Engagement{URL: "https://shop.test/?a", Client: netip.MustParseAddr("192.0.2.9"), UserAgent: "Mozilla\x1b", Machine: "link check"}},
+			{Delivery: "x-1", Kind: "unsubscribed", Engagement: &relay.Engagement{Method: "one-click", Group: "news"}}}})
+	for _, want := range []string{"Client     192.0.2.7, by HTTP on api\n", "Stream     broadcast\n", "Script     cart.php\n", "Tags       order, first\n", "Metadata   by:web\nMetadata   order:1001\n",
+		"clicked: https://shop.test/?a, by a machine: link check, from 192.0.2.9, with Mozilla?\n", "unsubscribed: by one-click, group news\n"} {
+		if !strings.Contains(b.String(), want) {
+			t.Errorf("no %q in\n%s", want, b.String())
+		}
+	}
+}
+
+// Who asks for an event as if it were a state is told where it is.
+func TestLogOfEvents(t *testing.T) {
+	for _, args := range [][]string{{"-outcome", "complained"}, {"-event", "complained"}} {
+		if _, errs, status := call(t, "", append([]string{"log"}, args...)...); status != 2 || !strings.Contains(errs, "-since 7d") {
+			t.Errorf("%v: status %d, %q", args, status, errs)
 		}
 	}
 }

@@ -285,7 +285,7 @@ func (db *DB) Unsuppress(ctx context.Context, by relay.Actor, account relay.ID, 
 
 func complained(s *relay.Suppression) error {
 	return &relay.Error{Code: relay.Conflict, Text: fmt.Sprintf("The owner of %s has called mail of this account spam, so it stays suppressed.", s.Address),
-		Advice: "Each further complaint costs the reputation of your domain. If they asked for your mail since, say so: confirm the removal of complaints."}
+		Advice: "Each further complaint costs the reputation of your domain. If they asked for your mail since, say so: confirm=complaint, or -confirm complaint on the command line."}
 }
 
 const suppressionColumns = "account, address, stream, reason, note, event, created, expires"

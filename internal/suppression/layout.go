@@ -44,8 +44,9 @@ var columnNames = map[string][]string{
 	"created": {"created", "createdat", "lastupdatetime", "lasteventat", "date", "dateadded", "timestamp", "added"},
 	"expires": {"expires", "expiresat"},
 	// Of one kind of list only.
-	"ip":   {"ip"},
-	"code": {"code", "status", "error", "reason"},
+	"ip":     {"ip"},
+	"code":   {"code", "status", "error", "reason"},
+	"origin": {"origin"},
 }
 
 // reasonNames are the services' words for reasons, in lower case and letters alone.
@@ -70,8 +71,11 @@ type Reader struct {
 // lines; else each has its own, or what such a list is of.
 func NewReader(r io.Reader, reason string) (*Reader, error) {
 	br := bufio.NewReaderSize(r, 64<<10)
-	if b, _ := br.Peek(3); string(b) == "\xef\xbb\xbf" {
+	switch mark, _ := br.Peek(3); {
+	case string(mark) == "\xef\xbb\xbf":
 		_, _ = br.Discard(3) // it has been read
+	case strings.HasPrefix(string(mark), "\xff\xfe") || strings.HasPrefix(string(mark), "\xfe\xff"):
+		return nil, &relay.Error{Code: relay.Invalid, Text: "The list is in UTF-16.", Advice: "Save it as CSV in UTF-8."}
 	}
 	head, err := br.Peek(4096)
 	if err != nil && len(head) == 0 {
@@ -99,6 +103,9 @@ func NewReader(r io.Reader, reason string) (*Reader, error) {
 			Advice: "Give one address a line, or CSV with a header row."}
 	case !named:
 		l.columns = map[string]int{"address": 0}
+		if len(l.first) > 1 && reasonNames[letters(l.first[1])] != "" { // as SES takes lists
+			l.columns["reason"] = 1
+		}
 	default:
 		l.usual = l.kind()
 		l.first = nil
@@ -184,6 +191,9 @@ func (l *Reader) read(row []string) (s relay.Suppression, why string) {
 	if said := cell("reason"); said != "" {
 		if known := reasonNames[letters(said)]; known != "" {
 			s.Reason = known
+			if known == relay.ReasonManual && letters(cell("origin")) == "recipient" { // Postmark: who left
+				s.Reason = relay.ReasonUnsubscribe
+			}
 		} else { // SendGrid: what the server said
 			s.Note = strings.TrimSpace(s.Note + " " + said)
 		}

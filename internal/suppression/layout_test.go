@@ -30,6 +30,10 @@ func TestLayouts(t *testing.T) {
 		"Mailgun complaints":     {list: "address,created_at\na@x.test,\"Wed, 01 Jan 2020 00:00:00 UTC\"\n", reason: "complaint", address: "a@x.test", want: "complaint"},
 		"Mailgun unsubscribes":   {list: "address,tags,created_at\na@x.test,*,\"Wed, 01 Jan 2020 00:00:00 UTC\"\n", address: "a@x.test", want: "unsubscribe", created: "2020-01-01"},
 		"Postmark":               {list: "\"EmailAddress\",\"SuppressionReason\",\"Origin\",\"CreatedAt\"\na@x.test,SpamComplaint,Recipient,2020-01-01T01:02:03-00:00\n", address: "a@x.test", want: "complaint", created: "2020-01-01"},
+		"Postmark, who left":     {list: "EmailAddress,SuppressionReason,Origin,CreatedAt\na@x.test,ManualSuppression,Recipient,2020-01-01T01:02:03-00:00\n", address: "a@x.test", want: "unsubscribe"},
+		"Postmark, by hand":      {list: "EmailAddress,SuppressionReason,Origin,CreatedAt\na@x.test,ManualSuppression,Customer,2020-01-01T01:02:03-00:00\n", address: "a@x.test", want: "manual"},
+		"SES, as it takes them":  {list: "a@x.test,COMPLAINT\n", address: "a@x.test", want: "complaint"},
+		"the same with a reason": {list: "a@x.test,COMPLAINT\n", reason: "bounce", address: "a@x.test", want: "bounce"},
 		"SES":                    {list: "EmailAddress,Reason,LastUpdateTime\na@x.test,BOUNCE,2020-01-01T00:00:00Z\n", address: "a@x.test", want: "bounce", created: "2020-01-01"},
 		"Mandrill":               {list: "email,reason,detail,created_at\na@x.test,hard-bounce,gone,2020-01-01 00:00:00\n", address: "a@x.test", want: "bounce", note: "gone", created: "2020-01-01"},
 		"Mandrill, unsubscribed": {list: "email,reason,detail,created_at\na@x.test,unsub,,2020-01-01 00:00:00\n", address: "a@x.test", want: "unsubscribe"},
@@ -48,7 +52,7 @@ func TestLayouts(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, s, err)
 		}
 	}
-	for _, empty := range []string{"", "name,age\nx,1\n"} {
+	for _, empty := range []string{"", "name,age\nx,1\n", "\xff\xfea\x00@\x00x\x00"} {
 		if _, err := NewReader(strings.NewReader(empty), ""); relay.CodeOf(err) != relay.Invalid {
 			t.Errorf("%q: %v", empty, err)
 		}
