@@ -11,6 +11,7 @@ import (
 
 	"postrider/internal/alert"
 	"postrider/internal/api"
+	"postrider/internal/config"
 	"postrider/internal/relay"
 )
 
@@ -37,7 +38,7 @@ type alertFlags struct {
 	place
 	json              bool
 	state, kind, name string
-	lasts             time.Duration
+	lasts             config.Duration
 	warning, critical float64
 	least             int64
 	windows           string
@@ -51,7 +52,7 @@ func (f *alertFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string, e
 	fs.StringVar(&f.state, "state", "open", "list: `which`: open, ended or all")
 	fs.StringVar(&f.kind, "kind", "", "list: only of this `kind`, such as bounce-rate")
 	fs.StringVar(&f.name, "name", "", "channel add: a `name` for people")
-	fs.DurationVar(&f.lasts, "for", 24*time.Hour, "mute: for how `long`; 0 ends it")
+	fs.TextVar(&f.lasts, "for", config.Duration(24*time.Hour), "mute: for how `long`; 0 ends it")
 	fs.Float64Var(&f.warning, "warning", 0, "set: the `percent` that is a warning")
 	fs.Float64Var(&f.critical, "critical", 0, "set: the `percent` that is critical")
 	fs.Int64Var(&f.least, "least", 0, "set: there is no rate of fewer than so `many`")
@@ -102,7 +103,7 @@ func runAlert(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 	case "ack":
 		err = c.Post(ctx, path+"/acknowledge", nil, &out)
 	case "mute":
-		err = c.Post(ctx, path+"/mute", api.AlertMute{Until: time.Now().Add(f.lasts)}, &out)
+		err = c.Post(ctx, path+"/mute", api.AlertMute{Until: time.Now().Add(time.Duration(f.lasts))}, &out)
 	}
 	if err != nil {
 		return err

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"postrider/internal/api"
+	"postrider/internal/config"
 	"postrider/internal/relay"
 )
 
@@ -35,7 +36,7 @@ type credentialFlags struct {
 	place
 	add                                             api.NewCredential
 	networks, senders, scopes, limit, reason, until string
-	overlap                                         time.Duration
+	overlap                                         config.Duration
 	passwordStdin, json                             bool
 }
 
@@ -58,7 +59,7 @@ func (f *credentialFlags) register(fs *flag.FlagSet) {
 	fs.StringVar(&f.add.Group, "group", "", "add, set: `id` of the unsubscribe group of mail that names none; \"\" for none")
 	fs.StringVar(&f.until, "expires", "", "add, set: `time` at which it ends: 2026-12-31; \"never\" takes it back")
 	fs.StringVar(&f.reason, "reason", "", "block: `why`; who is refused is told it")
-	fs.DurationVar(&f.overlap, "overlap", 24*time.Hour, "rotate: how `long` the old secret is good yet: 24h, 0s")
+	fs.TextVar(&f.overlap, "overlap", config.Duration(24*time.Hour), "rotate: how `long` the old secret is good yet: 24h, 7d, 0")
 	fs.BoolVar(&f.json, "json", false, "print JSON; list: one object a line")
 }
 
@@ -105,7 +106,7 @@ func runCredential(ctx context.Context, e *Env, fs *flag.FlagSet, args []string)
 		return listCredentials(ctx, e, c, f.json)
 	case "rotate":
 		var out api.AddedCredential
-		if err := c.Post(ctx, where("/v1/credentials", words[0])+"/rotate", map[string]int64{"overlap": int64(f.overlap.Seconds())}, &out); err != nil {
+		if err := c.Post(ctx, where("/v1/credentials", words[0])+"/rotate", map[string]int64{"overlap": int64(time.Duration(f.overlap).Seconds())}, &out); err != nil {
 			return err
 		}
 		return showSecret(e, out, f.json)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"postrider/internal/api"
+	"postrider/internal/config"
 	"postrider/internal/webhook"
 )
 
@@ -33,7 +34,8 @@ type webhookFlags struct {
 	address, events, tags, stream string
 	credentials, note, since      string
 	batch                         int
-	wait, keep                    time.Duration
+	wait                          time.Duration
+	keep                          config.Duration
 	settings                      webhook.Settings
 }
 
@@ -43,19 +45,19 @@ func (f *webhookFlags) parse(e *Env, fs *flag.FlagSet, args []string) ([]string,
 	fs.BoolVar(&f.json, "json", false, "print JSON; list, failures: one object a line")
 	fs.StringVar(&f.address, "url", "", "set: another `address`")
 	fs.StringVar(&f.events, "event", "", "add, set: `kinds` of events, separated by commas: accepted, delivered, deferred, bounced, expired, held, released, cancelled, rescheduled, reported, feedback, complained, opened, clicked, unsubscribed, resubscribed; \"\" for all")
-	fs.StringVar(&f.tags, "tag", "", "add, set: only of messages with one of these `tags`, separated by commas")
-	fs.StringVar(&f.credentials, "credential", "", "add, set: only of messages that came with one of these credentials, `ids` separated by commas")
+	fs.StringVar(&f.tags, "tag", "", "add, set: only of messages with one of these `tags`, separated by commas; \"\" for all")
+	fs.StringVar(&f.credentials, "credential", "", "add, set: only of messages that came with one of these credentials, `ids` separated by commas; \"\" for all")
 	fs.StringVar(&f.stream, "stream", "", "add, set: only of messages of this `stream`: transactional or broadcast; \"\" for both")
 	fs.StringVar(&f.note, "note", "", "add, set: `words` for people")
 	fs.IntVar(&f.batch, "batch", 0, "add, set: most `events` in a request, which is an array then; 0: one, and no array")
 	fs.DurationVar(&f.wait, "wait", 0, "add, set: how `long` an array waits for more events, up to 1m")
-	fs.DurationVar(&f.keep, "keep", 24*time.Hour, "rotate: how `long` the old secret is good yet")
-	fs.StringVar(&f.since, "since", "", "replay: from `when`: a time such as 2026-03-01T08:30:00Z, or how long ago, such as 24h")
+	fs.TextVar(&f.keep, "keep", config.Duration(24*time.Hour), "rotate: how `long` the old secret is good yet")
+	fs.StringVar(&f.since, "since", "", "replay: from `when`: a time (2026-01-31, 2026-01-31T15:04, 15:04) or an age (90m, 2d, 1w)")
 	rest, err := parse(e, fs, args)
 	if err != nil {
 		return nil, err
 	}
-	events, tags, credentials, wait := split(f.events), split(f.tags), split(f.credentials), f.wait.Seconds()
+	events, tags, credentials, wait := orNone(split(f.events)), orNone(split(f.tags)), orNone(split(f.credentials)), f.wait.Seconds()
 	fs.Visit(func(one *flag.Flag) {
 		switch one.Name {
 		case "url":
@@ -105,7 +107,7 @@ func runWebhook(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 		f.settings.URL = &words[0]
 		return f.secret(ctx, e, c, "/v1/webhooks", f.settings)
 	case "rotate":
-		keep := f.keep.Hours()
+		keep := time.Duration(f.keep).Hours()
 		return f.secret(ctx, e, c, path+"/rotate", api.WebhookRotation{Keep: &keep})
 	case "test":
 		return testPost(ctx, e, c, path+"/test", f.json)
@@ -125,7 +127,7 @@ func runWebhook(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 		paused := verb == "pause"
 		err = c.Patch(ctx, path, webhook.Settings{Paused: &paused}, &out)
 	case "replay":
-		at, bad := sinceWhen(f.since)
+		at, bad := parseTime(f.since, time.Now())
 		if bad != nil {
 			return badUsage(e, fs, "-since: %v", bad)
 		}
@@ -139,18 +141,6 @@ func runWebhook(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) er
 	}
 	showWebhook(e, out)
 	return nil
-}
-
-// sinceWhen reads a time, or how long ago it was.
-func sinceWhen(s string) (time.Time, error) {
-	if d, err := time.ParseDuration(s); err == nil && d >= 0 {
-		return time.Now().Add(-d), nil
-	}
-	at, err := time.Parse(time.RFC3339, s)
-	if err != nil {
-		return at, fmt.Errorf("%q is neither a time such as 2026-03-01T08:30:00Z nor how long ago, such as 24h", s)
-	}
-	return at, nil
 }
 
 // secret asks for what has a secret in its answer.
