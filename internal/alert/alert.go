@@ -34,14 +34,16 @@ type Seen struct {
 type Replies struct {
 	Kinds    [2]relay.Kind
 	Provider string
-	Any      bool   // of any provider
-	Class    string // beginning, or end, of the category
+	Any      bool     // of any provider
+	Class    string   // beginning, or end, of the category
+	Not      []string // such classes are none
 	Window   time.Duration
 }
 
 // fits tells whether a reply is one of them.
 func (r *Replies) fits(s *relay.SeenReply) bool {
-	return (r.Any || s.Provider == r.Provider) && hasClass(s.Category, r.Class)
+	return (r.Any || s.Provider == r.Provider) && hasClass(s.Category, r.Class) &&
+		!slices.ContainsFunc(r.Not, func(class string) bool { return hasClass(s.Category, class) })
 }
 
 // Rules are what holds for an account, of each kind.

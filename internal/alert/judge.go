@@ -66,6 +66,7 @@ type measure struct {
 	all, bad   func(*relay.Recent) bool
 	of         func(*relay.Recent) string // what bad ones are shown by
 	class      string                     // of replies that are examples
+	not        []string                   // classes of replies that are none
 	kinds      [2]relay.Kind
 }
 
@@ -78,7 +79,7 @@ func measures() []measure {
 		return oneOf(n.Kind, relay.EventDelivered, relay.EventBounced, relay.EventExpired)
 	}
 	return []measure{
-		{kind: relay.AlertBounces, fewest: 3, all: ends, of: category, kinds: [2]relay.Kind{relay.EventBounced, relay.EventExpired},
+		{kind: relay.AlertBounces, fewest: 3, all: ends, of: category, not: []string{"block"}, kinds: [2]relay.Kind{relay.EventBounced, relay.EventExpired},
 			// What is refused for the sender's or the content's sake is another matter.
 			bad: func(n *relay.Recent) bool {
 				return oneOf(n.Kind, relay.EventBounced, relay.EventExpired) && !blocked(n)
@@ -86,7 +87,7 @@ func measures() []measure {
 		{kind: relay.AlertComplaints, fewest: 2, of: provider, kinds: [2]relay.Kind{relay.EventComplained, relay.EventComplained},
 			all: func(n *relay.Recent) bool { return n.Kind == relay.EventDelivered },
 			bad: func(n *relay.Recent) bool { return n.Kind == relay.EventComplained }},
-		{kind: relay.AlertDeferrals, byProvider: true, fewest: 5, of: category, kinds: [2]relay.Kind{relay.EventDeferred, relay.EventDeferred},
+		{kind: relay.AlertDeferrals, byProvider: true, fewest: 5, of: category, not: []string{"block", "greylisted"}, kinds: [2]relay.Kind{relay.EventDeferred, relay.EventDeferred},
 			all: func(n *relay.Recent) bool { return !blocked(n) && (ends(n) || n.Kind == relay.EventDeferred) },
 			// Greylisting is the usual way of some, and a block has an alert of its own.
 			bad: func(n *relay.Recent) bool {
@@ -190,7 +191,7 @@ func (m *measure) seen(at place, s share, r relay.AlertRule, window time.Duratio
 	out := Seen{Account: at.account, Kind: m.kind, Subject: at.subject, Level: level, Severity: severity(level),
 		Figures: []relay.AlertFigure{{Name: "share", Value: percent(s.percent())}, {Name: "threshold", Value: percent(threshold)},
 			{Name: "counted", Value: fmt.Sprintf("%d of %d", s.bad, s.all)}, {Name: "period", Value: "the last " + span(window)}},
-		Replies: &Replies{Kinds: m.kinds, Any: !m.byProvider, Class: m.class, Window: window}}
+		Replies: &Replies{Kinds: m.kinds, Any: !m.byProvider, Class: m.class, Not: m.not, Window: window}}
 	if at.subject != Others {
 		out.Replies.Provider = at.subject
 	}

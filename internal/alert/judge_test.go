@@ -133,6 +133,22 @@ func TestIllustrate(t *testing.T) {
 	}
 }
 
+// What a rate does not count is no example of it, however often it was said.
+func TestExamplesAreOfWhatIsCounted(t *testing.T) {
+	for category, want := range map[string]string{"hard/no-such-mailbox": "User unknown", "block/content-or-spam": "", "soft/greylisted": "", "soft/mailbox-full": "User unknown"} {
+		kind, bad := relay.EventBounced, "hard/no-such-mailbox"
+		if strings.HasPrefix(category, "soft") {
+			kind, bad = relay.EventDeferred, "soft/mailbox-full"
+		}
+		s := Rates(everywhere(n(me, kind, "Gmail", bad, 60)), func(relay.ID) Rules { return ours() })[0]
+		told := s.Text
+		illustrate(&s, []*relay.SeenReply{{Provider: "Gmail", Domain: "gmail.com", Category: category, Reply: relay.Reply{Code: 550, Text: "User unknown"}}})
+		if !strings.Contains(s.Text, want) || (s.Text == told) != (want == "") {
+			t.Errorf("%s as an example of %s: %s", category, s.Kind, s.Text)
+		}
+	}
+}
+
 func TestWords(t *testing.T) {
 	for p, want := range map[float64]string{5: "5 %", 0.1: "0.1 %", 0.25: "0.25 %", 12.34: "12.3 %", 100: "100 %"} {
 		if got := percent(p); got != want {

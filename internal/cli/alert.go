@@ -118,7 +118,7 @@ func runAlert(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) erro
 func showAlert(e *Env, a api.Alert) {
 	line := func(name, value string) {
 		if value != "" {
-			fmt.Fprintf(e.Stdout, "%-14s%s\n", name, clean(value))
+			fmt.Fprintf(e.Stdout, "%-13s %s\n", name, clean(value))
 		}
 	}
 	at := func(name string, t *time.Time) {

@@ -98,7 +98,8 @@ func (f *Figures) rates(whole *Figures) Rates {
 	}
 	ended, delivered := whole.Ended(), whole.Delivered
 	return Rates{
-		Delivery: part(f.Delivered-f.Late, ended), Bounce: part(f.Bounced, ended), HardBounce: part(f.Hard, ended), SoftBounce: part(f.Soft, ended),
+		// A line of one diagnosis has what bounced late, and nothing that was delivered.
+		Delivery: part(max(0, f.Delivered-f.Late), ended), Bounce: part(f.Bounced, ended), HardBounce: part(f.Hard, ended), SoftBounce: part(f.Soft, ended),
 		BlockBounce: part(f.Block, ended), Expiry: part(f.Expired, ended), Deferral: part(f.Deferred, ended+whole.Deferred),
 		Complaint: part(f.Complained, delivered), Open: part(f.Opened, delivered), PersonOpen: part(f.Read, delivered),
 		Click: part(f.Clicked, delivered), PersonClick: part(f.Followed, delivered), Unsubscribe: part(f.Unsubscribed, delivered),

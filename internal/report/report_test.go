@@ -151,6 +151,15 @@ func TestCounts(t *testing.T) {
 	}
 }
 
+// No rate is less than nothing, also of a diagnosis with what bounced late.
+func TestRateOfLateBounces(t *testing.T) {
+	late := Figures{Bounced: 2, Hard: 2, Late: 2}
+	got := late.rates(&Figures{Delivered: 10, Bounced: 2, Hard: 2, Late: 2})
+	if got.Delivery != 0 || got.Bounce != 0.2 {
+		t.Errorf("%+v", got)
+	}
+}
+
 // Days begin where the reader lives, on the days that are 23 or 25 hours long too.
 func TestZones(t *testing.T) {
 	berlin, err := time.LoadLocation("Europe/Berlin")
