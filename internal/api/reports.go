@@ -55,7 +55,7 @@ type ReportQuery struct {
 	Since      time.Time `query:"since" doc:"At or after; none: seven days before until"`
 	Until      time.Time `query:"until" doc:"Before; none: now"`
 	Stream     string    `query:"stream" enum:"transactional,broadcast" doc:"Only of this stream"`
-	Category   string    `query:"category" maxLength:"200" doc:"Only of this diagnosis, such as hard/no-such-mailbox. Here and below: several, separated by commas; - for what is not known"`
+	Category   string    `query:"category" maxLength:"200" doc:"Only of this diagnosis: hard/no-such-mailbox, hard or no-such-mailbox. Here and below: several, separated by commas; - for what is not known"`
 	Provider   string    `query:"provider" maxLength:"1000" doc:"Only to these receiving services, such as Gmail"`
 	Credential string    `query:"credential" maxLength:"400" doc:"Only with this one: id, user name or name"`
 	Domain     string    `query:"domain" maxLength:"1000" doc:"Only in the name of these sending domains"`

@@ -33,7 +33,7 @@ func runReport(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) err
 	q := url.Values{}
 	for name, doc := range map[string]string{"by": "counts, timing: a line for each `thing`: account, stream, category, provider, credential, domain, ip or tag",
 		"interval": "counts, timing: a line for each `span`: hour, day, week or month", "zone": "time `zone` that days begin in, such as Europe/Berlin; none: UTC",
-		"stream": "only of this `stream`", "category": "only of these `diagnoses`, such as hard/no-such-mailbox", "provider": "only to these `receivers`, such as Gmail",
+		"stream": "only of this `stream`", "category": "only of these `diagnoses`: hard/no-such-mailbox, hard or no-such-mailbox", "provider": "only to these `receivers`, such as Gmail",
 		"credential": "only with this `credential`: id, user name or name", "domain": "only in the name of these `domains`", "ip": "only from these `addresses` of ours", "tag": "only with this `tag`",
 		"kinds": "failures: `kinds` of deferred, bounced, expired, cancelled and complained; none: bounced and expired"} {
 		fs.Func(name, doc, func(v string) error { q.Set(name, v); return nil })

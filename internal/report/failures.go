@@ -33,7 +33,7 @@ var failing = []relay.Kind{relay.EventBounced, relay.EventExpired}
 // Failures gives the reasons that came up most, with an example of each. Kinds are
 // those of events; none stands for bounced and expired.
 func (r *Reports) Failures(ctx context.Context, q Query, kinds ...relay.Kind) ([]Failure, error) {
-	if err := r.check(&q); err != nil {
+	if err := r.check(ctx, &q); err != nil {
 		return nil, err
 	}
 	if len(kinds) == 0 {

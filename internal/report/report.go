@@ -60,7 +60,7 @@ const mostLines = 20_000
 
 // Counts gives figures and rates.
 func (r *Reports) Counts(ctx context.Context, q Query) (*Report, error) {
-	if err := r.check(&q); err != nil {
+	if err := r.check(ctx, &q); err != nil {
 		return nil, err
 	}
 	out := &Report{}
@@ -111,7 +111,7 @@ func fits(keys []string, starts []time.Time) error {
 }
 
 // check refuses what makes no sense, and fills in what was left out.
-func (r *Reports) check(q *Query) error {
+func (r *Reports) check(ctx context.Context, q *Query) error {
 	if q.Zone == nil {
 		q.Zone = time.UTC
 	}
@@ -135,7 +135,7 @@ func (r *Reports) check(q *Query) error {
 	if kept := r.Now().Add(-r.Hours); q.Interval == "hour" && r.Hours > 0 && q.Since.Before(kept.Add(-24*time.Hour)) {
 		return &relay.Error{Code: relay.Invalid, Text: fmt.Sprintf("Hours are kept apart since %s only.", kept.UTC().Format(time.DateOnly)), Advice: "Ask for days, or for a later time."}
 	}
-	return nil
+	return r.named(ctx, q)
 }
 
 // before is a time as long, just before. The hour that Since lies in is counted in

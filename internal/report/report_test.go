@@ -138,6 +138,21 @@ func TestCounts(t *testing.T) {
 	if r.Total.Bounce != 0.1 || len(r.Lines) != 8 || r.Lines[7].Bounce != 1./4 || r.Lines[7].BlockBounce != r.Lines[7].Bounce {
 		t.Errorf("of one category: %+v", r)
 	}
+	for _, where := range []map[relay.Dimension][]string{{relay.ByCategory: {"Hard"}}, {relay.ByCategory: {"no-such-mailbox"}}, {relay.ByCategory: {"hard/no-such-mailbox", "soft"}}} {
+		if r := w.counts(Query{Where: where}); r.Total.Figures.Bounced != 2 {
+			t.Errorf("%v: %+v", where, r.Total.Figures)
+		}
+	}
+	for name, bounced := range map[string]int64{"gmail": 2, "yahoo": 1, "GMX": 0} {
+		where := map[relay.Dimension][]string{relay.ByProvider: {name}}
+		if r := w.counts(Query{Where: where}); r.Total.Figures.Bounced != bounced || (r.Before.Delivered > 0) != (name == "gmail") {
+			t.Errorf("%s: %+v", name, r)
+		}
+		got, err := w.Failures(t.Context(), Query{Account: w.me, Where: where})
+		if err != nil || len(got) > 0 && got[0].N != bounced || (len(got) > 0) != (bounced > 0) {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
 	r = w.counts(Query{Where: map[relay.Dimension][]string{relay.ByTag: {"shop"}}})
 	if r.Total.Sent != 8 || r.Total.Delivered != 6 || r.Total.Bounced != 2 {
 		t.Errorf("of a tag: %+v", r.Total)

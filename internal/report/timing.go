@@ -19,7 +19,7 @@ type Timing struct {
 // Timing gives times to deliver. They come of buckets, each one and a half times as
 // long as the one before: within one, times are taken to be spread evenly.
 func (r *Reports) Timing(ctx context.Context, q Query) (lines []Timing, more bool, err error) {
-	if err := r.check(&q); err != nil {
+	if err := r.check(ctx, &q); err != nil {
 		return nil, false, err
 	}
 	var out Report
