@@ -81,8 +81,8 @@ func runExplain(_ context.Context, e *Env, fset *flag.FlagSet, args []string) er
 	if err != nil {
 		return err
 	}
-	if len(rest) == 0 {
-		return badUsage(e, fset, "it needs a reply, or -mail and files")
+	if strings.TrimSpace(strings.Join(rest, "")) == "" {
+		return badUsage(e, fset, "it needs a reply, - for replies from standard input, or -mail and files")
 	}
 	if x.rules, err = classify.Load(*rules); err != nil {
 		return err
@@ -99,19 +99,31 @@ func runExplain(_ context.Context, e *Env, fset *flag.FlagSet, args []string) er
 	return errors.Join(err, x.out.Flush())
 }
 
+// mostLine is how much of a line is read; no reply is as long.
+const mostLine = 1 << 20
+
 // lines explains each line as a reply.
 func (x *explainer) lines(r io.Reader) error {
-	in := bufio.NewScanner(r)
-	in.Buffer(nil, 1<<20)
-	for in.Scan() {
-		if strings.TrimSpace(in.Text()) == "" {
+	in := bufio.NewReaderSize(r, mostLine)
+	for {
+		line, more, err := in.ReadLine()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		text := string(line)
+		for more && err == nil { // the rest of a line that is longer
+			_, more, err = in.ReadLine()
+		}
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read replies: %w", err)
+		}
+		if strings.TrimSpace(text) == "" {
 			continue
 		}
-		if err := x.one(in.Text()); err != nil {
+		if err := x.one(text); err != nil {
 			return err
 		}
 	}
-	return in.Err()
 }
 
 func (x *explainer) one(text string) error {
@@ -144,6 +156,10 @@ func (x *explainer) mails(e *Env, names []string) error {
 		err = filepath.WalkDir(name, func(path string, d fs.DirEntry, err error) error {
 			if err != nil || d.IsDir() || strings.HasPrefix(d.Name(), ".") {
 				return err
+			}
+			// A pipe or a device in a folder is no mail, and may never end.
+			if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+				return nil
 			}
 			return read(path)
 		})

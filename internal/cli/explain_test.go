@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -26,6 +27,20 @@ func TestExplainReply(t *testing.T) {
 	}
 }
 
+// No line is too long for those behind it, and nothing is no reply.
+func TestExplainOddLines(t *testing.T) {
+	long := "550 5.1.1 no such user " + strings.Repeat("x", 3*mostLine)
+	out, errs, status := call(t, long+"\r\n421 too many connections", "explain", "-json", "-")
+	if lines := strings.Split(strings.TrimSpace(out), "\n"); status != 0 || len(lines) != 2 || !strings.Contains(lines[1], `"rate-limited"`) {
+		t.Errorf("status %d, %q: %d lines", status, errs, len(lines))
+	}
+	for _, none := range []string{"", " "} {
+		if _, errs, status := call(t, "", "explain", none); status != 2 || !strings.Contains(errs, "standard input") {
+			t.Errorf("%q: status %d, %q", none, status, errs)
+		}
+	}
+}
+
 const bouncedMail = `From: MAILER-DAEMON@relay.example
 To: news@sender.example
 Subject: failure notice
@@ -43,6 +58,9 @@ func TestExplainMails(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := syscall.Mkfifo(filepath.Join(dir, "pipe"), 0o600); err != nil { // it would be waited for
+		t.Fatal(err)
 	}
 	var all []explanation
 	for line := range strings.Lines(ok(t, "explain", "-json", "-mail", dir)) {
