@@ -177,7 +177,21 @@ func (p *Pages) look(v *visit) {
 		p.preferences(v, false)
 		return
 	}
+	s, err := p.state(v)
+	if err != nil {
+		p.failed(v, err)
+		return
+	}
 	out := p.page(v, v.words.Leave)
+	switch {
+	case v.group == nil && s.none || v.group != nil && s.left[v.group.ID]:
+		p.left(v)
+		return
+	case s.none: // to come back to one group would change nothing
+		out.Text, out.Done = v.say(v.words.LeftAll, v.words.LeftAll), true
+		p.show(v, http.StatusOK, out)
+		return
+	}
 	out.Text, out.Button, out.Action = v.say(v.words.Ask, v.words.AskAll), v.words.Confirm, "leave"
 	p.show(v, http.StatusOK, out)
 }
@@ -215,6 +229,11 @@ func (p *Pages) leave(v *visit, method string) {
 		p.failed(v, err)
 		return
 	}
+	p.left(v)
+}
+
+// left tells that the recipient gets no such mail any more.
+func (p *Pages) left(v *visit) {
 	out := p.page(v, v.words.Leave)
 	out.Text, out.Done, out.Button, out.Action = v.say(v.words.Left, v.words.LeftAll), true, v.words.Undo, "join"
 	p.show(v, http.StatusOK, out)

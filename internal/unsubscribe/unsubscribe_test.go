@@ -326,6 +326,38 @@ func TestPage(t *testing.T) {
 	}
 }
 
+// Who comes again after leaving is told that it is done; who has not left, that it is
+// not done by looking.
+func TestPageAgain(t *testing.T) {
+	f := newFixture(t)
+	for _, step := range []struct {
+		group, does string
+		button      bool
+		texts       []string
+	}{
+		{"news", "", true, []string{`value="leave"`, "Press the button"}},
+		{"news", "leave", true, []string{`value="join"`, "Done.", "Newsletter"}},
+		{"", "", true, []string{`value="leave"`, "Press the button"}},
+		{"", "leave", true, []string{`value="join"`, "Done."}},
+		{"news", "join", false, []string{"Done.", "no more mail of this kind"}}, // still nothing at all
+	} {
+		if step.does != "" {
+			if w := f.ask(http.MethodPost, link.Unsubscribe, step.group, url.Values{"action": {step.does}}); w.Code != http.StatusOK {
+				t.Fatalf("%+v: %d %s", step, w.Code, w.Body)
+			}
+		}
+		text := f.ask(http.MethodGet, link.Unsubscribe, step.group, nil).Body.String()
+		if strings.Contains(text, "<button") != step.button {
+			t.Errorf("%+v:\n%s", step, text)
+		}
+		for _, want := range step.texts {
+			if !strings.Contains(text, want) {
+				t.Errorf("%+v: %q is not in\n%s", step, want, text)
+			}
+		}
+	}
+}
+
 // Without a title it is the domain of the sender's address that recipients know, not
 // the name of the account.
 func TestSenderWithoutTitle(t *testing.T) {
