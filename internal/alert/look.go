@@ -75,7 +75,7 @@ func (w *Watch) audit(ctx context.Context, now time.Time) error {
 	if w.audited.IsZero() {
 		since = now.Add(-auditFrom)
 	}
-	for _, action := range []string{"limit.warning", "domain.failing", "domain.unverified"} {
+	for _, action := range []string{"limit.warning", "domain.check"} {
 		for before := (relay.ID{}); ; {
 			entries, err := w.store.Changes(ctx, relay.Everyone, relay.ChangeFilter{Action: action, Since: since, Before: before, Limit: auditPage})
 			if err != nil {
@@ -97,7 +97,14 @@ func (w *Watch) audit(ctx context.Context, now time.Time) error {
 func (w *Watch) note(e *relay.Change) {
 	at := place{e.Account, e.Object}
 	if e.Action != "limit.warning" {
-		w.domains[at] = true
+		var d struct {
+			Failing time.Time `json:"failing"`
+		}
+		if err := json.Unmarshal(e.After, &d); err != nil {
+			w.log.Warn("an entry of the audit log can't be read", "id", e.ID, "err", err)
+		} else if !d.Failing.IsZero() {
+			w.domains[at] = true // whether it still is, the domain itself says
+		}
 		return
 	}
 	q := quota{account: e.Account, object: e.Object}

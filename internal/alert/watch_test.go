@@ -282,10 +282,15 @@ func TestSources(t *testing.T) {
 	warning, err := json.Marshal(limit.Warning{Limit: relay.Limit{Most: 100, Of: "recipients", Per: relay.PerHour}, Whose: "the account", Percent: 90, Used: 91, Until: now.Add(time.Hour)})
 	r.must(err)
 	r.must(r.db.Note(t.Context(), &relay.Change{At: now, Account: r.account, Action: "limit.warning", Object: "recipients/hour", After: warning}))
-	d := &relay.Domain{ID: storetest.NewID(now), Account: r.account, Name: "shop.example", Proof: "x", Broken: relay.BrokenSandbox, Verified: now, Failing: now, Due: now, Created: now,
-		Findings: []relay.Finding{{Check: "dkim", Name: "k._domainkey.shop.example", Type: "TXT", Status: relay.Bad, Text: "The key is missing."}}}
+	d := &relay.Domain{ID: storetest.NewID(now), Account: r.account, Name: "shop.example", Proof: "x", Broken: relay.BrokenSandbox, Verified: now, Due: now, Created: now}
 	r.must(r.db.AddDomain(t.Context(), somebody, d))
-	r.must(r.db.Note(t.Context(), &relay.Change{At: now, Account: r.account, Action: "domain.failing", Object: d.Name}))
+	well := &relay.Domain{ID: storetest.NewID(now), Account: r.account, Name: "well.example", Proof: "y", Broken: relay.BrokenSandbox, Due: now, Created: now}
+	r.must(r.db.AddDomain(t.Context(), somebody, well))
+	well.Verified = now
+	d.Failing, d.Findings = now, []relay.Finding{{Check: "dkim", Name: "k._domainkey.shop.example", Type: "TXT", Status: relay.Bad, Text: "The key is missing."}}
+	for _, checked := range []*relay.Domain{d, well} {
+		r.must(r.db.CheckedDomain(t.Context(), somebody, r.account, checked))
+	}
 	h := &relay.Webhook{ID: storetest.NewID(now), Account: r.account, URL: "https://h.example/secret", Status: relay.WebhookDisabled, Created: now, Secrets: []relay.WebhookSecret{{Sealed: []byte{1}}}}
 	r.must(r.db.AddWebhook(t.Context(), somebody, h, 10))
 	c := r.config

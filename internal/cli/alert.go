@@ -135,7 +135,9 @@ func showAlert(e *Env, a api.Alert) {
 	at("Ended", a.Ended)
 	at("Acknowledged", a.Taken)
 	line("By", a.TakenBy)
-	at("Muted until", a.Muted)
+	if a.Muted != nil && a.Muted.After(time.Now()) {
+		at("Muted until", a.Muted)
+	}
 	line("Title", a.Title)
 	line("Seen", a.Text)
 	line("To do", a.Advice)

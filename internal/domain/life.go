@@ -7,7 +7,8 @@ import (
 	"postrider/internal/relay"
 )
 
-// News are what a check changed, as actions of the audit log.
+// News are what a check changed, as the relay's log has it. The audit log has the
+// domain before and after.
 const (
 	NewsVerified   = "domain.verified"
 	NewsUnverified = "domain.unverified" // after the grace period, as its settings say
