@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"flag"
@@ -252,8 +253,9 @@ func logLine(d api.Delivery) string {
 	case d.State != "held":
 		line += " in " + took(d.Updated.Sub(d.Received))
 	}
-	if r := d.Reply.String(); r != "" {
-		line += "  " + clean(r)
+	// Where no receiver was asked, why is all that there is.
+	if said := cmp.Or(d.Reply.String(), d.Diagnosis.Text); said != "" {
+		line += "  " + clean(said)
 	}
 	return line
 }

@@ -115,6 +115,16 @@ func TestStoryTellsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// A line says what the receiver said, or why none was asked.
+func TestLogLineSaysWhy(t *testing.T) {
+	why := relay.Diagnosis{Text: "It is on the list."}
+	for want, d := range map[string]api.Delivery{"  It is on the list.": {State: "cancelled", Diagnosis: why}, "  550 No": {State: "bounced", Diagnosis: why, Reply: relay.Reply{Code: 550, Text: "No"}}} {
+		if line := logLine(d); !strings.HasSuffix(line, want) {
+			t.Errorf("%q does not end with %q", line, want)
+		}
+	}
+}
+
 // Who asks for an event as if it were a state is told where it is.
 func TestLogOfEvents(t *testing.T) {
 	for _, args := range [][]string{{"-outcome", "complained"}, {"-event", "complained"}} {
