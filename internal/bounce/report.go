@@ -40,6 +40,7 @@ func (rd *reader) report(top header) {
 					to.Address = list[0]
 				}
 			}
+			to.Guessed = to.Guessed || rd.ofAnother(to.Reply, to.Address)
 			rd.add(to, said)
 		}
 	}
@@ -61,8 +62,19 @@ func (rd *reader) report(top header) {
 	named := newNaming(m.Text, list)
 	for _, a := range list {
 		reply, context := said.about(a, rd.own())
-		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed || !named.owns(reply, a)}, nil)
+		rd.add(Recipient{Address: a, Action: action, Reply: reply, Context: context, Host: hostIn(context), Guessed: guessed || rd.ofAnother(reply, a) || !named.owns(reply, a)}, nil)
 	}
+}
+
+// ofAnother tells whether a reply names others than this recipient and us: it may be
+// of an address that the mail was passed on to, or of none of ours.
+func (rd *reader) ofAnother(reply, address string) bool {
+	local, _, _ := strings.Cut(address, "@")
+	list := unique(addressForm.FindAllString(reply, 20), rd.own())
+	return len(list) > 0 && !slices.ContainsFunc(list, func(a string) bool {
+		l, _, _ := strings.Cut(a, "@")
+		return strings.EqualFold(strings.Trim(l, `"`), strings.Trim(local, `"`))
+	})
 }
 
 // naming is where a report names its recipients. It is found once for all of them: who
@@ -281,6 +293,7 @@ type line struct {
 	named       []string // addresses that stand where reports name the recipient
 	skip        bool     // it names others
 	reply       bool     // a server's words begin in it
+	announces   bool     // recipients come after it
 	words       bool     // there is more than addresses in it
 }
 
@@ -295,7 +308,7 @@ func newLines(text string) (l lines) {
 			s = strings.ToValidUTF8(s[:4000], "")
 		}
 		n := line{text: s, lower: strings.ToLower(s)}
-		n.skip = skipped(n.lower)
+		n.skip, n.announces = skipped(n.lower), containsAny(n.lower, announcements)
 		n.reply = replyForm.MatchString(s) && !countForm.MatchString(s)
 		rest := s
 		if strings.Contains(s, "@") {
@@ -374,7 +387,7 @@ var announcements = []string{"did not reach the following recipient", "following
 // that one; nil where there is none.
 func (l lines) afterAnnounced() lines {
 	for i, n := range l {
-		if containsAny(n.lower, announcements) {
+		if n.announces {
 			return l[i:]
 		}
 	}

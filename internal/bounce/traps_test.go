@@ -69,6 +69,9 @@ func TestTraps(t *testing.T) {
 		"a person writes":                 "From: eve@corp.example\nTo: news@sender.example\nSubject: Fwd: failure notice\n\nLook what I got:\n\n<bob@corp.example>: 550 5.1.1 user unknown\n",
 		"ends before the diagnostic":      strings.SplitAfter(refused("5.1.1", "550 5.1.1 Message blocked"), "Status: 5.1.1\n")[0],
 		"ends within the diagnostic":      strings.SplitAfter(refused("5.1.1", "550 5.1.1 User unknown in the blocklist"), "smtp; 550 5.1.1 User unknown")[0],
+		"of another address":              refused("5.1.1", "550 5.1.1 <carl@isp.example>: User unknown"),
+		"of another, in words":            "From: MAILER-DAEMON@relay.example\nTo: news@sender.example\nSubject: failure notice\n\n<bob@corp.example>:\n192.0.2.10 does not like recipient.\nRemote host said: 550 5.1.1 <carl@isp.example>: User unknown\n",
+		"a host that does not exist":      refused("5.1.0", "553 5.1.0 q7b2 relay.example does not exist"),
 		"talk of possibility":             refused("5.0.0", "550 The user may not exist or the mailbox might be full"),
 		"filter at the end of the data":   strings.Replace(refused("5.1.1", "550 Unknown user bob@corp.example (in reply to end of DATA command)"), "Status: 5.1.1", "Status: 5.0.0", 1),
 	} {

@@ -6,6 +6,7 @@
 package classify
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -174,7 +175,7 @@ func (c *Classifier) condemns(hit *rule, in *input, category string, firm bool) 
 	switch {
 	case hit.doubts(in.Enhanced) && (hit.doubt || category != "no-such-domain" || !namesDomain(in)):
 		return false
-	case !c.consistent(hit, in), brokenOff(in.Text), beforeRecipient(in.Stage), aboutCommand(in.Reply, firm):
+	case !c.consistent(hit, in), brokenOff(in.Text), beforeRecipient(in.Stage), aboutCommand(in.Reply, firm), hostIsNot(in, category):
 		return false
 	}
 	return !c.saysMore(in)
@@ -249,6 +250,23 @@ func namesDomain(in *input) bool {
 		(said == "no such domain" || said == "domain does not exist")
 	return alone || slices.Contains(in.text.hosts, in.domain())
 }
+
+// hostIsNot tells whether it is a host of which a reply says that it does not exist,
+// not the recipient: most likely the sender's.
+func hostIsNot(in *input, category string) bool {
+	if category != "no-such-mailbox" || !strings.Contains(in.Text, "exist") {
+		return false
+	}
+	for _, m := range existForm.FindAllStringSubmatch(in.Text, 5) {
+		name := strings.ToLower(m[1])
+		if local, _, _ := strings.Cut(strings.ToLower(in.To), "@"); name != local && name != in.domain() {
+			return true
+		}
+	}
+	return false
+}
+
+var existForm = regexp.MustCompile(`(?i)(?:^|[\s<"'(\[])([a-z0-9-]+(?:\.[a-z0-9-]+)*\.[a-z]{2,})[>"')\]]? (?:does not|doesn't|do not) exist`)
 
 // brokenOff tells whether a text was cut off within an address or a remark: what
 // would follow may say something else.
