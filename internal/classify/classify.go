@@ -113,7 +113,7 @@ func (c *Classifier) Classify(r Reply) Result {
 	}
 	stated := hit.kind != "" && r.Action == "failed" && r.Code == 0 && vague(r.Enhanced) // Google has 4.0.0 for what it could not ask
 	if !final && in.class != 0 && !stated || r.Action == "delayed" {
-		res.Retry = true
+		res.Retry = res.Retry || in.class == 4 || r.Action == "delayed"
 		if res.Kind == Hard {
 			res.Kind = Soft
 		}

@@ -218,6 +218,19 @@ func TestCodesInTheText(t *testing.T) {
 	}
 }
 
+// What is no refusal, and what tells nothing, is not made one.
+func TestNoRefusal(t *testing.T) {
+	for text, want := range map[string]string{
+		"250 2.0.0 Ok: queued as 4F2": "delivered", "250 OK id=1q": "delivered", "235 2.7.0 Authentication successful": "agreed",
+		"221 2.0.0 Bye": "agreed", "220 mx.corp.example ESMTP": "agreed", "hello world": "unclear", "451 qwertz": "busy", "550 qwertz": "refused",
+	} {
+		got := Builtin().Classify(Reply{Text: text})
+		if got.Meaning != want || got.Suppress || got.Retry != (want == "unclear" || want == "busy") {
+			t.Errorf("%q: %s, retry %v, suppress %v; want %s", text, got.Meaning, got.Retry, got.Suppress, want)
+		}
+	}
+}
+
 func TestEnhancedIs(t *testing.T) {
 	for _, tt := range []struct {
 		code, pattern string
@@ -327,7 +340,7 @@ func TestBadRules(t *testing.T) {
 // Every category has a meaning, and all words are whole sentences.
 func TestMeanings(t *testing.T) {
 	seen := map[string]bool{}
-	used := map[string]bool{"refused": true, "undetermined": true, "deferred": true, "auto-reply": true, "challenge": true, "complaint": true, "not-spam": true, "authentication-report": true, "unrecognised": true,
+	used := map[string]bool{"refused": true, "undetermined": true, "deferred": true, "auto-reply": true, "challenge": true, "complaint": true, "not-spam": true, "authentication-report": true, "unrecognised": true, "unclear": true,
 		"own-trouble": true, "unreachable": true, "broken-off": true, "route-unknown": true, "unsupported": true}
 	for _, r := range Builtin().rules {
 		used[r.meaning] = true

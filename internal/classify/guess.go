@@ -196,7 +196,7 @@ func (r *rule) weak() bool {
 func (c *Classifier) opinion(in *input, hit *rule, loose bool) *rule {
 	least := surely
 	switch {
-	case c.guess == nil, hit.place != "" && !(hit.own && (loose || hit.weak())):
+	case c.guess == nil, in.class == 2, hit.place != "" && !(hit.own && (loose || hit.weak())):
 		return hit
 	case in.Prose:
 	case hit.place == "":

@@ -258,6 +258,8 @@ func fallback(in *input) string {
 		return "undetermined"
 	case in.class == 5:
 		return "refused"
+	case in.class == 0 && in.Action == "":
+		return "unclear"
 	}
 	return "deferred"
 }
