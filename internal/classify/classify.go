@@ -186,6 +186,11 @@ func (c *Classifier) condemns(hit *rule, in *input, category string, firm bool) 
 // has a digit in it or is one letter.
 func (c *Classifier) saysMore(in *input) bool {
 	user, prose := words(nil, strings.ToLower(in.To[:max(strings.LastIndexByte(in.To, '@'), 0)])), in.text.prose
+	for _, form := range []*regexp.Regexp{nameForm, idForm} {
+		if m := form.FindStringSubmatch(in.Text); m != nil {
+			user = words(user, strings.ToLower(m[1]))
+		}
+	}
 	for i := 0; i < len(prose); i++ {
 		w := prose[i]
 		if n := c.harmlessAt(prose, i); n > 0 {
@@ -196,6 +201,14 @@ func (c *Classifier) saysMore(in *input) bool {
 	}
 	return false
 }
+
+// nameForm finds a recipient's name without a domain where Sendmail and others put it:
+// "550 <bob>... User unknown".
+var nameForm = regexp.MustCompile(`(?i)^(?:smtp; ?)?[45]\d\d[ \-](?:[45]\.\d\.\d+ )?<([\w.+\-]{1,64})>`)
+
+// idForm finds a number of the session's that looks like a word: "No such user!
+// 1700000000-xYzAbC".
+var idForm = regexp.MustCompile(`\b\d{9,}-(\w*[a-z][A-Z]\w*[a-z][A-Z]\w*)`)
 
 // harmlessAt tells how many words at i are harmless together.
 func (c *Classifier) harmlessAt(prose []string, i int) (n int) {
@@ -208,6 +221,19 @@ func (c *Classifier) harmlessAt(prose []string, i int) (n int) {
 		}
 	}
 	return n
+}
+
+// harmlessOver tells whether a phrase of doubt stands within a longer one that is harmless:
+// "blocked due to inactivity".
+func (c *Classifier) harmlessOver(prose []string, doubt phrase, at int) bool {
+	return slices.ContainsFunc(c.harmlessPhrases, func(p phrase) bool {
+		for i := max(0, at+len(doubt)-len(p)); i <= at; i++ {
+			if len(p) > len(doubt) && p.at(prose, i) {
+				return true
+			}
+		}
+		return false
+	})
 }
 
 // named tells whether the word at i stands where servers put the recipient's name:
@@ -272,6 +298,7 @@ var existForm = regexp.MustCompile(`(?i)(?:^|[\s<"'(\[])([a-z0-9-]+(?:\.[a-z0-9-
 // would follow may say something else.
 func brokenOff(s string) bool {
 	s = strings.TrimRight(s, " \r\n")
+	s = strings.TrimSuffix(s, "Disconnecting...")
 	return strings.Count(s, "<") > strings.Count(s, ">") || strings.Count(s, "(") > strings.Count(s, ")") ||
 		strings.HasSuffix(s, "@") || strings.HasSuffix(s, "…") || strings.HasSuffix(s, "...")
 }
@@ -282,9 +309,10 @@ func brokenOff(s string) bool {
 // and more, X.5.1 and more, X.6 (RFC 3463 sections 3.6 and 3.7), and X.7 but for those
 // few that RFC 5248 and RFC 7293 give to addresses. Where firm words say that the address
 // is bad, 500, X.2.0, X.7.0 and X.7.1 do not speak against that: some servers have those
-// codes for all refusals.
+// codes for all refusals; nor do 501 and 504 in reply to RCPT, whose parameter is the address.
 func aboutCommand(r Reply, firm bool) bool {
-	if r.Code >= 500 && r.Code <= 504 && !(r.Code == 500 && firm) || r.Code == 525 || r.Code >= 530 && r.Code <= 538 {
+	told := r.Code == 500 || r.Stage == "rcpt" && (r.Code == 501 || r.Code == 504)
+	if r.Code >= 500 && r.Code <= 504 && !(told && firm) || r.Code == 525 || r.Code >= 530 && r.Code <= 538 {
 		return true
 	}
 	if len(r.Enhanced) < 5 {

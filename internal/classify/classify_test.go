@@ -110,6 +110,15 @@ func TestDead(t *testing.T) {
 				}
 			}
 		}
+		for _, form := range []string{"%s. For more information, go to https://help.corp.example/alias/mail/newmail10 - nsmtp", "%s - see http://www.corp.example/undelivered.php?r=BLOCKED&e=YXBw", "%s (UserSearch) (state 14)",
+			"550 5.1.1 %s", "RACT 192.0.2.7: %s", "%s; cannot receive new mail", "%s. Please contact postmaster@corp.example for assistance.", "%s. Closing connection.", "%s - Protected by Barracuda Networks", "<carol>... %s",
+			"%s. If you believe this is an error, please contact us by other means.", "%s [Incident ID 4711]", "%s! 1700000000-xYzAbC", "%s. Please check the address and try again.", "%s. Weitere Informationen: https://corp.example/x",
+			"%s. Pour plus d'informations, consultez https://corp.example/x", "%s. Para más información, visite https://corp.example/x", "%s. Ulteriori informazioni: https://corp.example/x", "%s / czytaj więcej: https://corp.example/x",
+			"%s. Подробнее: https://corp.example/x", "%s 詳細は https://corp.example/x", "%s 详情请访问 https://corp.example/x", "%s. 자세한 내용은 https://corp.example/x"} {
+			if got := Builtin().Classify(Reply{Text: "550 5.1.1 " + fmt.Sprintf(form, l), Stage: "rcpt", To: "bob@corp.example"}); !got.Suppress {
+				t.Errorf("%q: not suppressed, %s by %s", fmt.Sprintf(form, l), got.Meaning, got.Rule)
+			}
+		}
 		for _, code := range []string{"450 ", "451 4.1.1 ", "450 5.1.1 ", "550 4.1.1 ", "501 5.1.3 ", "535 5.7.8 "} {
 			if got := Builtin().Classify(Reply{Text: code + l}); got.Suppress {
 				t.Errorf("%q: suppressed as %s by %s", code+l, got.Meaning, got.Rule)

@@ -192,10 +192,15 @@ func (p phrase) loose() bool {
 
 // find calls f with the rule of each phrase in the text, and whether it is loose.
 func (x *index) find(text []string, f func(rule int, loose bool)) {
+	x.places(text, func(e entry, _ int) { f(e.rule, e.loose) })
+}
+
+// places calls f with each phrase in the text, and where it stands.
+func (x *index) places(text []string, f func(e entry, at int)) {
 	for i, w := range text {
 		for _, e := range x.exact[w] {
 			if e.phrase[1:].at(text, i+1) {
-				f(e.rule, e.loose)
+				f(e, i)
 			}
 		}
 		if len(w) < stemKey {
@@ -203,7 +208,7 @@ func (x *index) find(text []string, f func(rule int, loose bool)) {
 		}
 		for _, e := range x.stems[w[:stemKey]] {
 			if e.phrase.at(text, i) {
-				f(e.rule, e.loose)
+				f(e, i)
 			}
 		}
 	}
@@ -237,7 +242,11 @@ func (c *Classifier) match(in *input) (hit *rule, loose, doubt, temporary bool) 
 		}
 	}
 	firm := func(n int, _ bool) { take(n, false) }
-	c.prose.find(in.text.prose, take)
+	c.prose.places(in.text.prose, func(e entry, at int) {
+		if c.rules[e.rule].flags != flagDoubt || !c.harmlessOver(in.text.prose, e.phrase, at) {
+			take(e.rule, e.loose)
+		}
+	})
 	c.names.find(in.text.names, firm)
 	for _, n := range c.coded {
 		if n >= best {
