@@ -318,6 +318,10 @@ provider = ["Partner"]
 	if r.Text = "User unknown, ask hostmaster"; c.Classify(r).Suppress {
 		t.Error("the operator's doubt does not count")
 	}
+	r.Text = "Account blocked due to inactivity" // "blocked" speaks against it, but not there
+	if c, err = New(Source{"mine.toml", []byte(`doubt = ["inactivity"]`)}); err != nil || c.Classify(r).Suppress || !Builtin().Classify(r).Suppress {
+		t.Error("the operator's doubt does not count within a harmless phrase of ours, or ours does", err)
+	}
 }
 
 func TestBadRules(t *testing.T) {

@@ -243,7 +243,7 @@ func (c *Classifier) match(in *input) (hit *rule, loose, doubt, temporary bool) 
 	}
 	firm := func(n int, _ bool) { take(n, false) }
 	c.prose.places(in.text.prose, func(e entry, at int) {
-		if c.rules[e.rule].flags != flagDoubt || !c.harmlessOver(in.text.prose, e.phrase, at) {
+		if r := &c.rules[e.rule]; !(r.flags == flagDoubt && r.own && c.harmlessOver(in.text.prose, e.phrase, at)) {
 			take(e.rule, e.loose)
 		}
 	})

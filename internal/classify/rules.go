@@ -174,8 +174,8 @@ func New(sources ...Source) (*Classifier, error) {
 		if err := c.addHarmless(f); err != nil {
 			return nil, fmt.Errorf("read rules: %s: harmless: %w", sources[i].Name, err)
 		}
-		c.flag(f.Doubt, flagDoubt)
-		c.flag(f.Temporary, flagTemporary)
+		c.flag(f.Doubt, flagDoubt, i == len(sources)-1)
+		c.flag(f.Temporary, flagTemporary, i == len(sources)-1)
 	}
 	for name, m := range c.meanings {
 		if err := m.check(); err != nil {
@@ -385,9 +385,9 @@ func (c *Classifier) add(w written, place string, own bool) error {
 }
 
 // flag adds phrases that only weaken what other rules say.
-func (c *Classifier) flag(phrases []string, flag uint8) {
+func (c *Classifier) flag(phrases []string, flag uint8, own bool) {
 	n := len(c.rules)
-	c.rules = append(c.rules, rule{flags: flag})
+	c.rules = append(c.rules, rule{flags: flag, own: own})
 	for _, s := range phrases {
 		if err := c.prose.add(compile(s, c.classes), n); err != nil {
 			continue // an empty phrase weakens nothing
