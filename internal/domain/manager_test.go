@@ -35,6 +35,11 @@ func notFound() error { return &relay.Error{Code: relay.NotFound, Text: "There i
 func (m *memory) find(account relay.ID, want func(relay.Domain) bool) []*relay.Domain {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	return m.locked(account, want)
+}
+
+// locked finds for who holds the lock.
+func (m *memory) locked(account relay.ID, want func(relay.Domain) bool) []*relay.Domain {
 	var out []*relay.Domain
 	for _, d := range m.domains {
 		if (account == relay.Everyone || d.Account == account) && want(d) {
@@ -66,10 +71,10 @@ func (m *memory) Domains(_ context.Context, account, after relay.ID, limit int) 
 }
 
 func (m *memory) DueDomains(_ context.Context, now, until time.Time, limit int) ([]*relay.Domain, error) {
-	due := m.find(relay.Everyone, func(d relay.Domain) bool { return !d.Due.After(now) })
-	due = due[:min(limit, len(due))]
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	due := m.locked(relay.Everyone, func(d relay.Domain) bool { return !d.Due.After(now) })
+	due = due[:min(limit, len(due))]
 	for _, d := range due {
 		kept := m.domains[d.ID]
 		kept.Due, d.Due = until, until
