@@ -178,7 +178,13 @@ func (c *Classifier) condemns(hit *rule, in *input, category string, firm bool) 
 	case !c.consistent(hit, in), brokenOff(in.Text), beforeRecipient(in.Stage), aboutCommand(in.Reply, firm), hostIsNot(in, category):
 		return false
 	}
-	return !c.saysMore(in)
+	return !c.namesBlocklist(in) && !c.saysMore(in)
+}
+
+// namesBlocklist tells whether a host name or URL there is that of a list of senders.
+func (c *Classifier) namesBlocklist(in *input) (found bool) {
+	c.concepts.find(in.text.names, func(n int, _ bool) { found = found || c.conceptNames[n] == "listed" })
+	return found
 }
 
 // saysMore tells whether a word stands there that is not known to be harmless beside

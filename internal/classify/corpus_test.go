@@ -171,6 +171,30 @@ func TestRecall(t *testing.T) {
 // leastRecall is how many of 100 clearly dead addresses must be suppressed.
 const leastRecall = 89
 
+// Behind a clear statement, what living replies say must keep the address: it is said of
+// something else. What says nothing at all ("Refused") may stand there.
+func TestBeside(t *testing.T) {
+	n, wrongly := 0, 0
+	for _, s := range corpus(t) {
+		if !s.living || strings.HasPrefix(s.kind, string(Hard)) {
+			continue
+		}
+		text := s.text
+		if code, _ := codes(text); code != "" {
+			text = strings.TrimSpace(strings.TrimPrefix(text, code))
+		}
+		n++
+		if got := Builtin().Classify(Reply{Code: 550, Text: "550 5.1.1 User unknown. " + text, Stage: "rcpt", To: "bob@corp.example"}); got.Suppress {
+			wrongly++
+			t.Logf("%s: %s %s: %.160q", s.place, s.kind, s.category, text)
+		}
+	}
+	t.Logf("%d of %d", wrongly, n)
+	if wrongly > n*2/100 {
+		t.Errorf("%d of %d do not keep it", wrongly, n)
+	}
+}
+
 func BenchmarkClassify(b *testing.B) {
 	all, c := corpus(b), Builtin()
 	b.ReportAllocs()
