@@ -84,6 +84,21 @@ type Delivery struct {
 	Host      string    // that gave the last reply
 	Provider  string    // public name of the receiving service, such as "Gmail"; empty: not known
 	Source    string    // our address at the last attempt that reached a server; empty: none did
+	// Deeds are what the recipient did, each kind once: opened and clicked (a person,
+	// as far as can be told), unsubscribed, complained.
+	Deeds []Kind
+}
+
+// ParseOutcome reads what deliveries are found by: a state, or else what a recipient
+// did.
+func ParseOutcome(name string) (s State, deed Kind, err error) {
+	if s, err = ParseState(name); err == nil {
+		return s, 0, nil
+	}
+	if deed.UnmarshalText([]byte(name)) == nil && deed.Deed() {
+		return 0, deed, nil
+	}
+	return 0, 0, err
 }
 
 // Reply is what a receiver answered. Where no receiver answered (no route, no

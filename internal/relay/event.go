@@ -59,6 +59,12 @@ func (k Kind) Stays() bool {
 // message.
 func (k Kind) Engages() bool { return k >= EventOpened && k <= EventResubscribed }
 
+// Deed tells whether an event of this kind is what a recipient did that deliveries
+// are found by, beside their state.
+func (k Kind) Deed() bool {
+	return k == EventOpened || k == EventClicked || k == EventUnsubscribed || k == EventComplained
+}
+
 // State is the state of a delivery after an event of this kind that does not
 // leave it as it was.
 func (k Kind) State() State {

@@ -23,10 +23,13 @@ type DeliveryFilter struct {
 	// Metadata are keys with the values that they must have; an empty value asks
 	// for the key with any value.
 	Metadata map[string]string
-	States   []State
-	Since    time.Time // received at or after
-	Until    time.Time // received before
-	Live     bool      // only what is not final
+	// States and Deeds: it is in one of these states, or its recipient did one of
+	// these things (see Delivery).
+	States []State
+	Deeds  []Kind
+	Since  time.Time // received at or after
+	Until  time.Time // received before
+	Live   bool      // only what is not final
 
 	Limit int // most to give; zero gives DefaultLimit
 	// Before asks for the page that follows this delivery, the last one of the

@@ -289,7 +289,7 @@ func (s *finding) liveAfter(ctx context.Context, after postings.Key, most int) (
 	id := after.ID[:]
 	c.add("d.state < 10")
 	c.account("d.account", s.q.account)
-	if states := s.q.f.States; len(states) > 0 {
+	if states := s.q.f.States; len(states) > 0 && len(s.q.f.Deeds) == 0 {
 		args := make([]any, len(states))
 		for i, v := range states {
 			args[i] = int64(v)
@@ -323,7 +323,7 @@ func (s *finding) tail(ctx context.Context, place relay.ID) (keys []postings.Key
 		n++
 		var kind relay.Kind
 		k, err := scanKey(row, &kind)
-		if !kind.Stays() {
+		if !kind.Stays() || slices.Contains(s.q.f.Deeds, kind) {
 			keys = append(keys, k)
 		}
 		return err

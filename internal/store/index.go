@@ -2,8 +2,11 @@ package store
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"postrider/internal/postings"
@@ -84,18 +87,34 @@ func (db *DB) indexed(err error) error {
 // changed gives the deliveries that changed by the events after one, before
 // another, in the order of the index; how many events there are, and the last one.
 func (db *DB) changed(ctx context.Context, after, before relay.ID) (keys []postings.Key, n int, last relay.ID, err error) {
-	err = db.read(ctx, "select message, n, kind, id from event where id > ? and id < ? order by id limit ?", func(row scanner) error {
+	err = db.read(ctx, "select message, n, kind, id, "+detailOfDeeds+" from event where id > ? and id < ? order by id limit ?", func(row scanner) error {
 		n++
 		var kind relay.Kind
-		var id []byte
-		k, err := scanKey(row, &kind, &id)
+		var id, raw []byte
+		k, err := scanKey(row, &kind, &id, &raw)
 		last = toID(id)
-		if !kind.Stays() {
+		if !kind.Stays() || raw != nil && tells(kind, raw) {
 			keys = append(keys, k)
 		}
 		return err
 	}, after[:], before[:], indexMost)
 	return sorted(keys), n, last, err
+}
+
+// detailOfDeeds is what of an event says whether it is the first of its kind.
+var detailOfDeeds = func() string {
+	var kinds []string
+	for _, k := range marking {
+		kinds = append(kinds, strconv.Itoa(int(k)))
+	}
+	return "case when kind in (" + strings.Join(kinds, ", ") + ") then detail end"
+}()
+
+// tells whether its delivery is found by it from now on: by the first of its kind,
+// and by no other.
+func tells(k relay.Kind, raw []byte) bool {
+	var d struct{ Mark relay.Mark }
+	return json.Unmarshal(raw, &d) == nil && d.Mark&telling(k) != 0
 }
 
 // addSegment writes a segment of these deliveries. Where it replaces others these

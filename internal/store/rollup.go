@@ -196,18 +196,50 @@ func (w *writer) readCounted(ctx context.Context, s *sums) error {
 	return nil
 }
 
+// marking are the kinds that a delivery's marks tell of, in the order of their bits:
+// two for each, as bitOf has them.
+var marking = []relay.Kind{relay.EventOpened, relay.EventClicked, relay.EventUnsubscribed, relay.EventComplained}
+
+// bitOf is where a delivery notes that there is an event of the kind in that place.
+func bitOf(place int, m relay.Mark) int64 {
+	b := int64(1) << (2 * place)
+	if m == relay.MarkPerson {
+		b <<= 1
+	}
+	return b
+}
+
+// telling is the mark of an event by which deliveries are found: a machine opens
+// and follows links for nobody.
+func telling(k relay.Kind) relay.Mark {
+	if k == relay.EventOpened || k == relay.EventClicked {
+		return relay.MarkPerson
+	}
+	return relay.MarkFirst
+}
+
+// deedsOf is what marks say that the recipient did.
+func deedsOf(marks int64) (deeds []relay.Kind) {
+	for place, k := range marking {
+		if marks&bitOf(place, telling(k)) != 0 {
+			deeds = append(deeds, k)
+		}
+	}
+	return deeds
+}
+
 // marked notes that there is such an event of the delivery, and tells whether it is
 // the first of its kind. What a machine did is no first one of a person.
 func (w *writer) marked(ctx context.Context, o *relay.Outcome) (mark relay.Mark, err error) {
-	place := slices.Index([]relay.Kind{relay.EventOpened, relay.EventClicked, relay.EventUnsubscribed, relay.EventComplained}, o.Kind)
+	place := slices.Index(marking, o.Kind)
 	if place < 0 {
 		return 0, nil
 	}
-	for i, m := range []relay.Mark{relay.MarkFirst, relay.MarkPerson} {
+	for _, m := range []relay.Mark{relay.MarkFirst, relay.MarkPerson} {
 		if m == relay.MarkPerson && o.Engagement != nil && o.Engagement.Machine != "" {
 			continue
 		}
-		b := int64(1) << (2*place + i)
+		b := bitOf(place, m)
 		n, err := w.exec(ctx, "update delivery set marks = marks + ? where message = ? and n = ? and account = ? and (marks & ?) = 0",
 			b, o.Delivery.Message[:], int64(o.Delivery.N), o.Account[:], b)
 		if err != nil {

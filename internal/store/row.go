@@ -155,7 +155,7 @@ func (r *messageRow) message() (*relay.Message, error) {
 // deliveryColumns are what deliveryRow scans. They bear no table's name, so
 // that they serve RETURNING as well; no column of message shares one of theirs
 // but for account and stream, which deliveryOf names.
-const deliveryColumns = "message, n, account, stream, state, attempts, due, expires, delayed, updated, notify, code, recipient, domain, orcpt, enhanced, reply, category, diagnosis, advice, host, provider, source"
+const deliveryColumns = "message, n, account, stream, state, attempts, due, expires, delayed, updated, notify, code, recipient, domain, orcpt, enhanced, reply, category, diagnosis, advice, host, provider, source, marks"
 
 // deliveryOf are the same columns of the table that is called d.
 var deliveryOf = "d." + strings.ReplaceAll(deliveryColumns, ", ", ", d.")
@@ -165,19 +165,20 @@ type deliveryRow struct {
 	d                     relay.Delivery
 	message, account      []byte
 	due, expires, updated int64
-	delayed               int64
+	delayed, marks        int64
 }
 
 func (r *deliveryRow) targets() []any {
 	d := &r.d
 	return []any{&r.message, &d.ID.N, &r.account, &d.Stream, &d.State, &d.Attempts, &r.due, &r.expires, &r.delayed, &r.updated,
 		&d.Recipient.Notify, &d.Reply.Code, &d.Recipient.Address, &d.Domain, &d.Recipient.ORcpt, &d.Reply.Enhanced, &d.Reply.Text,
-		&d.Diagnosis.Category, &d.Diagnosis.Text, &d.Diagnosis.Advice, &d.Host, &d.Provider, &d.Source}
+		&d.Diagnosis.Category, &d.Diagnosis.Text, &d.Diagnosis.Advice, &d.Host, &d.Provider, &d.Source, &r.marks}
 }
 
 func (r *deliveryRow) delivery() *relay.Delivery {
 	r.d.ID.Message, r.d.Account = toID(r.message), toID(r.account)
 	r.d.Due, r.d.Expires, r.d.Updated, r.d.Delayed = fromMicros(r.due), fromMicros(r.expires), fromMicros(r.updated), r.delayed != 0
+	r.d.Deeds = deedsOf(r.marks)
 	return &r.d
 }
 

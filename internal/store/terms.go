@@ -2,6 +2,7 @@ package store
 
 import (
 	"hash/fnv"
+	"slices"
 	"strings"
 
 	"postrider/internal/relay"
@@ -16,6 +17,7 @@ const (
 	termCategory   = "g"
 	termClient     = "x"
 	termCredential = "c"
+	termDeed       = "e" // of the recipient
 	termDomain     = "d"
 	termHeaderID   = "m"
 	termKey        = "l" // of metadata
@@ -104,6 +106,9 @@ func termsOf(l *relay.Logged, add func(string)) {
 		value(termMetadata, wording.Fold(k)+"\x00"+wording.Fold(v))
 	}
 	add(termState + string(rune('A'+d.State)))
+	for _, k := range d.Deeds {
+		add(termDeed + string(rune('A'+k)))
+	}
 	each(termReply, d.Reply.String())
 	if d.Diagnosis.Category != "" {
 		for _, c := range categoryParts(d.Diagnosis.Category) {
@@ -166,22 +171,26 @@ func newLogQuery(account relay.ID, f relay.DeliveryFilter) *logQuery {
 			q.one(termMetadata, wording.Fold(k)+"\x00"+wording.Fold(v))
 		}
 	}
-	q.states()
+	q.outcomes()
 	return q
 }
 
-// states: what is live is found by an index of its own, which has nothing else.
-func (q *logQuery) states() {
-	if len(q.f.States) == 0 {
+// outcomes: what is live is found by an index of its own, which has nothing else.
+// What recipients did is not in it.
+func (q *logQuery) outcomes() {
+	if len(q.f.States)+len(q.f.Deeds) == 0 {
 		return
 	}
 	var n need
-	final := false
+	final := len(q.f.Deeds) > 0
+	for _, k := range q.f.Deeds {
+		n.terms = append(n.terms, termDeed+string(rune('A'+k)))
+	}
 	for _, s := range q.f.States {
 		n.terms = append(n.terms, termState+string(rune('A'+s)))
 		final = final || s.Final()
 	}
-	if q.live = q.live || !final; !q.live {
+	if q.live = q.live || !final; !q.live || len(q.f.Deeds) > 0 {
 		q.needs = append(q.needs, n)
 	}
 }
@@ -219,7 +228,7 @@ func (q *logQuery) matches(l *relay.Logged) bool {
 		f.Provider != "" && wording.Fold(d.Provider) != wording.Fold(f.Provider),
 		f.Source != "" && d.Source != f.Source,
 		f.Category != "" && !has(categoryParts(d.Diagnosis.Category), wording.Fold(f.Category)),
-		!q.rightMessage(m), !q.rightState(d.State), !q.rightLabels(m):
+		!q.rightMessage(m), !q.rightOutcome(d), !q.rightLabels(m):
 		return false
 	}
 	if !q.recipient.Empty() && !q.recipient.In(d.Recipient.Address) ||
@@ -250,13 +259,13 @@ func (q *logQuery) rightMessage(m *relay.Message) bool {
 	return m.HeaderID != "" && bareHeaderID(m.HeaderID) == bareHeaderID(q.f.Message)
 }
 
-func (q *logQuery) rightState(s relay.State) bool {
-	for _, want := range q.f.States {
-		if s == want {
+func (q *logQuery) rightOutcome(d *relay.Delivery) bool {
+	for _, k := range q.f.Deeds {
+		if slices.Contains(d.Deeds, k) {
 			return true
 		}
 	}
-	return len(q.f.States) == 0
+	return slices.Contains(q.f.States, d.State) || len(q.f.States)+len(q.f.Deeds) == 0
 }
 
 // rightLabels: the tag and the metadata.

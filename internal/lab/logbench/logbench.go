@@ -349,6 +349,9 @@ var kinds = []struct {
 	{"outcome", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{States: []relay.State{pick(b.r, []relay.State{relay.Delivered, relay.Bounced, relay.Expired, relay.Deferred, relay.Held, relay.Cancelled})}}
 	}},
+	{"what the recipient did", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
+		return relay.DeliveryFilter{Deeds: []relay.Kind{pick(b.r, []relay.Kind{relay.EventOpened, relay.EventComplained, relay.EventUnsubscribed})}}
+	}},
 	{"category", func(b *bench, l *relay.Logged) relay.DeliveryFilter {
 		return relay.DeliveryFilter{Category: b.or(pick(b.r, categories), "hard", "block", "greylisted", "none")}
 	}},

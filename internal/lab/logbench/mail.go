@@ -28,7 +28,7 @@ type message struct {
 
 const (
 	messageColumns  = "id, account, credential, stream, received, size, sender, subject, header_from, header_id, client, helo, script, tags, archive, params"
-	deliveryColumns = "message, n, account, stream, state, lease, attempts, due, expires, updated, notify, code, recipient, domain, orcpt, enhanced, reply, category, diagnosis, advice, host, provider, source"
+	deliveryColumns = "message, n, account, stream, state, lease, attempts, due, expires, updated, notify, code, recipient, domain, orcpt, enhanced, reply, category, diagnosis, advice, host, provider, source, marks"
 	eventColumns    = "id, at, account, message, n, kind, detail"
 )
 
@@ -147,6 +147,7 @@ type detail struct {
 	Diagnosis relay.Diagnosis `json:"diagnosis,omitzero"`
 	Attempt   *relay.Attempt  `json:"attempt,omitempty"`
 	Provider  string          `json:"provider,omitempty"`
+	Mark      relay.Mark      `json:"mark,omitempty"`
 }
 
 func encode(v any) []byte {
@@ -240,14 +241,21 @@ func (g *generator) deliver(m *message, id, account relay.ID, stream relay.Strea
 		try(relay.EventExpired, failures[9], categories[9])
 		state = relay.Expired
 	}
+	marks := int64(0)
 	if state == relay.Delivered && g.r.IntN(5) == 0 {
 		at = at.Add(time.Duration(g.r.IntN(86_400)) * time.Second)
-		event(relay.EventOpened, detail{})
+		event(relay.EventOpened, detail{Mark: relay.MarkFirst | relay.MarkPerson})
+		marks |= 3 // as the store keeps them
+	}
+	if state == relay.Delivered && g.r.IntN(1000) == 0 {
+		at = at.Add(time.Hour)
+		event(relay.EventComplained, detail{Mark: relay.MarkFirst | relay.MarkPerson})
+		marks |= 3 << 6
 	}
 	if time.Since(g.now) < slack+3*time.Hour && g.r.IntN(10) == 0 {
 		state = relay.Deferred // still tried
 	}
 	d := &last.Diagnosis
 	m.deliveries = append(m.deliveries, []any{id[:], int64(n), account[:], int64(stream), int64(state), int64(0), int64(attempts), at.UnixMicro(), g.now.Add(120 * time.Hour).UnixMicro(), at.UnixMicro(), int64(0),
-		int64(last.Reply.Code), address, domain, "", last.Reply.Enhanced, last.Reply.Text, d.Category, d.Text, d.Advice, host, provider, source.String()})
+		int64(last.Reply.Code), address, domain, "", last.Reply.Enhanced, last.Reply.Text, d.Category, d.Text, d.Advice, host, provider, source.String(), marks})
 }

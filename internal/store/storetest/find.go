@@ -1,6 +1,7 @@
 package storetest
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -124,6 +125,96 @@ var findTests = []test{
 			}
 		}
 	}},
+	{"by what recipients did", func(f *fixture) {
+		l := newLogLab(f)
+		names := []string{"nothing", "opened", "machine", "clicked", "unsubscribed", "complained", "both", "of another"}
+		at := map[string]*relay.Delivery{}
+		for i, name := range names {
+			s := Submission(l.accounts[i/7], l.at.Add(time.Duration(-i)*time.Second), []byte("x"), name+"@did.test")
+			s.InHand = false
+			l.put(0, s)
+			at[name] = s.Deliveries[0]
+			l.settle(0, outcome(at[name], relay.EventDelivered))
+		}
+		queued := Submission(l.accounts[0], l.at.Add(-time.Minute), []byte("x"), "queued@did.test", "unknown@did.test")
+		queued.InHand = false
+		l.put(0, queued)
+		at["unknown"] = queued.Deliveries[1] // the receiver has it, and never said so
+		l.settle(0, outcome(at["unknown"], relay.EventDeferred))
+		by := func(live bool, states []relay.State, deeds ...relay.Kind) (got []string) {
+			l.Helper()
+			for _, account := range l.accounts[:2] {
+				page, err := f.db.Find(f.Context(), account, relay.DeliveryFilter{Domain: "did.test", Live: live, States: states, Deeds: deeds}, 0)
+				l.must(err)
+				for _, d := range page.Found {
+					name, _, _ := strings.Cut(d.Recipient.Address, "@")
+					got = append(got, fmt.Sprint(strings.TrimSpace(fmt.Sprint(name, " ", d.Deeds)), account == l.accounts[1]))
+				}
+			}
+			return got
+		}
+		check := func(when string) {
+			l.Helper()
+			l.equal(when+": opened", by(false, nil, relay.EventOpened), []string{"opened [opened]false", "both [opened complained]false", "of another [opened]true"})
+			l.equal(when+": clicked", by(false, nil, relay.EventClicked), []string{"clicked [clicked]false", "unknown [clicked]false"})
+			l.equal(when+": unsubscribed", by(false, nil, relay.EventUnsubscribed), []string{"unsubscribed [unsubscribed]false"})
+			l.equal(when+": complained", by(false, nil, relay.EventComplained), []string{"complained [complained]false", "both [opened complained]false"})
+			l.equal(when+": several", by(false, nil, relay.EventClicked, relay.EventComplained),
+				[]string{"clicked [clicked]false", "complained [complained]false", "both [opened complained]false", "unknown [clicked]false"})
+			l.equal(when+": or waiting", by(false, []relay.State{relay.Queued}, relay.EventClicked), []string{"clicked [clicked]false", "queued []false", "unknown [clicked]false"})
+			l.equal(when+": or waiting, of what waits", by(true, []relay.State{relay.Queued}, relay.EventClicked), []string{"queued []false", "unknown [clicked]false"})
+			l.equal(when+": of what waits", by(true, nil, relay.EventClicked), []string{"unknown [clicked]false"})
+			l.equal(when+": delivered", len(by(false, []relay.State{relay.Delivered}, relay.EventComplained)), len(names))
+		}
+		engage := func() {
+			for _, o := range []relay.Outcome{engaged(at["opened"], relay.EventOpened, ""), engaged(at["opened"], relay.EventOpened, ""), engaged(at["machine"], relay.EventOpened, "scanner"),
+				engaged(at["machine"], relay.EventClicked, "scanner"), engaged(at["clicked"], relay.EventClicked, "scanner"), engaged(at["clicked"], relay.EventClicked, ""),
+				engaged(at["unknown"], relay.EventClicked, ""), engaged(at["unsubscribed"], relay.EventUnsubscribed, ""), answer(l.returned(at["complained"]), relay.EventComplained),
+				engaged(at["both"], relay.EventOpened, ""), answer(l.returned(at["both"]), relay.EventComplained), engaged(at["of another"], relay.EventOpened, "")} {
+				l.settle(0, o)
+			}
+		}
+		// The deliveries are in the index before anything is done.
+		l.fill(100)
+		l.index()
+		l.equal("before", by(false, nil, relay.EventOpened, relay.EventComplained), []string(nil))
+		engage()
+		check("not indexed")
+		l.fill(100)
+		l.index()
+		check("indexed")
+		for range 7 {
+			l.fill(60)
+			l.index()
+		}
+		l.sure()
+		merged, err := f.db.MergeLog(f.Context())
+		l.must(err)
+		if !merged {
+			l.Error("nothing was merged")
+		}
+		check("merged")
+		l.recount(20)
+		s, err := f.db.Story(f.Context(), l.accounts[0], at["both"].ID.Message)
+		l.must(err)
+		l.equal("in its story", s.Deliveries[0].Deeds, []relay.Kind{relay.EventOpened, relay.EventComplained})
+	}},
+	{"what a recipient does again is not indexed again", func(f *fixture) {
+		l := newLogLab(f)
+		s := Submission(l.accounts[0], l.at, []byte("x"), "ann@did.test")
+		s.InHand = false
+		l.put(0, s)
+		d := s.Deliveries[0]
+		l.settle(0, outcome(d, relay.EventDelivered), engaged(d, relay.EventOpened, ""))
+		l.equal("deliveries at first", l.indexAll(), 1)
+		var again []relay.Outcome
+		for i := range 150 {
+			again = append(again, engaged(d, relay.EventOpened, []string{"", "scanner"}[i%2]))
+		}
+		l.settle(0, again...)
+		l.equal("deliveries after it", l.indexAll(), 0)
+		l.equal("found", l.found(relay.DeliveryFilter{Deeds: []relay.Kind{relay.EventOpened}}), []relay.DeliveryID{d.ID})
+	}},
 	{"a search that takes long", func(f *fixture) {
 		l := newLogLab(f)
 		l.fill(250)
@@ -161,6 +252,7 @@ type logLab struct {
 	apps     []relay.ID
 	at       time.Time
 	waiting  []*relay.Delivery
+	arrived  []*relay.Delivery
 }
 
 func newLogLab(f *fixture) *logLab {
@@ -241,8 +333,15 @@ func (l *logLab) fill(n int) {
 		if !kind.State().Final() {
 			stay = append(stay, d)
 		}
+		if kind == relay.EventDelivered {
+			l.arrived = append(l.arrived, d)
+		}
 	}
 	l.waiting = append(stay, l.waiting[end:]...)
+	for range len(l.arrived) / 8 { // some long ago
+		d := pick(l.r, l.arrived...)
+		outcomes = append(outcomes, engaged(d, pick(l.r, relay.EventOpened, relay.EventClicked, relay.EventUnsubscribed), pick(l.r, "", "scanner")))
+	}
 	for some := range slices.Chunk(outcomes, 500) {
 		l.settle(0, some...)
 	}
@@ -262,6 +361,32 @@ func (l *logLab) index() {
 		if l.engine.Single || try%100 == 0 {
 			l.fill(50)
 			continue
+		}
+		select {
+		case <-l.Context().Done():
+			l.Fatal(context.Cause(l.Context()))
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+// indexAll takes all events into the index, and tells how many deliveries that were
+// not there were added with them, or were indexed anew.
+func (l *logLab) indexAll() (docs int) {
+	l.Helper()
+	db, err := l.engine.Look(l.place)
+	l.must(err)
+	defer db.Close()
+	for {
+		n, _, err := l.db.IndexLog(l.Context(), 1)
+		l.must(err)
+		if n > 0 {
+			var some int
+			var last []byte
+			l.must(db.QueryRowContext(l.Context(), "select docs, last_event from log_segment order by last_event desc limit 1").Scan(&some, &last))
+			if docs += some; bytes.Equal(last, latest(l.fixture)) {
+				return docs
+			}
 		}
 		select {
 		case <-l.Context().Done():
@@ -361,7 +486,7 @@ func (l *logLab) filter(all []relay.Logged) (f relay.DeliveryFilter) {
 		}
 		m := d.Message
 		local, domain, _ := strings.Cut(d.Recipient.Address, "@")
-		switch l.r.IntN(18) {
+		switch l.r.IntN(19) {
 		case 0:
 			f.Recipient = pick(l.r, d.Recipient.Address, local, "@"+domain, strings.ToUpper(local[:2]), domain[:3], "nobody")
 		case 1:
@@ -399,6 +524,8 @@ func (l *logLab) filter(all []relay.Logged) (f relay.DeliveryFilter) {
 			f.Message = pick(l.r, "", m.HeaderID, strings.Trim(m.HeaderID, "<>"), m.ID.String())
 		case 17:
 			f.Since, f.Until = m.Received.Add(-time.Minute), pick(l.r, time.Time{}, m.Received.Add(time.Minute))
+		case 18:
+			f.Deeds = []relay.Kind{pick(l.r, relay.EventOpened, relay.EventClicked, relay.EventUnsubscribed)}
 		}
 	}
 	return f
@@ -408,12 +535,15 @@ func (l *logLab) filter(all []relay.Logged) (f relay.DeliveryFilter) {
 func sought(f *relay.DeliveryFilter, l *relay.Logged) bool {
 	m, d := l.Message, &l.Delivery
 	domain := d.Recipient.Address[strings.Index(d.Recipient.Address, "@")+1:]
-	tag, state := f.Tag == "", len(f.States) == 0
+	tag, state := f.Tag == "", len(f.States)+len(f.Deeds) == 0
 	for _, t := range m.Tags {
 		tag = tag || strings.EqualFold(t, f.Tag)
 	}
 	for _, s := range f.States {
 		state = state || s == d.State
+	}
+	for _, k := range f.Deeds {
+		state = state || slices.Contains(d.Deeds, k)
 	}
 	for k, v := range f.Metadata {
 		has := false
