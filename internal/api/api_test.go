@@ -95,13 +95,13 @@ func TestFiltersReachTheLog(t *testing.T) {
 	var got relay.DeliveryFilter
 	k := &kept{deliveries: func(f relay.DeliveryFilter) ([]relay.Logged, error) {
 		got = f
-		return []relay.Logged{{Delivery: relay.Delivery{ID: id, State: relay.Deferred, Due: at, Recipient: relay.Recipient{Address: "ann@x.test"}},
+		return []relay.Logged{{Delivery: relay.Delivery{ID: id, State: relay.Deferred, Due: at, Deeds: []relay.Kind{relay.EventClicked}, Recipient: relay.Recipient{Address: "ann@x.test"}},
 			Message: &relay.Message{Subject: "Hi", Envelope: relay.Envelope{Sender: "me@y.test"}}}}, nil
 	}}
 	c := serve(t, k)
 	q := url.Values{"recipient": {"ann"}, "sender": {"me"}, "message": {"m"}, "subject": {"s"}, "reply": {"r"}, "domain": {"d"},
 		"credential": {id.Message.String()}, "tag": {"t"}, "metadata": {"user:4711,plan:"}, "category": {"hard"}, "provider": {"gmail"}, "source": {"::ffff:192.0.2.1"}, "client": {"c"}, "script": {"p"},
-		"state": {"bounced,deferred"}, "since": {at.Format(time.RFC3339)}, "until": {at.Format(time.RFC3339)}, "live": {"true"}, "limit": {"7"}, "cursor": {id.String()}}
+		"state": {"bounced,complained,deferred,opened"}, "since": {at.Format(time.RFC3339)}, "until": {at.Format(time.RFC3339)}, "live": {"true"}, "limit": {"7"}, "cursor": {id.String()}}
 	var list List[Delivery]
 	if err := c.Get(t.Context(), "/v1/deliveries", q, &list); err != nil {
 		t.Fatal(err)
@@ -120,11 +120,14 @@ func TestFiltersReachTheLog(t *testing.T) {
 	if len(states) != 2 || states[0] != relay.Bounced || states[1] != relay.Deferred || before == nil || *before != id {
 		t.Errorf("states %v, before %v", states, before)
 	}
+	if want := []relay.Kind{relay.EventComplained, relay.EventOpened}; !slices.Equal(got.Deeds, want) {
+		t.Errorf("deeds %v, want %v", got.Deeds, want)
+	}
 	out := list.Data
-	if len(out) != 1 || out[0].ID != id.String() || out[0].State != "deferred" || out[0].Due == nil || out[0].Sender != "me@y.test" {
+	if len(out) != 1 || out[0].ID != id.String() || out[0].State != "deferred" || out[0].Due == nil || out[0].Sender != "me@y.test" || !slices.Equal(out[0].Happened, []string{"clicked"}) {
 		t.Errorf("answer %+v", out)
 	}
-	for _, bad := range []url.Values{{"state": {"lost"}}, {"cursor": {"x"}}, {"limit": {"0"}}, {"since": {"yesterday"}},
+	for _, bad := range []url.Values{{"state": {"lost"}}, {"state": {"feedback"}}, {"cursor": {"x"}}, {"limit": {"0"}}, {"since": {"yesterday"}},
 		{"source": {"here"}}, {"metadata": {"user"}}, {"metadata": {":x"}}, {"credential": {"nobody"}}, {"since": {"2030-01-02T00:00:00Z"}, "until": {"2030-01-01T00:00:00Z"}}} {
 		if err := c.Get(t.Context(), "/v1/deliveries", bad, nil); err == nil {
 			t.Errorf("%v is taken", bad)

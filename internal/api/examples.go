@@ -26,6 +26,15 @@ func exampleDelivery() object {
 		"diagnosis": object{"category": "soft/greylisted", "text": "The receiver wants the message to be sent once more, later.", "advice": "Wait."}}
 }
 
+// exampleComplaint is one that was delivered, and complained about.
+func exampleComplaint() object {
+	o := exampleDelivery()
+	delete(o, "due")
+	o["state"], o["happened"], o["diagnosis"] = "delivered", []string{"opened", "complained"}, object{}
+	o["reply"] = object{"code": 250, "enhanced": "2.0.0", "text": "Ok"}
+	return o
+}
+
 func exampleEvent() object {
 	return object{"id": ExampleEventID, "at": ExampleTime, "delivery": ExampleMessage + "-1", "kind": "accepted", "reply": object{}, "diagnosis": object{},
 		"sender": "orders@shop.example", "recipient": "ann@example.net", "subject": "Your order 1001", "message_id_header": "<1001@shop.example>"}
@@ -34,7 +43,7 @@ func exampleEvent() object {
 func exampleSummary() object {
 	return object{"id": ExampleMessage, "account": ExampleAccount, "received": ExampleTime, "sender": "orders@shop.example", "from": "orders@shop.example",
 		"subject": "Your order 1001", "message_id_header": "<1001@shop.example>", "size": 1234, "stream": "transactional", "tags": []string{"order"},
-		"states": object{"deferred": 1}}
+		"states": object{"delivered": 1}, "happened": object{"opened": 1}}
 }
 
 func exampleStory() object {

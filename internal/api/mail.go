@@ -18,7 +18,7 @@ import (
 func (s *Server) mailRoutes() {
 	Register(s, Route{Method: http.MethodGet, Path: "/v1/deliveries", ID: "list-deliveries", Tag: "Messages", Right: Read, OfAccount: true,
 		Summary: "Find deliveries", Doc: "A delivery is one recipient of one message. The newest message comes first; within a message its recipients come in the order of the envelope. All filters that are given must hold; neither case nor accents count. A search that takes longer than three seconds answers with what it has found until then, maybe nothing, and next tells where it goes on. See docs/log.md.",
-		Example: Example{Params: map[string]any{"recipient": "ann@example.net", "limit": 10}, Answer: map[string]any{"data": []any{exampleDelivery()}}},
+		Example: Example{Params: map[string]any{"recipient": "ann@example.net", "state": "bounced,complained", "limit": 10}, Answer: map[string]any{"data": []any{exampleComplaint()}}},
 	}, s.deliveries)
 	Register(s, Route{Method: http.MethodPost, Path: "/v1/deliveries/{id}/{order}", ID: "order-delivery", Tag: "Messages", Right: Build, OfAccount: true,
 		Summary: "Retry, hold, release or cancel a delivery that waits", Doc: "Cancelling what is scheduled and not due yet takes it back.",
@@ -62,7 +62,7 @@ type search struct {
 	Source     string    `query:"source" doc:"Our address at the last attempt that reached a server"`
 	Client     string    `query:"client" doc:"Part of the address that submitted it, or of what it called itself, as with recipient"`
 	Script     string    `query:"script" doc:"Part of what a header told of the program that sent it"`
-	State      []string  `query:"state" doc:"States, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled"`
+	State      []string  `query:"state" doc:"Separated by commas, any of them: the states queued, deferred, held, delivered, bounced, expired and cancelled, and what the recipient did: opened or clicked (a person, as far as can be told), complained, unsubscribed"`
 	Since      time.Time `query:"since" doc:"Accepted at or after"`
 	Until      time.Time `query:"until" doc:"Accepted before"`
 	Live       bool      `query:"live" doc:"Only what still waits"`
@@ -97,11 +97,15 @@ func (s *Server) filter(ctx context.Context, q *search) (relay.DeliveryFilter, e
 		return f, err
 	}
 	for _, name := range q.State {
-		s, err := relay.ParseState(name)
-		if err != nil {
-			return f, invalid("query.state", sentence(err), "States are queued, deferred, held, delivered, bounced, expired and cancelled.")
+		s, deed, err := relay.ParseOutcome(name)
+		switch {
+		case err != nil:
+			return f, invalid("query.state", sentence(err), "Take queued, deferred, held, delivered, bounced, expired or cancelled, or opened, clicked, complained or unsubscribed.")
+		case deed != 0:
+			f.Deeds = append(f.Deeds, deed)
+		default:
+			f.States = append(f.States, s)
 		}
-		f.States = append(f.States, s)
 	}
 	if q.Cursor != "" {
 		id, err := relay.ParseDeliveryID(q.Cursor)
@@ -193,7 +197,7 @@ func (s *Server) messages(ctx context.Context, q *search) (*body[List[Summary]],
 			out.Data = append(out.Data, newSummary(l.Message))
 			n++
 		}
-		out.Data[n-1].States[l.State.String()]++
+		out.Data[n-1].add(&l.Delivery)
 	}
 	return answer(out, nil)
 }

@@ -18,6 +18,7 @@ type Delivery struct {
 	Size      int64           `json:"size"`
 	Stream    string          `json:"stream"`
 	State     string          `json:"state"`
+	Happened  []string        `json:"happened,omitempty" doc:"What the recipient did: opened or clicked (a person, as far as can be told), unsubscribed, complained"`
 	Attempts  int             `json:"attempts"`
 	Updated   time.Time       `json:"updated"`
 	Due       *time.Time      `json:"due,omitempty" doc:"Next attempt, while it waits"`
@@ -34,6 +35,9 @@ func newDelivery(d *relay.Delivery, m *relay.Message) Delivery {
 		Recipient: d.Recipient.Address, Subject: m.Subject, HeaderID: m.HeaderID, Size: m.Size, Stream: d.Stream.String(),
 		State: d.State.String(), Attempts: d.Attempts, Updated: d.Updated, Expires: d.Expires, Host: d.Host,
 		Reply: d.Reply, Diagnosis: d.Diagnosis, Provider: d.Provider, Source: d.Source}
+	for _, k := range d.Deeds {
+		out.Happened = append(out.Happened, k.String())
+	}
 	if d.State == relay.Queued || d.State == relay.Deferred {
 		out.Due = &d.Due
 	}
@@ -53,11 +57,23 @@ type Summary struct {
 	Stream   string         `json:"stream"`
 	Tags     []string       `json:"tags,omitempty"`
 	States   map[string]int `json:"states" doc:"How many of the deliveries that were found are in which state"`
+	Happened map[string]int `json:"happened,omitempty" doc:"Of how many of them the recipient did what"`
 }
 
 func newSummary(m *relay.Message) Summary {
 	return Summary{ID: m.ID.String(), Account: m.Account.String(), Received: m.Received, Sender: m.Envelope.Sender, From: m.From, Subject: m.Subject,
 		HeaderID: m.HeaderID, Size: m.Size, Stream: m.Stream.String(), Tags: m.Tags, States: map[string]int{}}
+}
+
+// add counts a delivery that was found.
+func (s *Summary) add(d *relay.Delivery) {
+	s.States[d.State.String()]++
+	for _, k := range d.Deeds {
+		if s.Happened == nil {
+			s.Happened = map[string]int{}
+		}
+		s.Happened[k.String()]++
+	}
 }
 
 // Event is one fact about a delivery.

@@ -203,7 +203,8 @@ func fill(t *testing.T, dir string) {
 	test := submission(id(api.ExampleTest), shop)
 	test.Message.Tags = []string{api.TestTag}
 	must(db.Put(ctx, lease, []*relay.Submission{test})[0])
-	must(db.Settle(ctx, 0, []relay.Outcome{{Delivery: test.Deliveries[0].ID, Account: shop, Kind: relay.EventCancelled, At: now}})[0])
+	must(db.Settle(ctx, 0, []relay.Outcome{{Delivery: test.Deliveries[0].ID, Account: shop, Kind: relay.EventCancelled, At: now},
+		{Delivery: test.Deliveries[0].ID, Account: shop, Kind: relay.EventUnsubscribed, At: now, Engagement: &relay.Engagement{Method: "page"}}})...)
 	must(db.Leave(ctx, lease))
 	fillMore(t, db, shop)
 	fillWebhook(t, dir, db, shop)
