@@ -21,6 +21,7 @@ func logCommand() command {
 		example: `
 postrider log -recipient ann@example.com -since 2d
 postrider log -outcome bounced,expired -reply "blocked" -n 20
+postrider log -outcome complained,unsubscribed -since 1w
 postrider log -category no-such-mailbox -provider gmail -since 1w
 postrider log -tag invoice -metadata customer:4711
 postrider log -follow -sender webshop.example
@@ -40,7 +41,7 @@ func (s *search) flags(fs *flag.FlagSet, limit int) {
 	fs.StringVar(&s.sender, "sender", "", "part of the envelope sender's `address`, or of that in From")
 	fs.StringVar(&s.message, "message", "", "message `id`, or its Message-ID header")
 	fs.StringVar(&s.subject, "subject", "", "`words` of the subject, the last one maybe unfinished; in quotation marks: together")
-	fs.StringVar(&s.outcome, "outcome", "", "`states`, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled")
+	fs.StringVar(&s.outcome, "outcome", "", "`states`, separated by commas: queued, deferred, held, delivered, bounced, expired, cancelled; or what recipients did: opened, clicked, complained, unsubscribed")
 	fs.StringVar(&s.reply, "reply", "", "`words` of the receiver's last reply, codes included")
 	fs.StringVar(&s.domain, "domain", "", "the recipient's `domain`")
 	fs.StringVar(&s.credential, "credential", "", "id or `name` of the credential that it came with")
@@ -69,11 +70,11 @@ func (s *search) tidy() error {
 	s.domain = strings.TrimPrefix(s.domain, "@")
 	states := split(strings.ToLower(s.outcome))
 	for _, state := range states {
-		if _, err := relay.ParseState(state); err != nil {
+		if _, _, err := relay.ParseOutcome(state); err != nil {
 			if new(relay.Kind).UnmarshalText([]byte(state)) == nil {
-				return fmt.Errorf("-outcome: %q is no state that a delivery ends in; such events are shown by -follow -since 7d -event %s", state, state)
+				return fmt.Errorf("-outcome: %q is no outcome that deliveries are found by; such events are shown by -follow -since 7d -event %s", state, state)
 			}
-			return fmt.Errorf("-outcome: %w: queued, deferred, held, delivered, bounced, expired or cancelled", err)
+			return fmt.Errorf("-outcome: %w: queued, deferred, held, delivered, bounced, expired or cancelled; opened, clicked, complained or unsubscribed", err)
 		}
 	}
 	s.outcome = strings.Join(states, ",")
@@ -244,7 +245,7 @@ func runLog(ctx context.Context, e *Env, fs *flag.FlagSet, args []string) error 
 }
 
 func logLine(d api.Delivery) string {
-	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>  %s", stamp(d.Received), d.ID, d.State, clean(d.Sender), clean(d.Recipient), attempts(d.Attempts))
+	line := fmt.Sprintf("%s  %s  %-9s  <%s> → <%s>  %s", stamp(d.Received), d.ID, strings.Join(append([]string{d.State}, d.Happened...), ", "), clean(d.Sender), clean(d.Recipient), attempts(d.Attempts))
 	switch {
 	case d.Due != nil && d.Attempts == 0:
 		line += ", due " + next(d)

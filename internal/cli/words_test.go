@@ -125,9 +125,30 @@ func TestLogLineSaysWhy(t *testing.T) {
 	}
 }
 
-// Who asks for an event as if it were a state is told where it is.
+// What the recipient did stands with the state.
+func TestLogLineTellsWhatHappened(t *testing.T) {
+	for want, d := range map[string]api.Delivery{"  delivered, opened, complained  <": {State: "delivered", Happened: []string{"opened", "complained"}}, "  delivered  <": {State: "delivered"}, "  expired    <": {State: "expired"}} {
+		if line := logLine(d); !strings.Contains(line, want) {
+			t.Errorf("no %q in %q", want, line)
+		}
+	}
+}
+
+// What recipients did is asked for like a state, also of events as they come.
+func TestLogByWhatHappened(t *testing.T) {
+	s := search{outcome: "Complained, bounced,opened"}
+	q, err := s.query(time.Now())
+	if err != nil || q.Get("state") != "complained,bounced,opened" {
+		t.Fatalf("it asks for %v, %v", q, err)
+	}
+	if q, err = live(q, ""); err != nil || q.Get("kind") != "complained,bounced,opened" {
+		t.Errorf("it follows %v, %v", q, err)
+	}
+}
+
+// Who asks for another event as if it were an outcome is told where it is.
 func TestLogOfEvents(t *testing.T) {
-	for _, args := range [][]string{{"-outcome", "complained"}, {"-event", "complained"}} {
+	for _, args := range [][]string{{"-outcome", "feedback"}, {"-event", "complained"}} {
 		if _, errs, status := call(t, "", append([]string{"log"}, args...)...); status != 2 || !strings.Contains(errs, "-since 7d") {
 			t.Errorf("%v: status %d, %q", args, status, errs)
 		}
