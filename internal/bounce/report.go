@@ -447,7 +447,7 @@ func (l lines) about(address string, own []string) (reply, context string) {
 }
 
 // summary finds what a sendmail says of a recipient when the other side's reply says more.
-var summary = regexp.MustCompile(`^[45]\d\d[ -].*\.\.\. (?:Remote protocol error|Service unavailable|Data format error)\s*$`)
+var summary = regexp.MustCompile(`^[45]\d\d[ -].*\.\.\. (?:Remote protocol error|Service unavailable|Data format error|User unknown)\s*$`)
 
 // remote is the line in which the other side's reply begins that line i sums up, else i.
 func (l lines) remote(i int) int {
