@@ -113,26 +113,27 @@ func TestDrain(t *testing.T) {
 	release := c.pile(250, second)
 	ordered := time.Now()
 	first.run("node", "drain", second.name)
-	within(t, 20*time.Second, "the node takes no mail", func() bool { return tryMail(second.Addr) == 421 })
+	within(t, 3*time.Second, "the node takes no mail", func() bool { return tryMail(second.Addr) == 421 })
 	obeyed := time.Now()
 	figure(t, "drain_obeyed_s", obeyed.Sub(ordered).Round(10*time.Millisecond).Seconds())
 	release()
-	within(t, patience, "it has nothing in hand", func() bool {
+	within(t, 5*time.Second, "it has nothing in hand", func() bool {
 		n := first.list()[second.name]
 		return n.State == "draining" && n.InHand == 0
 	})
-	within(t, patience, "the node says so", func() bool { s := second.status(); return s.Condition == "draining" && s.Queue.InFlight == 0 })
+	if s := second.status(); s.Condition != "draining" || s.Queue.InFlight != 0 {
+		t.Errorf("the node says %q, with %d in flight", s.Condition, s.Queue.InFlight)
+	}
 	for _, name := range c.undelivered(second) {
-		within(t, patience, "the other one delivers what was given back", func() bool { return len(c.to.deliveries()[name]) > 0 })
+		within(t, 20*time.Second, "the other one delivers what was given back", func() bool { return len(c.to.deliveries()[name]) > 0 })
 	}
 	for _, a := range c.load.answers(second, obeyed) {
-		// 451: on a machine so slow that the node's lease ends.
-		if a.at.Add(-a.took).After(obeyed) && a.code != 421 && a.code != 451 {
+		if a.at.Add(-a.took).After(obeyed) && a.code != 421 {
 			t.Errorf("a client was answered %d", a.code)
 		}
 	}
 	second.run("node", "drain", "-undo", second.name)
-	second.takesMail(20 * time.Second)
+	second.takesMail(3 * time.Second)
 	had := c.load.count(second)
 	within(t, patience, "clients are served", func() bool { return c.load.count(second) > had })
 	if out, err := first.Run(t.Context(), "node", "drain", "n9"); err == nil {
@@ -147,26 +148,6 @@ func TestRevoked(t *testing.T) {
 	t.Parallel()
 	dsn := database(t)
 	c := start(t, 2, func(int) string { return dsn })
-	took := c.revoke()
-	for range 4 { // a machine that stalls is not what is looked at
-		if took <= time.Second {
-			break
-		}
-		c.nodes[0].run("credential", "add", "-kind", "network", "-network", "127.0.0.1", "load")
-		c.nodes[1].takesMail(patience)
-		took = min(took, c.revoke())
-	}
-	figure(t, "revoked_elsewhere_s", took.Round(time.Millisecond).Seconds())
-	if took > time.Second {
-		t.Errorf("it took %v", took)
-	}
-}
-
-// revoke revokes the load's credential on the first node, and gives how long it was
-// of use on the second.
-func (c *cluster) revoke() time.Duration {
-	t := c.t
-	t.Helper()
 	open, err := dial(c.nodes[1].Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +160,7 @@ func (c *cluster) revoke() time.Duration {
 	}
 	c.nodes[0].run("credential", "revoke", "load")
 	revoked := time.Now()
-	within(t, 20*time.Second, "the other node refuses an open session", func() bool {
+	within(t, 5*time.Second, "the other node refuses an open session", func() bool {
 		if say(open, 250, "MAIL FROM:<app@client.test>") != nil {
 			return true
 		}
@@ -191,5 +172,9 @@ func (c *cluster) revoke() time.Duration {
 	if code := tryMail(c.nodes[1].Addr); code != 530 {
 		t.Errorf("a new session is answered %d, want 530", code)
 	}
-	return time.Since(revoked)
+	took := time.Since(revoked)
+	figure(t, "revoked_elsewhere_s", took.Round(time.Millisecond).Seconds())
+	if took > time.Second {
+		t.Errorf("it took %v", took)
+	}
 }
