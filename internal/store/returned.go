@@ -217,13 +217,9 @@ func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums 
 	}
 	told := *o
 	told.Kind = kind
-	d, err := w.lateDetail(ctx, &told)
+	d, doc, err := w.lateDetail(ctx, &told)
 	if err != nil {
 		return err
-	}
-	doc, err := encodeDetail(d)
-	if err != nil {
-		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
 	}
 	event, err := db.event(o.At, o.Account, o.Delivery, kind, doc)
 	if err != nil {
@@ -239,24 +235,30 @@ func (db *DB) settleLate(ctx context.Context, w *writer, o *relay.Outcome, sums 
 
 // lateDetail is the detail of what came after the attempts. The event has the
 // provider and the source of the delivery, so that it tells by itself where it
-// counts; the outcome gets the provider too.
-func (w *writer) lateDetail(ctx context.Context, o *relay.Outcome) (d detail, err error) {
+// counts; the outcome gets the provider too. doc is the detail as it is stored.
+func (w *writer) lateDetail(ctx context.Context, o *relay.Outcome) (d detail, doc []byte, err error) {
 	provider := ""
 	err = w.query(ctx, "select provider, source from delivery where message = ? and n = ? and account = ?", func(row scanner) error {
 		return row.Scan(&provider, &d.Source)
 	}, o.Delivery.Message[:], int64(o.Delivery.N), o.Account[:])
 	if err != nil {
-		return d, err
+		return d, nil, err
 	}
 	o.Provider = cmp.Or(o.Provider, provider)
 	mark, err := w.marked(ctx, o)
+	if err != nil {
+		return d, nil, err
+	}
 	if o.Kind == relay.EventBounced {
 		mark = relay.MarkLate
 	}
 	source := d.Source
 	d = detailOf(o)
 	d.Source, d.Mark = source, mark
-	return d, err
+	if doc, err = encodeDetail(d); err != nil {
+		return d, nil, fmt.Errorf("encode event of %s: %w", o.Delivery, err)
+	}
+	return d, doc, nil
 }
 
 // unlessUnknown is an error where the account has no such delivery.

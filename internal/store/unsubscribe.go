@@ -43,13 +43,9 @@ func (db *DB) settleWish(ctx context.Context, w *writer, o *relay.Outcome, sums 
 		return untouched{fmt.Errorf("settle %s: %w", o.Delivery, ErrSettled)}
 	}
 	// Only now: it marks the delivery as one that has such an event.
-	d, err := w.lateDetail(ctx, &told)
+	d, doc, err := w.lateDetail(ctx, &told)
 	if err != nil {
 		return err
-	}
-	doc, err := encodeDetail(d)
-	if err != nil {
-		return fmt.Errorf("encode event of %s: %w", o.Delivery, err)
 	}
 	event := []any{id[:], o.Account[:], o.Delivery.Message[:], db.clock.micros(o.At), int64(o.Delivery.N), int64(o.Kind), doc}
 	if err := w.insert(ctx, eventTable, event); err != nil {
