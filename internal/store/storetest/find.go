@@ -31,16 +31,12 @@ var findTests = []test{
 			l.fill(60)
 			l.index()
 		}
-		l.sure()
-		merged, err := f.db.MergeLog(f.Context())
-		f.must(err)
-		if !merged {
-			f.Error("nothing was merged")
-		}
+		l.merge()
 		l.recount(40)
 		// What was replaced goes when nobody can be reading it any more.
 		f.must(f.engine.Exec(f.Context(), f.place, "update log_segment set replaced = 1 where replaced > 0"))
-		for merged {
+		for merged := true; merged; {
+			var err error
 			merged, err = f.db.MergeLog(f.Context())
 			f.must(err)
 		}
@@ -186,12 +182,7 @@ var findTests = []test{
 			l.fill(60)
 			l.index()
 		}
-		l.sure()
-		merged, err := f.db.MergeLog(f.Context())
-		l.must(err)
-		if !merged {
-			l.Error("nothing was merged")
-		}
+		l.merge()
 		check("merged")
 		l.recount(20)
 		s, err := f.db.Story(f.Context(), l.accounts[0], at["both"].ID.Message)
@@ -397,6 +388,17 @@ func (l *logLab) indexAll() (docs int) {
 // sure has all segments be complete, as they are after a while.
 func (l *logLab) sure() {
 	l.must(l.engine.Exec(l.Context(), l.place, "update log_segment set sure = 1"))
+}
+
+// merge makes segments one.
+func (l *logLab) merge() {
+	l.Helper()
+	l.sure()
+	merged, err := l.db.MergeLog(l.Context())
+	l.must(err)
+	if !merged {
+		l.Error("nothing was merged")
+	}
 }
 
 // old has the segment be one that is looked at again: its last event is old enough.
